@@ -1,0 +1,249 @@
+"""Configuration of a rig: one TOML file, every key checked, unknown keys refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from focusd.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectiveConfig(Section):
+    """The objective in use. NA and magnification give the depth of field and the score's scale."""
+
+    name: str
+    magnification: Positive
+    na: Positive
+    immersion_index: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
+    wavelength_um: Annotated[float, Field(ge=0.2, le=2.0)] = 0.55
+
+    @model_validator(mode="after")
+    def _na_below_index(self) -> Self:
+        if self.na >= self.immersion_index:
+            raise ValueError(f"na {self.na} must be below immersion_index {self.immersion_index}")
+        return self
+
+
+class CameraConfig(Section):
+    """The camera: pitch of its physical pixels, on-chip binning and exposure."""
+
+    name: str = "camera"
+    pixel_um: Positive
+    binning: Annotated[int, Field(ge=1, le=8)] = 1
+    exposure_ms: Positive = 10.0
+    bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
+    """Bits of a pixel's full scale; None: as the camera says."""
+
+
+class StageConfig(Section):
+    """The z stage and the limits that no move may pass."""
+
+    min_um: Finite
+    max_um: Finite
+    towards_sample: Literal["increasing", "decreasing"]
+    """Which way of z brings objective and sample closer. It must be said: a wrong guess breaks objectives."""
+    max_step_um: Positive = 300.0
+    max_travel_um: Positive = 3000.0
+    """Total path of one operation."""
+    tolerance_um: Positive = 0.5
+    """A stage that reads back further than this from where it was sent is at fault."""
+    timeout_s: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_um >= self.max_um:
+            raise ValueError(f"min_um {self.min_um} must be below max_um {self.max_um}")
+        return self
+
+
+class SimulatedConfig(Section):
+    """The simulated microscope: a textured sample at a hidden focus."""
+
+    kind: Literal["simulated"] = "simulated"
+    sample: str = "cells"
+    """One of the names in `focusd.microscope.samples.SAMPLES`."""
+    seed: int = 0
+    focus_z_um: Finite = 0.0
+    """Where the sample is in focus; the daemon never looks at it."""
+    width: Annotated[int, Field(ge=32, le=4096)] = 512
+    height: Annotated[int, Field(ge=32, le=4096)] = 512
+    electrons: Positive = 8000.0
+    """Mean signal of the brightest parts of the sample at the configured exposure."""
+    background_electrons: NonNegative = 200.0
+    read_noise_electrons: NonNegative = 1.6
+    vignetting: Annotated[float, Field(ge=0, le=0.9)] = 0.1
+    """Loss of light in the corners."""
+    tilt_y_um: Finite = 0.0
+    """Change of the focus from the first row to the last."""
+    tilt_x_um: Finite = 0.0
+    drift_um_per_min: Finite = 0.0
+    backlash_um: NonNegative = 0.0
+    velocity_um_per_s: Positive = 1000.0
+    settling_ms: NonNegative = 20.0
+    spherical_waves: Finite = 0.0
+    """Primary spherical aberration, waves RMS."""
+
+
+class MicroManagerConfig(Section):
+    """Any Micro-Manager configuration file."""
+
+    kind: Literal["micromanager"]
+    config_file: str
+    """Path; `MMConfig_demo.cfg` is searched beside the adapters when it does not exist as given."""
+    adapter_path: str | None = None
+    """Folder of the device adapters; None: where pymmcore-plus finds them."""
+    camera: str | None = None
+    """Device label; None: the configuration file's default camera."""
+    stage: str | None = None
+
+
+class RecordedConfig(Section):
+    """A through-focus stack on disk plays the microscope."""
+
+    kind: Literal["recorded"]
+    stack: Path
+    z_step_um: Positive | None = None
+    """Distance of the planes, for files that do not say."""
+
+
+MicroscopeConfig = Annotated[
+    SimulatedConfig | MicroManagerConfig | RecordedConfig, Field(discriminator="kind")
+]
+
+
+class CalibrationConfig(Section):
+    """The calibration stack, centred on where the stage stands (the user has focused by eye)."""
+
+    range_um: Positive = 100.0
+    """Half the stack's extent."""
+    step_um: Positive = 4.0
+
+    @model_validator(mode="after")
+    def _enough_planes(self) -> Self:
+        if self.range_um < 3 * self.step_um:
+            raise ValueError("range_um must be at least 3 step_um, or there is no curve to fit")
+        return self
+
+
+class AutofocusConfig(Section):
+    """The search."""
+
+    strategy: Literal["published"] = "published"
+    max_exposures: Annotated[int, Field(ge=3, le=100)] = 8
+    structure_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Patches less likely than this to hold structure are left out."""
+    max_saturated: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Fraction of pixels at full scale above which a frame is refused."""
+
+
+class ScorerConfig(Section):
+    """The network."""
+
+    weights: Path | None = None
+    """None: the weights shipped with focusd."""
+    batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    threads: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
+class ServerConfig(Section):
+    """Where clients and monitors connect."""
+
+    control: str = "tcp://127.0.0.1:5570"
+    events: str = "tcp://127.0.0.1:5571"
+
+    @field_validator("control", "events")
+    @classmethod
+    def _loopback(cls, endpoint: str) -> str:
+        local = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+        if not endpoint.startswith(local):
+            raise ValueError(f"{endpoint!r} is not a loopback or ipc address; focusd serves this machine only")
+        return endpoint
+
+
+class LogConfig(Section):
+    """What is logged and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: a console for people at a terminal, JSON lines otherwise."""
+
+
+class RigConfig(Section):
+    """Everything about one rig."""
+
+    name: str = "rig"
+    state_dir: Path = Path("~/.local/state/focusd")
+    """Calibrations live here, below the rig's name."""
+    objective: ObjectiveConfig
+    camera: CameraConfig
+    stage: StageConfig
+    microscope: MicroscopeConfig
+    calibration: CalibrationConfig = CalibrationConfig()
+    autofocus: AutofocusConfig = AutofocusConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    server: ServerConfig = ServerConfig()
+    log: LogConfig = LogConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not name or not all(c.isalnum() or c in "-_" for c in name):
+            raise ValueError("may hold letters, digits, '-' and '_' only: it names a folder")
+        return name
+
+
+def load_config(path: Path) -> RigConfig:
+    """Read and check a configuration file.
+
+    Relative paths in the file are taken from the file's own folder.
+
+    Raises:
+        ConfigError: names the file, the key and the reason.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+    try:
+        config = RigConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    return _anchored(config, path.resolve().parent)
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per wrong key: `stage.min_um: reason`."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{key}: {reason}")
+    return "; ".join(lines)
+
+
+def _anchored(config: RigConfig, folder: Path) -> RigConfig:
+    """The same configuration with its paths made absolute."""
+    update: dict[str, object] = {"state_dir": folder / config.state_dir.expanduser()}
+    microscope = config.microscope
+    if isinstance(microscope, RecordedConfig):
+        stack = folder / microscope.stack.expanduser()
+        update["microscope"] = microscope.model_copy(update={"stack": stack})
+    if config.scorer.weights is not None:
+        weights = folder / config.scorer.weights.expanduser()
+        update["scorer"] = config.scorer.model_copy(update={"weights": weights})
+    return config.model_copy(update=update)

@@ -1,0 +1,96 @@
+"""Every failure that focusd reports, each with the code a client sees (DESIGN §6).
+
+An error says what happened and what to do about it; `data` holds what was measured.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FocusdError(Exception):
+    """Base of all errors that focusd raises on purpose."""
+
+    code: ClassVar[int] = -32000
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+
+
+class ConfigError(FocusdError):
+    """The configuration file is missing, unreadable or wrong; the message names file, key and reason."""
+
+
+class ModelError(FocusdError):
+    """The network's weights are missing or are not the ones their hash promises."""
+
+
+class StackError(FocusdError):
+    """A recorded stack cannot be used: no z positions, too few planes, unreadable."""
+
+
+class RequestError(FocusdError):
+    """The request's parameters are wrong."""
+
+    code = -32602
+
+
+class BusyError(FocusdError):
+    """Another operation owns the microscope."""
+
+    code = -32050
+    retryable = True
+
+
+class NoConvergenceError(FocusdError):
+    """The search ended without a trustworthy focus."""
+
+    code = -32010
+    retryable = True
+
+
+class TravelLimitError(FocusdError):
+    """A move would leave the stage's limits or the travel allowed to one operation."""
+
+    code = -32011
+
+
+class HardwareError(FocusdError):
+    """The camera or the stage failed, hung, or did something other than it was told."""
+
+    code = -32012
+
+
+class NoSampleError(FocusdError):
+    """The field holds nothing to focus on."""
+
+    code = -32013
+
+
+class CancelledJobError(FocusdError):
+    """The job was cancelled before it ended."""
+
+    code = -32014
+    retryable = True
+
+
+class SaturatedError(FocusdError):
+    """Too many pixels are at the camera's maximum to judge the focus."""
+
+    code = -32015
+
+
+class CalibrationError(FocusdError):
+    """There is no calibration, or it belongs to another objective, camera, model or preprocessing."""
+
+    code = -32016
+
+
+class BudgetError(FocusdError):
+    """The exposures allowed to the operation are spent."""
+
+    code = -32017
+    retryable = True

@@ -1,0 +1,59 @@
+"""From an object to camera counts: blur, illumination, noise, quantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def blur(scene: Tensor, kernel: Tensor) -> Tensor:
+    """Circular convolution of scenes (batch, y, x) with kernels (batch, k, k) whose origin is [0, 0]."""
+    return torch.fft.irfft2(torch.fft.rfft2(scene) * kernel_transfer(kernel, scene.shape[-2:]), s=scene.shape[-2:])
+
+
+def kernel_transfer(kernel: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """Transfer function, for an rfft2 of the given (y, x) shape, of kernels whose origin is [0, 0]."""
+    size = kernel.shape[-1]
+    half = size // 2
+    placed = kernel.new_zeros((*kernel.shape[:-2], *shape))
+    centred = torch.fft.fftshift(kernel, dim=(-2, -1))
+    placed[..., :size, :size] = centred
+    return torch.fft.rfft2(torch.roll(placed, (-half, -half), dims=(-2, -1)))
+
+
+def vignette(shape: tuple[int, int], loss: float, like: Tensor) -> Tensor:
+    """Relative illumination, 1 in the centre and 1 − loss in the corners, (y, x)."""
+    y = torch.linspace(-1, 1, shape[0], dtype=like.dtype, device=like.device)
+    x = torch.linspace(-1, 1, shape[1], dtype=like.dtype, device=like.device)
+    return 1 - loss * (y[:, None] ** 2 + x[None, :] ** 2) / 2
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a camera turns expected photoelectrons into counts.
+
+    Attributes:
+        bit_depth: of the counts.
+        full_well: electrons at full scale.
+        read_noise: electrons RMS.
+        offset: counts of a dark pixel.
+    """
+
+    bit_depth: int = 16
+    full_well: float = 30000.0
+    read_noise: float = 1.6
+    offset: float = 100.0
+
+    @property
+    def full_scale(self) -> int:
+        """The largest count."""
+        return int(2**self.bit_depth) - 1
+
+    def expose(self, electrons: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Counts, as whole float numbers in 0…full_scale, for expected electrons of the same shape."""
+        photons = torch.poisson(electrons.clamp(min=0), generator=generator)
+        noise = torch.randn(electrons.shape, generator=generator, dtype=electrons.dtype, device=electrons.device)
+        signal = (photons + self.read_noise * noise) * (self.full_scale - self.offset) / self.full_well
+        return (signal + self.offset).round().clamp(0, self.full_scale)
