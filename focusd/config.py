@@ -22,17 +22,20 @@ class Section(BaseModel):
 
 
 class ObjectiveConfig(Section):
-    """The objective in use. NA and magnification give the depth of field and the score's scale."""
+    """The objective in use. NA and magnification give the depth of field and the score's scale.
+
+    Where they are not known (someone else's recorded stack), the calibration absorbs the scale.
+    """
 
     name: str
-    magnification: Positive
-    na: Positive
+    magnification: Positive | None = None
+    na: Positive | None = None
     immersion_index: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
     wavelength_um: Annotated[float, Field(ge=0.2, le=2.0)] = 0.55
 
     @model_validator(mode="after")
     def _na_below_index(self) -> Self:
-        if self.na >= self.immersion_index:
+        if self.na is not None and self.na >= self.immersion_index:
             raise ValueError(f"na {self.na} must be below immersion_index {self.immersion_index}")
         return self
 
@@ -117,6 +120,8 @@ class RecordedConfig(Section):
     stack: Path
     z_step_um: Positive | None = None
     """Distance of the planes, for files that do not say."""
+    start_z_um: Finite | None = None
+    """Where the stage stands at first; None: the middle of the stack."""
 
 
 MicroscopeConfig = Annotated[
@@ -169,7 +174,9 @@ class ServerConfig(Section):
     def _loopback(cls, endpoint: str) -> str:
         local = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
         if not endpoint.startswith(local):
-            raise ValueError(f"{endpoint!r} is not a loopback or ipc address; focusd serves this machine only")
+            raise ValueError(
+                f"{endpoint!r} is not a loopback or ipc address; focusd serves this machine only"
+            )
         return endpoint
 
 
@@ -196,6 +203,13 @@ class RigConfig(Section):
     scorer: ScorerConfig = ScorerConfig()
     server: ServerConfig = ServerConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _simulation_knows_its_optics(self) -> Self:
+        known = self.objective.na is not None and self.objective.magnification is not None
+        if self.microscope.kind == "simulated" and not known:
+            raise ValueError("a simulated microscope needs objective.na and objective.magnification")
+        return self
 
     @field_validator("name")
     @classmethod

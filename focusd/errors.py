@@ -94,3 +94,15 @@ class BudgetError(FocusdError):
 
     code = -32017
     retryable = True
+
+
+class InternalError(FocusdError):
+    """A fault in focusd itself; its log has the traceback."""
+
+    code = -32603
+
+
+class UnreachableError(FocusdError):
+    """The client hears nothing from the daemon, or not in time."""
+
+    retryable = True

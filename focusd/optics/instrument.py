@@ -27,8 +27,10 @@ class Instrument:
     camera_pixel_um: float = 6.5
 
     @classmethod
-    def from_config(cls, objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
-        """The instrument that a configuration describes."""
+    def from_config(cls, objective: ObjectiveConfig, camera: CameraConfig) -> Instrument | None:
+        """The instrument that a configuration describes; None where it leaves NA or magnification open."""
+        if objective.na is None or objective.magnification is None:
+            return None
         return cls(
             magnification=objective.magnification,
             na=objective.na,

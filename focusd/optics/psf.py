@@ -24,7 +24,12 @@ Aberrations = Mapping[int, Tensor]
 
 
 def intensity_psf(
-    u: Tensor, sin_alpha: Tensor, spacing: Tensor, size: int, aberrations: Aberrations | None = None
+    u: Tensor,
+    sin_alpha: Tensor,
+    spacing: Tensor,
+    size: int,
+    aberrations: Aberrations | None = None,
+    condenser: Tensor | None = None,
 ) -> Tensor:
     """Point-sampled PSFs, (batch, size, size), each with unit sum, the origin at [0, 0].
 
@@ -34,36 +39,75 @@ def intensity_psf(
         spacing: of the samples in λ/NA, (batch,); at most `CRITICAL_SAMPLING`.
         size: samples along each axis; the PSF must fit into it.
         aberrations: added to the defocus.
+        condenser: NA of the illumination over NA of the objective, (batch,), for partially coherent light:
+            the PSF is then that of a weakly absorbing object and may be negative in places (Streibl,
+            J. Opt. Soc. Am. A 2 (1985) 121). None, or 1 and above: incoherent.
     """
     if bool((spacing > CRITICAL_SAMPLING + 1e-9).any()):
         raise ValueError(f"spacing must be at most {CRITICAL_SAMPLING} λ/NA")
-    phase, inside = _pupil_phase(u, sin_alpha, spacing, size, aberrations or {})
+    fy, fx = _frequencies(spacing, size)
+    phase, inside = _pupil(u, sin_alpha, fy, fx, _cell(spacing, size), aberrations or {})
     pupil = torch.polar(inside, 2 * math.pi * phase)
-    psf = torch.fft.fft2(pupil).abs().square()
-    return psf / psf.sum((-2, -1), keepdim=True)
+    amplitude = _transform(pupil, size)
+    if condenser is None:
+        psf = amplitude.abs().square()
+    else:
+        lit = pupil * _aperture(condenser[:, None, None], fy, fx, _cell(spacing, size))
+        psf = (_transform(lit, size).conj() * amplitude).real
+    normalised: Tensor = psf / psf.sum((-2, -1), keepdim=True)
+    return normalised
 
 
-def _pupil_phase(
-    u: Tensor, sin_alpha: Tensor, spacing: Tensor, size: int, aberrations: Aberrations
+def _cell(spacing: Tensor, size: int) -> Tensor:
+    """Step of the frequency grid, (batch, 1, 1), in NA/λ."""
+    return (1 / (size * spacing))[:, None, None]
+
+
+def _frequencies(spacing: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The part of the frequency grid that holds the pupil: (batch, box, 1) and (batch, 1, box), centred."""
+    half = min(size // 2, math.ceil(size * float(spacing.max())) + 1)
+    steps = torch.arange(-half, half, dtype=spacing.dtype, device=spacing.device)
+    return steps[None, :, None] * _cell(spacing, size), steps[None, None, :] * _cell(spacing, size)
+
+
+def _aperture(radius: Tensor | float, fy: Tensor, fx: Tensor, cell: Tensor) -> Tensor:
+    """Transmission of a disc; its edge, one sample wide, is the part of each cell that lies inside."""
+    return ((radius - torch.sqrt(fy**2 + fx**2)) / cell + 0.5).clamp(0, 1)
+
+
+def _pupil(
+    u: Tensor, sin_alpha: Tensor, fy: Tensor, fx: Tensor, cell: Tensor, aberrations: Aberrations
 ) -> tuple[Tensor, Tensor]:
-    """Phase in waves and transmission of the pupil on the frequency grid of the PSF."""
-    frequency = torch.fft.fftfreq(size, dtype=u.dtype, device=u.device) / spacing[:, None]
-    fy, fx = frequency[:, :, None], frequency[:, None, :]
-    radius = torch.sqrt(fy**2 + fx**2)
-    # A soft edge one sample wide stands for the part of each cell that lies inside the aperture.
-    cell = (1 / (size * spacing))[:, None, None]
-    inside = ((1 - radius) / cell + 0.5).clamp(0, 1)
-    rho = radius.clamp(max=1.0)
+    """Phase in waves and transmission of the pupil."""
+    rho = torch.sqrt(fy**2 + fx**2).clamp(max=1.0)
     phase = defocus_waves(u[:, None, None], sin_alpha[:, None, None], rho)
     if aberrations:
         theta = torch.atan2(fy.expand_as(rho), fx.expand_as(rho))
         for j, waves in aberrations.items():
             phase = phase + waves[:, None, None] * zernike(j, rho, theta)
-    return phase, inside
+    return phase, _aperture(1.0, fy, fx, cell)
+
+
+def _transform(pupil: Tensor, size: int) -> Tensor:
+    """Amplitude in the image, (batch, size, size), origin at [0, 0].
+
+    The pupil lies in a corner of its grid, not around the zero frequency: the phase ramp that this gives the
+    amplitude drops out of every intensity.
+    """
+    padded = pupil.new_zeros((len(pupil), size, size))
+    box = pupil.shape[-1]
+    padded[:, :box, :box] = pupil
+    amplitude: Tensor = torch.fft.fft2(padded)
+    return amplitude
 
 
 def pixel_kernel(
-    u: Tensor, sin_alpha: Tensor, sampling: Tensor, size: int, aberrations: Aberrations | None = None
+    u: Tensor,
+    sin_alpha: Tensor,
+    sampling: Tensor,
+    size: int,
+    aberrations: Aberrations | None = None,
+    condenser: Tensor | None = None,
 ) -> Tensor:
     """PSFs as a camera with square pixels samples them, (batch, size, size), origin at [0, 0], unit sum.
 
@@ -73,14 +117,16 @@ def pixel_kernel(
     Args:
         sampling: the pixel in λ/NA, (batch,).
         size: pixels along each axis, even; the blur must fit into it.
+        aberrations, condenser: as for `intensity_psf`.
     """
     finer = max(1, math.ceil(float(sampling.max()) / CRITICAL_SAMPLING - 1e-9))
-    fine = intensity_psf(u, sin_alpha, sampling / finer, size * finer, aberrations)
+    fine = intensity_psf(u, sin_alpha, sampling / finer, size * finer, aberrations, condenser)
     transfer = torch.fft.rfft2(fine)
     half = size // 2
     low = torch.cat([transfer[:, :half, : half + 1], transfer[:, -half:, : half + 1]], dim=1)
     low = low * _pixel_transfer(size, fine)
-    return torch.fft.irfft2(low, s=(size, size))
+    kernel: Tensor = torch.fft.irfft2(low, s=(size, size))
+    return kernel
 
 
 def _pixel_transfer(size: int, like: Tensor) -> Tensor:
@@ -107,7 +153,8 @@ def camera_psf(
         size,
         scalar,
     )
-    return torch.fft.fftshift(kernel[0])
+    centred: Tensor = torch.fft.fftshift(kernel[0])
+    return centred
 
 
 def _single(value: float) -> Tensor:

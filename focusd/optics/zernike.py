@@ -40,11 +40,10 @@ def zernike(j: int, rho: Tensor, theta: Tensor) -> Tensor:
 
 def _radial(n: int, m: int, rho: Tensor) -> Tensor:
     """Radial polynomial R_n^m."""
-    total = torch.zeros_like(rho)
-    for k in range((n - m) // 2 + 1):
+    square = rho * rho
+    value = torch.zeros_like(rho)
+    for k in range((n - m) // 2 + 1):  # Horner's scheme in ρ², from the highest power down
         numerator = (-1) ** k * math.factorial(n - k)
-        denominator = (
-            math.factorial(k) * math.factorial((n + m) // 2 - k) * math.factorial((n - m) // 2 - k)
-        )
-        total = total + numerator / denominator * rho ** (n - 2 * k)
-    return total
+        denominator = math.factorial(k) * math.factorial((n + m) // 2 - k) * math.factorial((n - m) // 2 - k)
+        value = value * square + numerator / denominator
+    return value * rho**m

@@ -1,0 +1,27 @@
+# `make demo` runs the main job, `make test` all checks; both set everything up in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/ready
+	$(BIN)/focusd demo --out demo-output --json demo-output/figures.json
+
+test: check
+	$(BIN)/pytest -q
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict focusd
+	$(BIN)/lint-imports
+
+# PyTorch's newest releases on PyPI bring gigabytes of CUDA; the range in pyproject.toml does not.
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("focusd needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-output

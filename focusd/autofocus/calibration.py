@@ -1,0 +1,146 @@
+"""b_calib(z): the blurriness of a flat object against defocus, once per objective (DESIGN §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+
+from focusd.autofocus.moffat import Moffat, fit_moffat, r_squared
+from focusd.autofocus.observation import Observation, tiles_with_structure
+from focusd.errors import CalibrationError, NoSampleError
+
+Array = NDArray[np.float64]
+
+MIN_PLANES = 7
+MIN_R2 = 0.8
+"""A curve that the profile explains worse than this is no calibration."""
+
+B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
+"""Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
+
+Fingerprint = Mapping[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curve, and all that it depends on.
+
+    Attributes:
+        z_um: (n,) defocus, ascending, 0 at the minimum.
+        b: (n,) blurriness.
+        sigma: (n,) spread of b over the field.
+        profile: the Moffat fit in the same coordinates.
+        r2: of the fit.
+        fingerprint: objective, camera, model and preprocessing that the curve belongs to.
+    """
+
+    z_um: Array
+    b: Array
+    sigma: Array
+    profile: Moffat
+    r2: float
+    fingerprint: Fingerprint
+
+    def __call__(self, z_um: Array) -> Array:
+        """b_calib at any defocus: interpolated, constant beyond the calibrated range."""
+        return np.asarray(self._interpolator(np.clip(z_um, self.min_um, self.max_um)))
+
+    @property
+    def _interpolator(self) -> PchipInterpolator:
+        return PchipInterpolator(self.z_um, self.b)
+
+    @property
+    def min_um(self) -> float:
+        """Lower end of the calibrated range."""
+        return float(self.z_um[0])
+
+    @property
+    def max_um(self) -> float:
+        """Upper end of the calibrated range."""
+        return float(self.z_um[-1])
+
+    @property
+    def fwhm_um(self) -> float:
+        """Full width at half maximum of the fitted profile."""
+        return self.profile.fwhm_um
+
+    @property
+    def axial_unit_um(self) -> float:
+        """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated."""
+        rise = self.b - self.b.min()
+        wing = (rise > 0.15 * rise.max()) & (rise < 0.85 * rise.max())
+        chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
+        slope = np.polyfit(np.abs(self.z_um[chosen]), self.b[chosen], 1)[0]
+        return float(B_PER_AXIAL_UNIT / max(slope, 1e-6))
+
+    def check(self, wanted: Fingerprint) -> None:
+        """Refuse to serve an instrument that the curve was not taken with.
+
+        Raises:
+            CalibrationError: names the first field that differs.
+        """
+        for field in {**self.fingerprint, **wanted}:
+            had, want = self.fingerprint.get(field), wanted.get(field)
+            if had != want:
+                raise CalibrationError(
+                    f"the calibration does not fit this rig: {field} was {had!r}, is {want!r}; calibrate anew",
+                    field=field,
+                    calibrated=had,
+                    current=want,
+                )
+
+
+def calibrate(
+    observations: list[Observation], fingerprint: Fingerprint, threshold: float
+) -> tuple[Calibration, float]:
+    """The calibration of a stack, and the z of its focus.
+
+    Args:
+        observations: one a plane, any order.
+        fingerprint: what the curve belongs to.
+        threshold: probability of structure from which a tile counts.
+
+    Raises:
+        CalibrationError: too few planes, or no single minimum inside the stack.
+        NoSampleError: nothing to focus on.
+    """
+    if len(observations) < MIN_PLANES:
+        raise CalibrationError(
+            f"{len(observations)} planes are too few for a calibration, take {MIN_PLANES} or more"
+        )
+    seen = tiles_with_structure(observations, threshold)
+    if not seen.any():
+        raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
+    ordered = sorted(observations, key=lambda o: o.z_um)
+    z = np.array([o.z_um for o in ordered])
+    b = np.array([o.mean_b(seen) for o in ordered])
+    spread = np.array([float(o.b[seen].std()) for o in ordered])
+    return _centred(z, b, spread, fingerprint)
+
+
+def _centred(z: Array, b: Array, spread: Array, fingerprint: Fingerprint) -> tuple[Calibration, float]:
+    """Fit the profile and move its minimum to the origin."""
+    fit = fit_moffat(z, b)
+    r2 = r_squared(b, fit(z))
+    focus = fit.centre_um
+    margin = 0.1 * np.ptp(z)
+    if r2 < MIN_R2:
+        raise CalibrationError(
+            f"the scores do not form a calibration curve (R² {r2:.2f}, at least {MIN_R2} is needed); "
+            "take a flat, textured, well exposed field, and a range that reaches well out of focus",
+            z_um=z.tolist(),
+            b=b.tolist(),
+        )
+    if not z[0] + margin < focus < z[-1] - margin:
+        raise CalibrationError(
+            f"the focus, near z = {focus:.1f} µm, lies at the edge of the stack; "
+            "focus by eye first, so that the stack is centred on it",
+            z_um=z.tolist(),
+            b=b.tolist(),
+        )
+    centred = Moffat(fit.top, fit.depth, 0.0, fit.width_um, fit.power)
+    return Calibration(z - focus, b, spread, centred, r2, dict(fingerprint)), focus

@@ -1,0 +1,94 @@
+"""The search as published (DeepFocus, section 2, steps 1–6): which z to expose next, and when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.moffat import r_squared
+
+GOLDEN = (3 - 5**0.5) / 2
+"""Fraction of an interval at which golden-section search probes, 0.382."""
+
+_CLOSEST_UM = 1e-3
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The three planes that the search begins with: z₁ and z₁ ∓ 2·FWHM, inside what can be reached and read.
+
+    Attributes:
+        clipped: why an end was moved, empty if none was.
+    """
+
+    start_um: float
+    low_um: float
+    high_um: float
+    clipped: str
+
+
+def first_interval(start_um: float, calibration: Calibration, limits_um: tuple[float, float]) -> Interval:
+    """z₁ ∓ 2·FWHM, clipped to the calibrated range around z₁ and to the stage's limits.
+
+    With a score that stays informative far from focus the FWHM is wide, and 2·FWHM would leave the range in
+    which b_calib is known.
+    """
+    reach = 2 * calibration.fwhm_um
+    low = max(start_um - reach, start_um + calibration.min_um)
+    high = min(start_um + reach, start_um + calibration.max_um)
+    reasons = ["calibrated range"] if (high - low) < 2 * reach - 1e-9 else []
+    if low < limits_um[0] or high > limits_um[1]:
+        reasons.append("stage limits")
+    low, high = max(low, limits_um[0]), min(high, limits_um[1])
+    return Interval(start_um, low, high, " and ".join(reasons))
+
+
+def next_probe(interval: Interval, probes: list[tuple[float, float]], away_is_low: bool) -> float | None:
+    """The next z to expose, or None when the scores are convex.
+
+    Args:
+        interval: from `first_interval`.
+        probes: (z_um, b) of the exposures so far, in their order.
+        away_is_low: the end that lies away from the sample is probed first.
+    """
+    ends = (interval.low_um, interval.high_um) if away_is_low else (interval.high_um, interval.low_um)
+    opening = _distinct([interval.start_um, *ends])
+    if len(probes) < len(opening):
+        return opening[len(probes)]
+    if len(probes) >= 3 and is_convex(probes):
+        return None
+    return golden_section_point(probes)
+
+
+def is_convex(probes: list[tuple[float, float]]) -> bool:
+    """Whether a parabola that opens upwards fits (z, b) with a higher R² than a line."""
+    z = np.array([p[0] for p in probes])
+    b = np.array([p[1] for p in probes])
+    z = (z - z.mean()) / max(float(np.ptp(z)), 1e-9)
+    line, parabola = np.polyfit(z, b, 1), np.polyfit(z, b, 2)
+    better = r_squared(b, np.polyval(parabola, z)) > r_squared(b, np.polyval(line, z)) + 1e-9
+    return bool(better and parabola[0] > 0)
+
+
+def golden_section_point(probes: list[tuple[float, float]]) -> float | None:
+    """The golden-section point next to the lowest score, in the wider interval beside it; None if none is left."""
+    ordered = sorted(probes)
+    best = min(range(len(ordered)), key=lambda i: ordered[i][1])
+    here = ordered[best][0]
+    neighbours = [ordered[i][0] for i in (best - 1, best + 1) if 0 <= i < len(ordered)]
+    if not neighbours:
+        return None
+    widest = max(neighbours, key=lambda z: abs(z - here))
+    step = GOLDEN * (widest - here)
+    return here + step if abs(step) > _CLOSEST_UM else None
+
+
+def _distinct(positions: list[float]) -> list[float]:
+    """Without repetitions, which clipping can cause."""
+    kept: list[float] = []
+    for z in positions:
+        if all(abs(z - other) > _CLOSEST_UM for other in kept):
+            kept.append(z)
+    return kept

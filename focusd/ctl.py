@@ -1,0 +1,315 @@
+"""`focusctl`: look at a running focusd, calibrate, refocus, cancel and monitor from a terminal.
+
+Exit codes: 0 done, 1 an error (one line that says what to do), 2 wrong usage, 130 Ctrl-C (which cancels the
+job that the command has started).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
+from focusd.wire.messages import JsonObject, rebuild_error
+
+SILENCE_S = 5.0
+"""The daemon's heart beats once a second."""
+HINTS: dict[type[FocusdError], str] = {
+    BusyError: "`focusctl monitor` follows the running job, `focusctl cancel` ends it",
+    CalibrationError: "focus by eye on any flat textured sample, then run `focusctl calibrate`",
+    UnreachableError: "--endpoint and --events say where to look",
+}
+RESULT_ROWS = {
+    "outcome": "",
+    "message": "",
+    "z_start_um": "µm",
+    "z_found_um": "µm",
+    "shift_um": "µm",
+    "sigma_um": "µm",
+    "dof_um": "µm",
+    "exposures": "",
+    "seconds": "s",
+    "objective": "",
+    "planes": "",
+    "z_focus_um": "µm",
+    "fwhm_um": "µm",
+    "range_um": "µm",
+    "r2": "",
+    "path": "",
+}
+
+app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Endpoint = Annotated[str, typer.Option(help="The daemon's server.control address.")]
+Events = Annotated[str, typer.Option(help="The daemon's server.events address.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def main() -> None:
+    """Entry point of `focusctl`."""
+    app()
+
+
+@app.command()
+def status(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
+    """Show where the rig stands."""
+    with _connected(endpoint) as client:
+        hello, state = client.hello(), client.state()
+    if as_json:
+        _print_json(state | {"session": hello["session"], "version": hello["version"]})
+        return
+    table = _table(f"focusd {hello['version']} on {endpoint}")
+    for name, value in _flat(state):
+        table.add_row(name, _shown(value))
+    out.print(table)
+
+
+@app.command()
+def calibrate(
+    range_um: Annotated[float | None, typer.Option(help="Half the stack's extent, µm.")] = None,
+    step_um: Annotated[float | None, typer.Option(help="Distance of the planes, µm.")] = None,
+    endpoint: Endpoint = CONTROL,
+    events: Events = EVENTS,
+) -> None:
+    """Take a calibration stack around the present z: focus by eye first."""
+    with _connected(endpoint, events) as client, _subscribed(client) as stream:
+        job = client.calibrate(range_um=range_um, step_um=step_um, wait=False)
+        result = _follow(client, stream, job["job_id"], quiet=False)
+    _print_result("calibrated", result)
+
+
+@app.command()
+def refocus(
+    roi: Annotated[str | None, typer.Option(help="Region of interest: y,x,height,width in pixels.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Search strategy; default: as configured.")] = None,
+    max_exposures: Annotated[int | None, typer.Option(help="Exposures allowed.")] = None,
+    endpoint: Endpoint = CONTROL,
+    events: Events = EVENTS,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the sample into focus."""
+    region = _region(roi)
+    with _connected(endpoint, events) as client, _subscribed(client) as stream:
+        job = client.refocus(roi=region, strategy=strategy, max_exposures=max_exposures, wait=False)
+        result = _follow(client, stream, job["job_id"], quiet=as_json)
+    if as_json:
+        _print_json(result)
+    else:
+        _print_result("refocused", result)
+
+
+@app.command()
+def cancel(
+    job_id: Annotated[str | None, typer.Argument(help="The job; default: the one that runs.")] = None,
+    endpoint: Endpoint = CONTROL,
+) -> None:
+    """End a job; the stage ends at a safe z."""
+    with _connected(endpoint) as client:
+        running = client.state()["job"]
+        job_id = job_id or (running and running["job_id"])
+        if job_id is None:
+            out.print("no job is running")
+            return
+        client.cancel(job_id)
+        out.print(f"cancelling job {job_id}")
+
+
+@app.command()
+def monitor(
+    log: Annotated[Path | None, typer.Option(help="Append each event to this file as a JSON line.")] = None,
+    endpoint: Endpoint = CONTROL,
+    events: Events = EVENTS,
+) -> None:
+    """Show events as they happen, until Ctrl-C. Heartbeats are logged, not shown."""
+    with ExitStack() as resources:
+        client = resources.enter_context(_connected(endpoint, events))
+        write = _line_writer(log, resources)
+        stream = resources.enter_context(_subscribed(client))
+        for event in _complete(client, _patient(stream)):
+            write(event)
+            if event["topic"] != "heartbeat":
+                out.print(_line(event), soft_wrap=True)
+
+
+@contextmanager
+def _connected(endpoint: str, events: str = EVENTS) -> Iterator[Client]:
+    """A client; errors end the program with one line and a hint."""
+    try:
+        with Client(endpoint, events, name="focusctl") as client:
+            yield client
+    except FocusdError as error:
+        err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
+        if hint := HINTS.get(type(error)):
+            err.print(f"hint: {hint}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        err.print(Text("error: ", style="red") + Text(str(error)), soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _subscribed(client: Client) -> EventStream:
+    return client.events(silence_s=SILENCE_S)
+
+
+def _follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:
+    """Show a job's progress until its end; return its result or raise its error."""
+    try:
+        _show_progress(_complete(client, stream), job_id, quiet)
+    except KeyboardInterrupt:
+        _cancel_and_wait(client, stream, job_id)
+        raise
+    job = client.job(job_id)
+    if job["error"]:
+        raise rebuild_error(job["error"])
+    result: JsonObject = job["result"]
+    return result
+
+
+def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> None:
+    session = None
+    with err.status("running…") as spinner:
+        for event in events:
+            session = session or event["session"]
+            if event["session"] != session:
+                raise UnreachableError("focusd was restarted and has lost the job; ask again")
+            if event["job_id"] != job_id:
+                continue
+            if event["topic"] == "focus.progress" and not quiet:
+                err.print(Text("  " + _pairs(event["data"])), soft_wrap=True)
+            if _is_end(event):
+                return
+            spinner.update("running… Ctrl-C cancels")
+
+
+def _is_end(event: JsonObject) -> bool:
+    return event["topic"] == "job" and event["data"]["state"] in ("succeeded", "failed", "cancelled")
+
+
+def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
+    err.print("cancelling: the stage returns to a safe z")
+    client.cancel(job_id)
+    _show_progress(_complete(client, stream), job_id, quiet=True)
+    job = client.job(job_id)
+    message = job["error"]["message"] if job["error"] else "it had ended before"
+    err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
+
+
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        y, x, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter("give four whole numbers: y,x,height,width", param_hint="--roi") from None
+    return y, x, height, width
+
+
+def _patient(stream: EventStream) -> Iterator[JsonObject]:
+    """The stream, going on over the daemon's absences and saying so once each time."""
+    silent = False
+    while True:
+        try:
+            event = next(stream)
+        except UnreachableError as error:
+            if not silent:
+                err.print(Text(f"waiting: {error.message}", style="yellow"), soft_wrap=True)
+            silent = True
+            continue
+        silent = False
+        yield event
+
+
+def _complete(client: Client, events: Iterable[JsonObject]) -> Iterator[JsonObject]:
+    """The events with those filled in that the subscription has lost, as far as the daemon remembers."""
+    session, seq = None, 0
+    for event in events:
+        if event["session"] == session and event["seq"] > seq + 1:
+            missed = client.since(seq, limit=min(event["seq"] - seq - 1, 10_000))["events"]
+            yield from (earlier for earlier in missed if earlier["seq"] < event["seq"])
+        session, seq = event["session"], event["seq"]
+        yield event
+
+
+def _line_writer(path: Path | None, resources: ExitStack) -> Callable[[JsonObject], object]:
+    """A function that appends an event to the file, whole or not at all: one write a line."""
+    if path is None:
+        return lambda event: None
+    descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+    resources.callback(os.close, descriptor)
+    return lambda event: os.write(descriptor, (json.dumps(event, ensure_ascii=False) + "\n").encode())
+
+
+def _line(event: JsonObject) -> Text:
+    """An event for people: time of day in UTC, number, topic, what it says."""
+    line = Text(f"{event['time'][11:23]} {event['seq']:>6} ", style="dim")
+    failed = event["topic"] == "focus.failed" or event["data"].get("state") == "failed"
+    line.append(f"{event['topic']:<15}", style="red" if failed else "cyan")
+    if event["job_id"]:
+        line.append(f" {event['job_id']}", style="dim")
+    return line.append(" " + _pairs(event["data"]))
+
+
+def _pairs(data: JsonObject) -> str:
+    """`name=value` of all that fits in a line; lists say how long they are."""
+    return "  ".join(f"{name}={_shown(value)}" for name, value in _flat(data) if value is not None)
+
+
+def _flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{len(value)} items]"
+    return "–" if value is None else str(value)
+
+
+def _table(title: str) -> Table:
+    table = Table("", "", title=Text(title), show_header=False)
+    table.columns[0].style = "dim"
+    return table
+
+
+def _print_result(title: str, result: JsonObject) -> None:
+    table = _table(title)
+    for name, unit in RESULT_ROWS.items():
+        if result.get(name) not in (None, ""):
+            table.add_row(name.removesuffix("_um"), f"{_shown(result[name])} {unit}".rstrip())
+    out.print(table)
+    if probes := result.get("probes"):
+        out.print(_probes_table(probes))
+
+
+def _probes_table(probes: list[JsonObject]) -> Table:
+    table = Table("z, µm", "b", "σ(b)", "structure", title="probes")
+    for probe in probes:
+        table.add_row(*(_shown(probe.get(name)) for name in ("z_um", "b", "sigma", "structure")))
+    return table
+
+
+def _print_json(value: JsonObject) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

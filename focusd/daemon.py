@@ -1,0 +1,93 @@
+"""The daemon: a rig, its operations and its sockets, put together and taken apart again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+import torch
+from anyio import to_thread
+
+from focusd.config import RigConfig
+from focusd.microscope.factory import open_microscope
+from focusd.optics.instrument import Instrument
+from focusd.service.events import EventBus
+from focusd.service.jobs import Jobs
+from focusd.service.logs import configure_logging, forward_to
+from focusd.service.operations import RigOperations
+from focusd.service.rig import Rig
+from focusd.service.store import CalibrationStore
+from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.weights import load_model
+from focusd.wire.server import serve
+
+log = structlog.get_logger(__name__)
+
+SHUTDOWN_S = 4.0
+"""After this the process ends, whatever a native call is still doing (DESIGN §8)."""
+
+
+def run(config: RigConfig) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit status.
+
+    Raises:
+        FocusdError: the daemon cannot start; the message says why.
+    """
+    configure_logging(config.log)
+    anyio.run(_run, config)
+    return 0
+
+
+async def _run(config: RigConfig) -> None:
+    async with opened(config) as operations:
+        bus = EventBus()
+        forward_to(bus)
+        async with anyio.create_task_group() as tasks:
+            jobs = Jobs(bus, tasks)
+            async with serve(config.server, operations, bus, jobs):
+                await _signalled()
+                _end_in_any_case()
+
+
+@asynccontextmanager
+async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
+    """The operations of a rig whose hardware is open inside the `async with`."""
+    scorer = await to_thread.run_sync(open_scorer, config)
+    microscope = await to_thread.run_sync(open_microscope, config)
+    rig = Rig(microscope, config.stage)
+    try:
+        store = CalibrationStore(config.state_dir / config.name / "calibrations")
+        yield RigOperations(config, rig, scorer, store)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await rig.aclose()
+
+
+def open_scorer(config: RigConfig) -> Scorer:
+    """The scorer that a configuration asks for.
+
+    Raises:
+        ModelError: no weights, or not the ones that their hash promises.
+    """
+    if config.scorer.threads is not None:
+        torch.set_num_threads(config.scorer.threads)
+    model = load_model(config.scorer.weights)
+    instrument = Instrument.from_config(config.objective, config.camera)
+    return Scorer(model, instrument.sampling if instrument else None, config.scorer.batch)
+
+
+async def _signalled() -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            return
+
+
+def _end_in_any_case() -> None:
+    """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)

@@ -1,0 +1,30 @@
+"""From a configuration to a microscope."""
+
+from __future__ import annotations
+
+from focusd.config import MicroManagerConfig, RecordedConfig, RigConfig
+from focusd.microscope.protocol import Microscope
+
+
+def open_microscope(config: RigConfig) -> Microscope:
+    """Open the microscope that a configuration describes. The caller closes it.
+
+    Raises:
+        ConfigError: the configuration does not fit the hardware.
+        HardwareError: a device failed.
+        StackError: the recorded stack cannot be used.
+    """
+    # Imported late: a recorded stack needs no Micro-Manager core, and real hardware no image formation.
+    match config.microscope:
+        case MicroManagerConfig():
+            from focusd.microscope.micromanager import open_micromanager
+
+            return open_micromanager(config)
+        case RecordedConfig():
+            from focusd.microscope.recorded import open_recorded
+
+            return open_recorded(config)
+        case _:
+            from focusd.microscope.simulated import open_simulated
+
+            return open_simulated(config)

@@ -1,0 +1,182 @@
+"""The one way to move z (DESIGN §7): a guard that decides, and a stage that obeys it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from focusd.config import StageConfig
+from focusd.errors import HardwareError, TravelLimitError
+from focusd.microscope.protocol import Microscope
+
+
+@dataclass
+class _Operation:
+    """Where one operation began, and the length of the path it has asked for since."""
+
+    start_um: float
+    travelled_um: float = 0.0
+
+
+class StageGuard:
+    """Decides which z may be commanded. It touches no hardware.
+
+    A plan is the list of absolute z to command one after the other: all inside the limits, none further than
+    `max_step_um` from the one before.
+    """
+
+    def __init__(self, limits: StageConfig) -> None:
+        self._limits = limits
+        self._operation: _Operation | None = None
+
+    def begin_operation(self, start_um: float) -> None:
+        """Start to count the travel anew.
+
+        Args:
+            start_um: where the stage stands, the operation's home.
+        """
+        self._operation = _Operation(start_um)
+
+    def plan(self, from_um: float, to_um: float) -> list[float]:
+        """The way to a z, counted into the operation's travel. A first move begins an operation if none has.
+
+        Raises:
+            TravelLimitError: the z is no number or outside the limits, the stage already stands outside them, or
+                the operation's travel would be spent.
+        """
+        self._require_reachable(from_um, to_um)
+        operation = self._operation or _Operation(from_um)
+        operation.travelled_um = self._spent_um(operation.travelled_um + abs(to_um - from_um))
+        self._operation = operation
+        return self._waypoints(from_um, to_um)
+
+    def plan_return(self, from_um: float) -> list[float]:
+        """The way back to where the operation began; empty if it has moved nothing.
+
+        It costs no travel, so that a spent budget never keeps the stage from coming home.
+
+        Raises:
+            TravelLimitError: the stage stands outside the limits.
+        """
+        if self._operation is None or self._operation.travelled_um == 0:
+            return []
+        # A stage at its limit may read back slightly outside it.
+        home_um = self._clip(self._operation.start_um)
+        self._require_reachable(from_um, home_um)
+        return self._waypoints(from_um, home_um)
+
+    def _require_reachable(self, from_um: float, to_um: float) -> None:
+        low, high, slack = self._limits.min_um, self._limits.max_um, self._limits.tolerance_um
+        limits = {"min_um": low, "max_um": high}
+        if not math.isfinite(to_um):
+            raise TravelLimitError(f"z = {to_um} is not a position; ask for a finite z in µm", **limits)
+        if not low <= to_um <= high:
+            name = "min_um" if to_um < low else "max_um"
+            raise TravelLimitError(
+                f"z = {to_um:.3f} µm is beyond stage.{name}: the limits are {low:g} … {high:g} µm",
+                z_um=to_um,
+                limit=name,
+                **limits,
+            )
+        if not low - slack <= from_um <= high + slack:
+            raise TravelLimitError(
+                f"the stage stands at {from_um:.3f} µm, outside its limits {low:g} … {high:g} µm: bring it "
+                "inside by hand, or correct stage.min_um and stage.max_um",
+                position_um=from_um,
+                **limits,
+            )
+
+    def _spent_um(self, path_um: float) -> float:
+        """The operation's path, if it is allowed to be so long."""
+        if path_um > self._limits.max_travel_um:
+            raise TravelLimitError(
+                f"the move would bring the path of this operation to {path_um:.1f} µm; stage.max_travel_um allows "
+                f"{self._limits.max_travel_um:g} µm: start nearer to focus, or raise it",
+                limit="max_travel_um",
+                max_travel_um=self._limits.max_travel_um,
+            )
+        return path_um
+
+    def _waypoints(self, from_um: float, to_um: float) -> list[float]:
+        steps = max(1, math.ceil(abs(to_um - from_um) / self._limits.max_step_um))
+        return [self._clip(float(z_um)) for z_um in np.linspace(from_um, to_um, steps + 1)[1:]]
+
+    def _clip(self, z_um: float) -> float:
+        return min(max(z_um, self._limits.min_um), self._limits.max_um)
+
+
+class GuardedStage:
+    """The z stage as the rest of focusd sees it; the only caller of `Microscope.move_to`. Calls block."""
+
+    def __init__(self, microscope: Microscope, limits: StageConfig) -> None:
+        self._microscope = microscope
+        self._tolerance_um = limits.tolerance_um
+        self._guard = StageGuard(limits)
+
+    def begin_operation(self) -> float:
+        """Start to count the travel anew; returns the z to which `return_to_start` will come back.
+
+        Raises:
+            HardwareError: the stage failed.
+        """
+        start_um = self.position_um()
+        self._guard.begin_operation(start_um)
+        return start_um
+
+    def position_um(self) -> float:
+        """Where the stage says it is.
+
+        Raises:
+            HardwareError: the stage failed.
+        """
+        return self._microscope.position_um()
+
+    def move_to(self, z_um: float) -> float:
+        """Move to an absolute z, in several steps where the way is long; returns the z read back.
+
+        Raises:
+            TravelLimitError: the guard refuses; nothing was moved.
+            HardwareError: the stage failed, or reads back too far from where it was sent.
+        """
+        return list(self.steps_to(z_um))[-1]
+
+    def return_to_start(self) -> float:
+        """Move back to where the operation began; returns the z read back.
+
+        Raises:
+            TravelLimitError: the stage stands outside its limits.
+            HardwareError: as for `move_to`.
+        """
+        return list(self.steps_to_start())[-1]
+
+    def steps_to(self, z_um: float) -> Iterator[float]:
+        """`move_to` one step at a time: each `next` moves once and yields the z read back.
+
+        A caller who lets the rest go leaves the stage where it is.
+        """
+        here_um = self.position_um()
+        yield from self._follow(self._guard.plan(here_um, z_um))
+
+    def steps_to_start(self) -> Iterator[float]:
+        """`return_to_start` one step at a time; yields where the stage stands if there is no way to go."""
+        here_um = self.position_um()
+        plan = self._guard.plan_return(here_um)
+        yield from self._follow(plan) if plan else (here_um,)
+
+    def _follow(self, plan: list[float]) -> Iterator[float]:
+        for z_um in plan:
+            self._microscope.move_to(z_um)
+            yield self._require_arrival(z_um, self.position_um())
+
+    def _require_arrival(self, sent_um: float, read_um: float) -> float:
+        if not abs(read_um - sent_um) <= self._tolerance_um:  # also true of NaN
+            raise HardwareError(
+                f"the stage was sent to {sent_um:.3f} µm and reads back {read_um:.3f} µm (stage.tolerance_um is "
+                f"{self._tolerance_um:g} µm): check that it is free to move, homed and not driven by another program",
+                sent_um=sent_um,
+                read_um=read_um,
+            )
+        return read_um

@@ -1,0 +1,233 @@
+"""Any Micro-Manager hardware, through pymmcore-plus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymmcore
+import structlog
+from pymmcore_plus import CMMCorePlus, FocusDirection, find_micromanager
+
+from focusd.config import CameraConfig, MicroManagerConfig, RigConfig, StageConfig
+from focusd.errors import ConfigError, FocusdError, HardwareError
+from focusd.microscope.pixels import full_scale, grey
+from focusd.microscope.protocol import Frame
+
+log = structlog.get_logger(__name__)
+
+
+class MicroManagerMicroscope:
+    """The current camera and focus device of a core; `UniMMCore` included.
+
+    The auto-shutter is left as the core has it.
+    """
+
+    def __init__(self, core: CMMCorePlus, camera: CameraConfig, stage: StageConfig) -> None:
+        """Take over a core whose devices are loaded and chosen.
+
+        Raises:
+            ConfigError: no camera or stage is chosen, or they cannot be set up as configured.
+            HardwareError: a device failed.
+        """
+        self._core = core
+        self.camera_name = _chosen(core.getCameraDevice(), "camera")
+        self._stage = _chosen(core.getFocusDevice(), "stage")
+        self._bit_depth = camera.bit_depth
+        self._sequence = 0
+        self._closed = False
+        self._set_up(camera, stage)
+
+    def _set_up(self, camera: CameraConfig, stage: StageConfig) -> None:
+        with _reported("set up the camera"):
+            self._core.setTimeoutMs(int(stage.timeout_s * 1000 + camera.exposure_ms))
+            self._core.setExposure(self.camera_name, camera.exposure_ms)
+            self._exposure_ms = float(self._core.getExposure(self.camera_name))
+            _set_binning(self._core, self.camera_name, camera.binning)
+        _require_direction(self._core.getFocusDirection(self._stage), stage)
+
+    def snap(self) -> Frame:
+        """Expose one image where the stage stands.
+
+        Raises:
+            HardwareError: the camera failed.
+            ConfigError: its pixels are of a kind that focusd cannot use.
+        """
+        z_um = self.position_um()
+        with _reported("take an image"):
+            self._core.snapImage()
+            time_s = time.monotonic()
+            image = self._core.getImage()
+            bit_depth = self._bit_depth or int(self._core.getImageBitDepth())
+        pixels = grey(image)
+        self._sequence += 1
+        scale = full_scale(pixels.dtype, bit_depth)
+        return Frame(pixels, z_um, self._exposure_ms, time_s, self._sequence, scale)
+
+    def position_um(self) -> float:
+        """Where the stage says it is.
+
+        Raises:
+            HardwareError: the stage failed.
+        """
+        with _reported("read the stage's position"):
+            return float(self._core.getPosition(self._stage))
+
+    def move_to(self, z_um: float) -> None:
+        """Move to an absolute z and wait until the stage has settled.
+
+        Raises:
+            HardwareError: the stage failed.
+        """
+        with _reported(f"move the stage to {z_um:.3f} µm"):
+            self._core.setPosition(self._stage, z_um)
+            self._core.waitForDevice(self._stage)
+
+    def stop(self) -> None:
+        """Stop a movement under way; a stage without a stop command goes on to its target.
+
+        Raises:
+            HardwareError: the stage failed.
+        """
+        with _reported("stop the stage"):
+            self._core.stop(self._stage)
+
+    def close(self) -> None:
+        """Release the hardware. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        close_core(self._core)
+
+
+def open_micromanager(config: RigConfig) -> MicroManagerMicroscope:
+    """Load the rig's Micro-Manager configuration file and take over its camera and stage.
+
+    Raises:
+        ConfigError: the file, the adapters or a device cannot be found.
+        HardwareError: a device failed.
+    """
+    settings = config.microscope
+    assert isinstance(settings, MicroManagerConfig)
+    core = CMMCorePlus(mm_path=_adapter_path(settings))
+    try:
+        _load(core, settings)
+        _choose_devices(core, settings)
+        microscope = MicroManagerMicroscope(core, config.camera, config.stage)
+    except BaseException:
+        close_core(core)
+        raise
+    _warn_of_shared_library(core)
+    return microscope
+
+
+def close_core(core: CMMCorePlus) -> None:
+    """End a core so that the process can exit.
+
+    MMCore calls back from its own thread while devices go; a callback into an interpreter that is going too
+    aborts the process (DESIGN §8). So the callback is taken away first.
+    """
+    with suppress(Exception):
+        if core.isSequenceRunning():
+            core.stopSequenceAcquisition()
+    with suppress(Exception):
+        core.waitForSystem()
+    pymmcore.CMMCore.registerCallback(core, None)
+    with suppress(Exception):
+        core.unloadAllDevices()
+
+
+@contextmanager
+def _reported(action: str) -> Iterator[None]:
+    """Every failure of the core becomes a HardwareError that says what was tried."""
+    try:
+        yield
+    except FocusdError:
+        raise
+    except Exception as error:
+        raise HardwareError(
+            f"could not {action}: {error}; check the device's power, cable and settings"
+        ) from error
+
+
+def _chosen(label: str, kind: str) -> str:
+    if not label:
+        raise ConfigError(f"no {kind} is chosen: name one in microscope.{kind}, or in the Micro-Manager file")
+    return label
+
+
+def _set_binning(core: CMMCorePlus, camera: str, binning: int) -> None:
+    """Cameras call it `2` or `2x2`, or take any number; one that cannot bin has a binning of 1."""
+    fixed = not core.hasProperty(camera, "Binning") or core.isPropertyReadOnly(camera, "Binning")
+    offered = ("1",) if fixed else core.getAllowedPropertyValues(camera, "Binning")
+    fitting = [value for value in offered if value in (str(binning), f"{binning}x{binning}")]
+    if offered and not fitting:
+        raise ConfigError(
+            f"camera.binning: {camera!r} cannot bin by {binning}; it offers {', '.join(offered)}"
+        )
+    if not fixed:
+        core.setProperty(camera, "Binning", fitting[0] if fitting else str(binning))
+
+
+def _require_direction(direction: FocusDirection, stage: StageConfig) -> None:
+    """Refuse a configuration that contradicts what the Micro-Manager file says of the stage."""
+    said = {FocusDirection.TowardSample: "increasing", FocusDirection.AwayFromSample: "decreasing"}.get(
+        direction
+    )
+    if said is not None and said != stage.towards_sample:
+        raise ConfigError(
+            f"stage.towards_sample is {stage.towards_sample!r}, but the Micro-Manager file says that {said} "
+            "z brings objective and sample closer: find out by hand which is true, and correct the other"
+        )
+
+
+def _adapter_path(config: MicroManagerConfig) -> str:
+    path = config.adapter_path or find_micromanager()
+    if path is None:
+        raise ConfigError(
+            "no Micro-Manager device adapters were found: set microscope.adapter_path, run `mmcore install`, "
+            "or `pip install mm-test-adapters` for the demo devices"
+        )
+    if not Path(path).expanduser().is_dir():
+        raise ConfigError(
+            f"microscope.adapter_path: {path} is not a folder; name the one that holds the adapters"
+        )
+    return str(Path(path).expanduser())
+
+
+def _load(core: CMMCorePlus, config: MicroManagerConfig) -> None:
+    try:
+        core.loadSystemConfiguration(config.config_file)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"microscope.config_file: {config.config_file} does not exist, here or beside the device adapters"
+        ) from error
+    except Exception as error:
+        raise HardwareError(
+            f"{config.config_file} could not be loaded: {error}; check that the devices are on, free, and "
+            "work in Micro-Manager"
+        ) from error
+
+
+def _choose_devices(core: CMMCorePlus, config: MicroManagerConfig) -> None:
+    """Make the configured devices the current ones."""
+    choices = (("camera", config.camera, core.setCameraDevice), ("stage", config.stage, core.setFocusDevice))
+    for kind, label, choose in choices:
+        if label is None:
+            continue
+        try:
+            choose(label)
+        except Exception as error:
+            loaded = ", ".join(core.getLoadedDevices())
+            raise ConfigError(
+                f"microscope.{kind}: {label!r} is no {kind}; the file loads {loaded}"
+            ) from error
+
+
+def _warn_of_shared_library(core: CMMCorePlus) -> None:
+    """MMCore locks per adapter library (DESIGN §8)."""
+    library = core.getDeviceLibrary(core.getCameraDevice())
+    if library == core.getDeviceLibrary(core.getFocusDevice()):
+        log.warning("camera and stage share an adapter: a move waits for the exposure's end", adapter=library)

@@ -1,0 +1,215 @@
+"""The simulated microscope: Python devices in a real `UniMMCore`, so that the pymmcore-plus path runs.
+
+Exposures, moves and settling take real time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pymmcore_plus.experimental.unicore import SimpleCameraDevice, StageDevice, UniMMCore
+from torch import Tensor
+
+from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, SimulatedConfig, StageConfig
+from focusd.errors import ConfigError
+from focusd.microscope.micromanager import MicroManagerMicroscope, close_core
+from focusd.microscope.simulation import World
+from focusd.optics.imaging import Camera
+from focusd.optics.instrument import Instrument
+
+_FULL_WELL_ELECTRONS = 30000.0
+_OFFSET_SHARE = 1 / 500
+"""Counts of a dark pixel, as a share of the full scale."""
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A movement: where stage and optics began, where it leads, and when it started."""
+
+    from_um: float
+    to_um: float
+    optical_from_um: float
+    started_s: float
+
+
+class SimulatedStage(StageDevice):
+    """A z stage with finite velocity, settling and backlash. What it reads back is its motor's encoder."""
+
+    def __init__(self, settings: SimulatedConfig, start_um: float) -> None:
+        super().__init__()
+        self._velocity_um_per_s = settings.velocity_um_per_s
+        self._settling_s = settings.settling_ms / 1000
+        self._play_um = settings.backlash_um / 2
+        self._move = _Move(start_um, start_um, start_um, -np.inf)
+
+    def set_position_um(self, val: float) -> None:
+        """Start to move; `busy` until it has settled."""
+        self._move = _Move(self.get_position_um(), val, self.optical_z_um(), time.monotonic())
+
+    def get_position_um(self) -> float:
+        """Where the motor is now."""
+        move = self._move
+        path_um = self._velocity_um_per_s * (time.monotonic() - move.started_s)
+        low, high = sorted((move.from_um, move.to_um))
+        forward = move.to_um >= move.from_um
+        return min(move.from_um + path_um, high) if forward else max(move.from_um - path_um, low)
+
+    def optical_z_um(self) -> float:
+        """Where the focal plane is now: the motor drags it along once the play is taken up."""
+        motor_um, before_um = self.get_position_um(), self._move.optical_from_um
+        return min(max(before_um, motor_um - self._play_um), motor_um + self._play_um)
+
+    def busy(self) -> bool:
+        """Whether it moves or settles."""
+        move = self._move
+        duration_s = abs(move.to_um - move.from_um) / self._velocity_um_per_s + self._settling_s
+        return time.monotonic() < move.started_s + duration_s
+
+    def stop(self) -> None:
+        """Stay where it is now."""
+        self.set_position_um(self.get_position_um())
+
+    def home(self) -> None:
+        """It has no home: homing is never asked for."""
+        raise NotImplementedError
+
+    def set_origin(self) -> None:
+        """Its origin is fixed."""
+        raise NotImplementedError
+
+
+class SimulatedCamera(SimpleCameraDevice):
+    """A camera that looks at the world through the objective."""
+
+    def __init__(
+        self, world: World, stage: SimulatedStage, settings: SimulatedConfig, camera: CameraConfig
+    ) -> None:
+        self._world, self._stage = world, stage
+        self._settings = settings
+        self._configured_ms = self._exposure_ms = camera.exposure_ms
+        self._bit_depth = camera.bit_depth or 16
+        self._binning = 1
+        self._random = torch.Generator().manual_seed(settings.seed)
+        super().__init__()
+        self.set_property_allowed_values("Binning", [str(factor) for factor in range(1, 9)])
+
+    def sensor_shape(self) -> tuple[int, int]:
+        """(y, x) of a frame."""
+        return self._settings.height // self._binning, self._settings.width // self._binning
+
+    def dtype(self) -> type[np.unsignedinteger]:
+        """Of a frame's pixels."""
+        return np.uint8 if self._bit_depth <= 8 else np.uint16
+
+    def get_exposure(self) -> float:
+        """Exposure time, ms."""
+        return self._exposure_ms
+
+    def set_exposure(self, exposure: float) -> None:
+        """Set the exposure time, ms; the signal grows with it."""
+        self._exposure_ms = exposure
+
+    def get_binning(self) -> int:
+        """Sensor pixels along one side of a frame's pixel."""
+        return self._binning
+
+    def set_binning(self, value: int | str) -> None:
+        """Set the binning; the core passes what its caller wrote."""
+        self._binning = int(value)
+
+    def snap(self, buffer: np.ndarray) -> Mapping[str, object]:
+        """Expose one frame; takes the exposure time, or the time to compute it where that is longer."""
+        started_s = time.monotonic()
+        light = self._world.light(self._stage.optical_z_um(), started_s)
+        buffer[:] = self._camera().expose(self._electrons(light), self._random).numpy()
+        time.sleep(max(0.0, started_s + self._exposure_ms / 1000 - time.monotonic()))
+        return {}
+
+    def _electrons(self, light: Tensor) -> Tensor:
+        """Expected electrons of the binned pixels."""
+        settings = self._settings
+        electrons = settings.electrons * light + settings.background_electrons
+        electrons = electrons * (self._exposure_ms / self._configured_ms)
+        binned = torch.nn.functional.avg_pool2d(electrons[None], self._binning)[0]
+        return binned * self._binning**2
+
+    def _camera(self) -> Camera:
+        """Its wells grow with the binning, so that binned frames are as bright."""
+        full_scale = 2**self._bit_depth - 1
+        return Camera(
+            bit_depth=self._bit_depth,
+            full_well=_FULL_WELL_ELECTRONS * self._binning**2,
+            read_noise=self._settings.read_noise_electrons,
+            offset=full_scale * _OFFSET_SHARE,
+        )
+
+
+class SimulatedMicroscope(MicroManagerMicroscope):
+    """The simulated devices behind the same code that runs real ones.
+
+    Attributes:
+        world: the truth, for tests, bench and demo; the daemon never looks.
+    """
+
+    def __init__(
+        self, settings: SimulatedConfig, objective: ObjectiveConfig, camera: CameraConfig, stage: StageConfig
+    ) -> None:
+        """Build the world and load its devices. The stage starts at 0, or mid-way where its limits exclude 0.
+
+        Raises:
+            ConfigError: there is no such sample.
+        """
+        self.world = World(settings, _instrument(objective, camera))
+        z_stage = SimulatedStage(settings, _start_um(stage))
+        eye = SimulatedCamera(self.world, z_stage, settings, camera)
+        core = _core_with(eye, z_stage, camera.name)
+        try:
+            super().__init__(core, camera, stage)
+        except BaseException:
+            close_core(core)
+            raise
+
+    def set_scene(self, sample: str, seed: int, focus_z_um: float) -> None:
+        """Put another sample on the slide. Safe from any thread.
+
+        Raises:
+            ConfigError: there is no such sample.
+        """
+        self.world.set_scene(sample, seed, focus_z_um)
+
+
+def open_simulated(config: RigConfig) -> SimulatedMicroscope:
+    """Build the rig's simulated microscope.
+
+    Raises:
+        ConfigError: there is no such sample, or the optics are not given.
+    """
+    settings = config.microscope
+    assert isinstance(settings, SimulatedConfig)
+    return SimulatedMicroscope(settings, config.objective, config.camera, config.stage)
+
+
+def _core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str) -> UniMMCore:
+    core = UniMMCore()
+    core.loadPyDevice(camera_name, camera)
+    core.loadPyDevice("z", stage)
+    core.initializeAllDevices()
+    core.setCameraDevice(camera_name)
+    core.setFocusDevice("z")
+    return core
+
+
+def _instrument(objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
+    """The optics in front of the sensor's own pixels; binning comes after."""
+    instrument = Instrument.from_config(objective, camera.model_copy(update={"binning": 1}))
+    if instrument is None:
+        raise ConfigError("a simulated microscope needs objective.na and objective.magnification")
+    return instrument
+
+
+def _start_um(stage: StageConfig) -> float:
+    return 0.0 if stage.min_um <= 0 <= stage.max_um else (stage.min_um + stage.max_um) / 2

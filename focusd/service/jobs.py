@@ -1,0 +1,208 @@
+"""Long operations as jobs: one at a time, cancellable, remembered after their end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
+import structlog
+from anyio.abc import TaskGroup
+
+from focusd.errors import BusyError, CancelledJobError, FocusdError, InternalError, RequestError
+from focusd.service.events import EventBus, Payload
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = 2000
+"""Finished jobs whose end can still be asked for."""
+KEY_LIFETIME_S = 600.0
+"""How long after a job's end its request key still answers with it."""
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Report = Callable[[str, Payload], object]
+"""(topic, payload): how an operation publishes events that carry its job's id."""
+Work = Callable[[Report], Awaitable[dict[str, Any]]]
+
+
+def error_object(error: Exception) -> dict[str, Any]:
+    """An exception as clients see it: code, message, and data with `retryable` and what was measured."""
+    if not isinstance(error, FocusdError):
+        what = f"{type(error).__name__}: {error}"[:500]
+        error = InternalError(
+            f"a fault in focusd itself ({what}); its log has the traceback, please report it"
+        )
+    data = {**error.data, "retryable": error.retryable}
+    return {"code": error.code, "message": error.message, "data": data}
+
+
+@dataclass(eq=False)
+class Job:
+    """One long operation, from the request to its end."""
+
+    kind: str
+    client: str
+    request_key: str | None
+    params: dict[str, Any]
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    state: State = "queued"
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    """Code, message and data: not the exception, whose traceback would keep camera frames alive."""
+    ended_s: float | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    _ended: anyio.Event = field(default_factory=anyio.Event)
+
+    async def wait(self) -> None:
+        """Return when the job has ended, however it did."""
+        await self._ended.wait()
+
+    def succeed(self, result: dict[str, Any]) -> None:
+        """Set the result."""
+        self.state, self.result = "succeeded", result
+
+    def fail(self, error: Exception) -> None:
+        """Set the error."""
+        self.state = "cancelled" if isinstance(error, CancelledJobError) else "failed"
+        self.error = error_object(error)
+        self.error["data"]["job_id"] = self.id
+
+    def end(self, now_s: float) -> None:
+        """Wake those who wait."""
+        self.ended_s = now_s
+        self._ended.set()
+
+    def summary(self) -> dict[str, Any]:
+        """What `job.status` answers."""
+        names = ("kind", "client", "state", "result", "error")
+        return {"job_id": self.id, **{name: getattr(self, name) for name in names}}
+
+
+class Jobs:
+    """Runs one job at a time in a task group of the caller's."""
+
+    def __init__(self, bus: EventBus, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bus = bus
+        self._tasks = tasks
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._closing = False
+
+    @property
+    def running(self) -> Job | None:
+        """The job that has not ended, if there is one: always the latest."""
+        latest = next(reversed(self._jobs.values()), None)
+        return latest if latest and latest.ended_s is None else None
+
+    def start(
+        self,
+        kind: str,
+        run: Work,
+        client: str = "",
+        request_key: str | None = None,
+        params: dict[str, Any] | None = None,
+    ) -> Job:
+        """Start `run`, or find the job that this request key has already started.
+
+        Raises:
+            BusyError: another job is running; nothing was started, the key is not used up.
+            RequestError: the key belongs to a request of another kind or with other params.
+        """
+        known = self._known(kind, request_key, params or {})
+        if known:
+            return known
+        self._refuse_if_busy()
+        job = Job(kind, client, request_key, params or {})
+        self._jobs[job.id] = job
+        if len(self._jobs) > REMEMBERED:
+            del self._jobs[next(iter(self._jobs))]
+        self._tasks.start_soon(self._run, job, run)
+        return job
+
+    def _known(self, kind: str, request_key: str | None, params: dict[str, Any]) -> Job | None:
+        if request_key is None:
+            return None
+        oldest_s = self._clock() - KEY_LIFETIME_S
+        for job in self._jobs.values():
+            expired = job.ended_s is not None and job.ended_s < oldest_s
+            if job.request_key == request_key and not expired:
+                if (job.kind, job.params) != (kind, params):
+                    raise RequestError(
+                        "this request_key was used for another request; take a new UUID for each"
+                    )
+                return job
+        return None
+
+    def _refuse_if_busy(self) -> None:
+        if self._closing:
+            raise BusyError("focusd is stopping; ask again when it runs")
+        if job := self.running:
+            whose = f" of {job.client}" if job.client else ""
+            message = f"a {job.kind} job{whose} is running ({job.id}); wait for its end or cancel it"
+            raise BusyError(message, job_id=job.id, kind=job.kind, client=job.client)
+
+    def status(self, job_id: str) -> Job:
+        """The job with this id.
+
+        Raises:
+            RequestError: there is none, or it is forgotten.
+        """
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise RequestError(
+                f"no job {job_id[:40]!r}; only the last {REMEMBERED} of this session are remembered"
+            )
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask a job to end; a job that has ended stays as it is. Does not wait.
+
+        Raises:
+            RequestError: there is no such job.
+        """
+        job = self.status(job_id)
+        if job.ended_s is None:
+            job.scope.cancel()
+        return job
+
+    async def shutdown(self) -> None:
+        """Refuse new jobs, cancel the running one and wait for its clean end."""
+        self._closing = True
+        if job := self.running:
+            job.scope.cancel()
+            await job.wait()
+
+    async def _run(self, job: Job, run: Work) -> None:
+        try:
+            await self._attempt(job, run)
+        finally:
+            if job.state == "running":  # the whole daemon is being cancelled
+                job.fail(CancelledJobError("focusd stopped while the job ran"))
+            job.end(self._clock())
+            self._publish_state(job)
+
+    async def _attempt(self, job: Job, run: Work) -> None:
+        job.state = "running"
+        self._publish_state(job)
+        try:
+            with job.scope:
+                await anyio.lowlevel.checkpoint()  # one that is cancelled before it starts moves nothing
+                job.succeed(await run(partial(self._bus.publish, job_id=job.id)))
+            if job.scope.cancelled_caught:
+                job.fail(CancelledJobError("the job was cancelled"))
+        except FocusdError as error:
+            job.fail(error)
+        except Exception as error:
+            log.exception("a job failed on a fault of focusd", job_id=job.id, kind=job.kind)
+            job.fail(error)
+
+    def _publish_state(self, job: Job) -> None:
+        payload: Payload = {"kind": job.kind, "client": job.client, "state": job.state}
+        if job.error:
+            payload["error"] = job.error
+        self._bus.publish("job", payload, job.id)

@@ -1,0 +1,84 @@
+"""Logging: a console for people, JSON lines for machines, warnings for subscribers as well.
+
+structlog's and the standard library's records take the same path to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from focusd.config import LogConfig
+from focusd.service.events import EventBus
+
+_FORWARDED = ("warning", "error", "critical")
+_sinks: list[Callable[[dict[str, Any]], None]] = []
+
+
+def configure_logging(config: LogConfig) -> None:
+    """Set up logging for the whole process. May be called again."""
+    stamped: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*stamped, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=stamped, processors=[remove_meta, _forward, *_renderers(config)]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
+
+
+def _renderers(config: LogConfig) -> list[Processor]:
+    people = sys.stderr.isatty() if config.format == "auto" else config.format == "console"
+    if people:
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _forward(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    if record.get("level") in _FORWARDED:
+        # A traceback is for the log alone: subscribers get what happened.
+        shown = {key: _plain(value) for key, value in record.items() if key not in ("exc_info", "timestamp")}
+        for sink in tuple(_sinks):
+            sink(shown)
+    return record
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+@contextmanager
+def forward_to(bus: EventBus) -> Iterator[None]:
+    """Publish records of warning and above as topic `log` inside the `with`; call it in the event loop.
+
+    Records may come from any thread; the bus hears of them in the event loop.
+    """
+    loop = asyncio.get_running_loop()
+
+    def sink(record: dict[str, Any]) -> None:
+        with suppress(RuntimeError):  # the loop has ended; stderr has the record
+            loop.call_soon_threadsafe(bus.publish, "log", record)
+
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        _sinks.remove(sink)

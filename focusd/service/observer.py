@@ -1,0 +1,75 @@
+"""Move, expose, score: one exposure as the decisions see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import numpy as np
+from anyio import to_thread
+
+from focusd.autofocus.observation import Observation
+from focusd.errors import SaturatedError
+from focusd.microscope.protocol import Frame
+from focusd.service.rig import Rig
+from focusd.sharpness.scorer import Region, Scorer
+
+
+class Observer:
+    """Exposes and scores on one rig.
+
+    Args:
+        max_saturated: fraction of pixels at full scale above which a frame is refused.
+    """
+
+    def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float) -> None:
+        self.rig = rig
+        self._scorer = scorer
+        self._max_saturated = max_saturated
+
+    @asynccontextmanager
+    async def operation(self) -> AsyncIterator[float]:
+        """One operation's travel. Yields the z at which it begins; goes back there if it fails or is cancelled."""
+        start_um = await self.rig.begin_operation()
+        try:
+            yield start_um
+        except BaseException:
+            if not self.rig.fault:
+                with anyio.CancelScope(shield=True):
+                    await self.rig.return_to_start()
+            raise
+
+    async def observe(self, z_um: float | None, roi: Region | None) -> Observation:
+        """The scores of one exposure at z, or where the stage stands.
+
+        Raises:
+            SaturatedError: too many pixels at full scale; and what rig and scorer raise.
+        """
+        if z_um is not None:
+            await self.rig.move_to(z_um)
+        frame = await self.rig.snap()
+        self._refuse_saturated(frame)
+        measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
+        return Observation(frame.z_um, measure.b, measure.sigma, measure.structure)
+
+    def _refuse_saturated(self, frame: Frame) -> None:
+        fraction = frame.saturated_fraction
+        if fraction > self._max_saturated:
+            raise SaturatedError(
+                f"{fraction:.0%} of the pixels are at full scale ({self._max_saturated:.0%} is allowed); "
+                "lower the exposure or the lamp",
+                saturated_fraction=fraction,
+                z_um=frame.z_um,
+            )
+
+
+def summary(observation: Observation) -> dict[str, Any]:
+    """An exposure in the numbers that a person reads: medians over the field."""
+    return {
+        "z_um": observation.z_um,
+        "b": float(np.median(observation.b)),
+        "sigma": float(np.median(observation.sigma)),
+        "structure": float(np.median(observation.structure)),
+    }

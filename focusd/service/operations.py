@@ -1,0 +1,203 @@
+"""What focusd does to a rig on request: calibrate, refocus, move. However an operation ends but well, the stage
+goes back to where it began.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from anyio import to_thread
+
+from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate
+from focusd.autofocus.observation import Observation
+from focusd.config import RigConfig
+from focusd.errors import CalibrationError, FocusdError, RequestError
+from focusd.optics.instrument import Instrument
+from focusd.service.jobs import Report
+from focusd.service.observer import Observer, summary
+from focusd.service.refocus import Refocus
+from focusd.service.rig import Rig
+from focusd.service.store import CalibrationStore
+from focusd.sharpness.scorer import Region, Scorer
+from focusd.sharpness.views import PREPROCESSING_VERSION
+
+Result = dict[str, Any]
+
+
+class RigOperations:
+    """The operations of one rig."""
+
+    def __init__(self, config: RigConfig, rig: Rig, scorer: Scorer, store: CalibrationStore) -> None:
+        self._config = config
+        self._rig = rig
+        self._observer = Observer(rig, scorer, config.autofocus.max_saturated)
+        self._store = store
+        self._model = scorer.model.name
+        self._instrument = Instrument.from_config(config.objective, config.camera)
+        self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
+
+    async def calibrate(self, *, range_um: float | None, step_um: float | None, report: Report) -> Result:
+        """Take a stack around where the stage stands, fit b_calib(z), save it, go back.
+
+        Args:
+            range_um, step_um: half the stack and the distance of its planes; None: as configured.
+            report: receives `focus.progress` after each plane and `focus.done` or `focus.failed`.
+
+        Raises:
+            CalibrationError: no usable curve; NoSampleError: an empty field; and what the hardware raises.
+        """
+        half, step = self._stack(range_um, step_um)
+        with _reported(report, "calibrate"):
+            async with self._observer.operation() as start_um:
+                observations = await self._take_stack(start_um, half, step, report)
+                threshold = self._config.autofocus.structure_threshold
+                calibration, focus_um = calibrate(observations, self._fingerprint, threshold)
+                path = await to_thread.run_sync(self._store.save, self._objective, calibration)
+                await self._rig.return_to_start()
+        result = self._describe(calibration) | {
+            "path": str(path),
+            "planes": len(observations),
+            "z_focus_um": focus_um,
+        }
+        report("focus.done", {"kind": "calibrate", **result})
+        return result
+
+    async def refocus(
+        self,
+        *,
+        roi: Region | None,
+        strategy: str | None,
+        max_exposures: int | None,
+        report: Report,
+    ) -> Result:
+        """Bring the sample into focus with the published search, and stay there.
+
+        Args:
+            roi: (y, x, height, width) in pixels: the part of the field that has to be sharp; None: all of it.
+            strategy: None: as configured.
+            max_exposures: None: as configured.
+            report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
+
+        Raises:
+            CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
+        """
+        if strategy not in (None, "published"):
+            raise RequestError(f"unknown strategy {strategy!r}; this focusd knows 'published'")
+        config = self._config.autofocus
+        with _reported(report, "refocus"):
+            calibration = await to_thread.run_sync(self._calibration)
+            budget = max_exposures or config.max_exposures
+            search = Refocus(
+                self._observer, calibration, self._config.stage, config, roi=roi, budget=budget, report=report
+            )
+            result = await search.run() | {"dof_um": self._depth_of_field_um(calibration)}
+        report("focus.done", {"kind": "refocus", **result})
+        return result
+
+    async def move(self, *, z_um: float, report: Report) -> Result:
+        """Move the stage to an absolute z, through the guard.
+
+        Raises:
+            TravelLimitError: outside the limits; and what the hardware raises.
+        """
+        async with self._observer.operation() as start_um:
+            reached_um = await self._rig.move_to(z_um)
+        return {"z_start_um": start_um, "z_um": reached_um}
+
+    async def state(self) -> Result:
+        """Where the stage is, what is calibrated, and what is wrong; never waits for the hardware."""
+        return {
+            "rig": self._config.name,
+            "microscope": self._config.microscope.kind,
+            "objective": self._objective,
+            "camera": self._rig.camera_name,
+            "z_um": self._rig.last_z_um,
+            "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
+            "fault": self._rig.fault,
+            "model": self._model,
+            "calibration": await to_thread.run_sync(self._calibration_state),
+        }
+
+    @property
+    def _objective(self) -> str:
+        return self._config.objective.name
+
+    def _stack(self, range_um: float | None, step_um: float | None) -> tuple[float, float]:
+        half = range_um or self._config.calibration.range_um
+        step = step_um or self._config.calibration.step_um
+        if not 3 <= half / step <= 500:
+            raise RequestError(
+                f"±{half} µm in steps of {step} µm is no stack; take 3 to 500 steps to each side"
+            )
+        return half, step
+
+    async def _take_stack(
+        self, start_um: float, half: float, step: float, report: Report
+    ) -> list[Observation]:
+        """Expose and score the planes from one end to the other, so that backlash is the same for all."""
+        planes = start_um + np.arange(-half, half + step / 2, step)
+        observations: list[Observation] = []
+        for z_um in planes:
+            observations.append(await self._observer.observe(float(z_um), None))
+            count = {"exposure": len(observations), "of": len(planes)}
+            report("focus.progress", summary(observations[-1]) | count)
+        return observations
+
+    def _calibration(self) -> Calibration:
+        """The objective's calibration, if it fits the rig as it is."""
+        calibration = self._store.load(self._objective)
+        calibration.check(self._fingerprint)
+        return calibration
+
+    def _calibration_state(self) -> Result:
+        try:
+            return {"usable": True, **self._describe(self._calibration())}
+        except CalibrationError as error:
+            return {"usable": False, "reason": error.message}
+
+    def _describe(self, calibration: Calibration) -> Result:
+        return {
+            "objective": self._objective,
+            "fwhm_um": calibration.fwhm_um,
+            "range_um": [calibration.min_um, calibration.max_um],
+            "r2": calibration.r2,
+            "dof_um": self._depth_of_field_um(calibration),
+            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
+        }
+
+    def _depth_of_field_um(self, calibration: Calibration) -> float:
+        """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
+        return self._instrument.depth_of_field_um if self._instrument else calibration.axial_unit_um
+
+
+class _reported:  # noqa: N801 (used as a function)
+    """Publishes `focus.failed` when the block raises."""
+
+    def __init__(self, report: Report, kind: str) -> None:
+        self._report, self._kind = report, kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            known = isinstance(error, FocusdError)
+            reason = str(error) if known else "cancelled" if not isinstance(error, Exception) else repr(error)
+            self._report("focus.failed", {"kind": self._kind, "reason": reason})
+
+
+def _fingerprint(config: RigConfig, camera_name: str, scorer: Scorer) -> Fingerprint:
+    """All that a calibration depends on."""
+    return {
+        "objective": config.objective.name,
+        "magnification": config.objective.magnification,
+        "na": config.objective.na,
+        "immersion_index": config.objective.immersion_index,
+        "wavelength_um": config.objective.wavelength_um,
+        "camera": camera_name,
+        "pixel_um": config.camera.pixel_um,
+        "binning": config.camera.binning,
+        "model_sha256": scorer.model.sha256,
+        "preprocessing": PREPROCESSING_VERSION,
+    }

@@ -1,0 +1,243 @@
+"""The rig: a microscope for asynchronous callers, whose calls cannot block the daemon or hang it.
+
+A native call cannot be interrupted. So each device has a thread of its own; a call past its deadline latches a
+fault (DESIGN §7), and a call whose caller is gone is let run to its end before the next one starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import anyio
+import structlog
+
+from focusd.config import CameraConfig, StageConfig
+from focusd.errors import FocusdError, HardwareError
+from focusd.microscope.guard import GuardedStage
+from focusd.microscope.protocol import Frame, Microscope
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+CLOSE_S = 3.0
+"""How long the hardware may take to close."""
+
+
+class FaultLatch:
+    """The first fault, kept: after it the hardware is not touched again."""
+
+    text: str | None = None
+
+    def set(self, text: str) -> HardwareError:
+        """Latch a fault, unless there is one already; returns the error to raise."""
+        if self.text is None:
+            self.text = text
+            log.error("the hardware is at fault", fault=text)
+        return self.error()
+
+    def check(self) -> None:
+        """Raises HardwareError after a fault."""
+        if self.text is not None:
+            raise self.error()
+
+    def error(self) -> HardwareError:
+        """What every caller is told."""
+        return HardwareError(
+            f"{self.text}; focusd will not touch the hardware again: an operator has to check it and restart focusd"
+        )
+
+
+class DeviceThread:
+    """One device's own thread: one call at a time, each within a deadline.
+
+    The thread is a daemon thread: a call that never returns does not keep the process alive.
+    """
+
+    def __init__(self, name: str, deadline_s: float, latch: FaultLatch) -> None:
+        self._name = name
+        self._deadline_s = deadline_s
+        self._latch = latch
+        self._turn = anyio.Lock()
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._last: Future[Any] | None = None
+        self._closed = False
+        threading.Thread(target=self._work, name=f"focusd-{name}", daemon=True).start()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run a blocking function in the thread and return its result.
+
+        Cancelling this leaves the function running; its result is dropped, and the next call waits for its end.
+
+        Raises:
+            HardwareError: a fault is latched, the deadline passed, which latches one, or `close` was called.
+        """
+        async with self._turn:
+            self._latch.check()
+            if self._closed:
+                raise HardwareError(f"the {self._name} is closed, because focusd is stopping")
+            if self._last is not None:
+                await self._end_of(self._last)
+            self._last = future = self._submit(function)
+            try:
+                await self._end_of(future)
+            finally:
+                future.cancel()  # does nothing to a call that has begun
+            return future.result()
+
+    def close(self) -> None:
+        """End the thread after the call under way; refuse others."""
+        self._closed = True
+        self._queue.put(None)
+
+    def _submit(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._queue.put((future, function))
+        return future
+
+    async def _end_of(self, future: Future[Any]) -> None:
+        """Return when a call has ended, however it did."""
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def tell(_: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop has ended before the device did
+                loop.call_soon_threadsafe(ended.set)
+
+        future.add_done_callback(tell)
+        with anyio.move_on_after(self._deadline_s):
+            await ended.wait()
+        if not future.done():
+            raise self._latch.set(f"the {self._name} did not answer within {self._deadline_s:g} s")
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            future, function = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+class Rig:
+    """A camera and a guarded z stage.
+
+    Attributes:
+        camera_name: the camera's, as calibrations record it.
+        last_z_um: the last z read back, which never waits for hardware; None before the first.
+    """
+
+    def __init__(self, microscope: Microscope, stage: StageConfig, camera: CameraConfig) -> None:
+        """Take over a microscope, which `aclose` will close."""
+        # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
+        deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.camera_name = microscope.camera_name
+        self.last_z_um: float | None = None
+        self._microscope = microscope
+        self._guarded = GuardedStage(microscope, stage)
+        self._latch = FaultLatch()
+        self._camera = DeviceThread("camera", deadline_s, self._latch)
+        self._stage = DeviceThread("stage", deadline_s, self._latch)
+        self._brake = DeviceThread("stage's stop command", deadline_s, self._latch)
+        self._closed = False
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the hardware, since when it has not been touched; None: nothing."""
+        return self._latch.text
+
+    async def begin_operation(self) -> float:
+        """Start to count the travel anew; returns the z to which `return_to_start` will come back.
+
+        Raises:
+            HardwareError: the stage failed, or a fault is latched.
+        """
+        return self._seen(await self._stage.call(self._guarded.begin_operation))
+
+    async def snap(self) -> Frame:
+        """Expose one image where the stage stands.
+
+        Raises:
+            HardwareError: the camera failed, or a fault is latched.
+        """
+        frame = await self._camera.call(self._microscope.snap)
+        self._seen(frame.z_um)
+        return frame
+
+    async def position_um(self) -> float:
+        """Where the stage says it is.
+
+        Raises:
+            HardwareError: the stage failed, or a fault is latched.
+        """
+        return self._seen(await self._stage.call(self._guarded.position_um))
+
+    async def move_to(self, z_um: float) -> float:
+        """Move to an absolute z; returns the z read back. Cancelling it stops the stage.
+
+        Raises:
+            TravelLimitError: the guard refuses; nothing was moved.
+            HardwareError: the stage failed, was not where it was sent, or a fault is latched.
+        """
+        return await self._follow(self._guarded.steps_to(z_um))
+
+    async def return_to_start(self) -> float:
+        """Move back to where the operation began, whatever its travel; returns the z read back.
+
+        Raises:
+            TravelLimitError: the stage stands outside its limits.
+            HardwareError: as for `move_to`.
+        """
+        return await self._follow(self._guarded.steps_to_start())
+
+    async def aclose(self) -> None:
+        """Close the microscope within a few seconds. May be called twice.
+
+        A microscope at fault is not touched. If there is a `fault` afterwards, a thread may still hang in a native
+        call: end the process with `os._exit`.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.move_on_after(CLOSE_S, shield=True) as scope:
+            await self._release()
+        if scope.cancelled_caught:
+            self._latch.set(f"the hardware did not close within {CLOSE_S:g} s")
+        for thread in (self._camera, self._stage, self._brake):
+            thread.close()
+
+    async def _release(self) -> None:
+        try:
+            await self._camera.call(lambda: None)  # an exposure under way ends first
+            await self._stage.call(self._microscope.close)
+        except FocusdError as error:
+            log.warning("the hardware could not be closed", reason=error.message)
+
+    async def _follow(self, steps: Iterator[float]) -> float:
+        """Take the steps of a move one by one, so that a cancelled one takes no further step."""
+        z_um: float | None = None
+        try:
+            while (step_um := await self._stage.call(lambda: next(steps, None))) is not None:
+                z_um = self._seen(step_um)
+        except asyncio.CancelledError:
+            await self._brake_now()
+            raise
+        assert z_um is not None, "a move has at least one step"
+        return z_um
+
+    async def _brake_now(self) -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._brake.call(self._microscope.stop)
+            except HardwareError as error:
+                log.warning("the stage could not be stopped and goes on to its target", reason=error.message)
+
+    def _seen(self, z_um: float) -> float:
+        self.last_z_um = z_um
+        return z_um

@@ -1,0 +1,107 @@
+"""Calibrations on disk: one readable JSON file per objective, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.moffat import Moffat
+from focusd.errors import CalibrationError
+
+FORMAT = 1
+
+
+class CalibrationStore:
+    """The calibrations of one rig.
+
+    Args:
+        folder: created when the first calibration is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, objective: str) -> Path:
+        """Where an objective's calibration lies."""
+        slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
+        return self._folder / f"{slug}.json"
+
+    def save(self, objective: str, calibration: Calibration) -> Path:
+        """Write a calibration in place of the objective's last one.
+
+        Raises:
+            CalibrationError: the disk refuses.
+        """
+        path = self.path(objective)
+        try:
+            write_atomically(path, json.dumps(_to_json(calibration), indent=1))
+        except OSError as error:
+            raise CalibrationError(f"{path}: the calibration cannot be written: {error.strerror}") from error
+        return path
+
+    def load(self, objective: str) -> Calibration:
+        """Read the objective's calibration.
+
+        Raises:
+            CalibrationError: there is none, or it cannot be read.
+        """
+        path = self.path(objective)
+        try:
+            return _from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise CalibrationError(
+                f"the objective {objective!r} has no calibration; focus by eye, then run `focusctl calibrate`"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CalibrationError(
+                f"{path}: cannot be read as a calibration ({error}); calibrate anew"
+            ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _to_json(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerprint": dict(calibration.fingerprint),
+        "fwhm_um": calibration.fwhm_um,
+        "r2": calibration.r2,
+        "profile": asdict(calibration.profile),
+        "z_um": calibration.z_um.tolist(),
+        "b": calibration.b.tolist(),
+        "sigma": calibration.sigma.tolist(),
+    }
+
+
+def _from_json(values: dict[str, Any]) -> Calibration:
+    if values["format"] != FORMAT:
+        raise ValueError(f"format {values['format']!r}, this focusd reads {FORMAT}")
+    z_um, b, sigma = (np.array(values[key], dtype=np.float64) for key in ("z_um", "b", "sigma"))
+    if not all(np.isfinite(curve).all() and curve.shape == z_um.shape for curve in (z_um, b, sigma)):
+        raise ValueError("the curve holds gaps")
+    if z_um.ndim != 1 or len(z_um) < 2 or not (np.diff(z_um) > 0).all():
+        raise ValueError("the curve's positions do not ascend")
+    profile = Moffat(**values["profile"])
+    return Calibration(z_um, b, sigma, profile, float(values["r2"]), dict(values["fingerprint"]))

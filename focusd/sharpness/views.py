@@ -1,0 +1,133 @@
+"""From a frame to what the network sees: the one preprocessing path of training, calibration and autofocus.
+
+A location of the frame is a 128×128 px tile. The network sees it three times, each 128×128 px: as it is, and
+the surroundings at 2× and 4× binning. Far from focus the blur is wider than the tile itself, and only the
+binned views hold it (DESIGN §3). Each view is normalised by itself; its radial power spectrum goes with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PREPROCESSING_VERSION = 1
+"""Calibrations record it: scores of another preprocessing are not comparable."""
+
+TILE_PX = 128
+BINNINGS = (1, 2, 4)
+RINGS = 64
+"""Rings of the radial power spectrum; one frequency step of the tile's FFT each."""
+
+CANONICAL_SAMPLING = 0.35
+"""Pixel, in λ/NA, at which the network scores; 10×/0.3 with 6.5 µm pixels has 0.354."""
+
+SAMPLING_TOLERANCE = 0.1
+"""Frames within this fraction of the canonical sampling are not resampled; training covers it."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of locations.
+
+    Attributes:
+        pixels: (batch, 3, 128, 128), each view with zero mean and unit variance.
+        spectra: (batch, 3, 64), log₁₀ of each view's radial power spectrum.
+        contrast: (batch, 3), log₁₀ of each view's relative contrast (SD over mean level).
+    """
+
+    pixels: Tensor
+    spectra: Tensor
+    contrast: Tensor
+
+
+def resample(frame: Tensor, sampling: float | None) -> tuple[Tensor, float]:
+    """A frame (y, x) brought to the canonical sampling, and the factor by which its axes were scaled.
+
+    Args:
+        sampling: the frame's pixel in λ/NA; None leaves the frame alone and the scale to the calibration.
+    """
+    if sampling is None or abs(sampling / CANONICAL_SAMPLING - 1) <= SAMPLING_TOLERANCE:
+        return frame, 1.0
+    factor = sampling / CANONICAL_SAMPLING
+    shape = [max(1, round(n * factor)) for n in frame.shape]
+    scaled = functional.interpolate(frame[None, None], size=shape, mode="bilinear", antialias=True)
+    return scaled[0, 0], factor
+
+
+def tile_starts(extent: int) -> list[int]:
+    """First pixels of the tiles along one axis: as few as cover it, evenly spread, the edge included."""
+    if extent <= TILE_PX:
+        return [(extent - TILE_PX) // 2]  # negative: the tile is completed by reflection
+    count = math.ceil(extent / TILE_PX)
+    return [round(i * (extent - TILE_PX) / (count - 1)) for i in range(count)]
+
+
+def views_at(frame: Tensor, y: Tensor, x: Tensor) -> Views:
+    """The views of the tiles whose first pixels are (y, x).
+
+    Args:
+        frame: (height, width), float, any scale.
+        y, x: (batch,) whole numbers.
+    """
+    crops = []
+    for binning in BINNINGS:
+        level = _binned(frame, binning)
+        rows = _window(y, binning, level.shape[0])
+        columns = _window(x, binning, level.shape[1])
+        crops.append(level[rows[:, :, None], columns[:, None, :]])
+    return normalise(torch.stack(crops, dim=1))
+
+
+def _binned(frame: Tensor, binning: int) -> Tensor:
+    """The frame averaged over blocks; a frame smaller than a block is one pixel."""
+    if binning == 1:
+        return frame
+    blocks = [min(binning, n) for n in frame.shape]
+    return functional.avg_pool2d(frame[None, None], blocks)[0, 0]
+
+
+def _window(start: Tensor, binning: int, extent: int) -> Tensor:
+    """Indices (batch, 128) of the window centred on a tile, shifted into the level, reflected beyond it."""
+    centre = (start + TILE_PX // 2) // binning
+    last = extent - TILE_PX
+    first = (centre - TILE_PX // 2).clamp(0, last) if last >= 0 else torch.full_like(centre, last // 2)
+    index = first[:, None] + torch.arange(TILE_PX, device=start.device)
+    folded = index.remainder(2 * extent)
+    return torch.where(folded < extent, folded, 2 * extent - 1 - folded)
+
+
+def normalise(crops: Tensor) -> Views:
+    """Views of raw crops (batch, 3, 128, 128)."""
+    mean = crops.mean((-2, -1), keepdim=True)
+    deviation = (crops - mean).square().mean((-2, -1), keepdim=True).sqrt()
+    floor = 1e-4 * mean.abs() + 1e-6  # a constant view becomes zeros, not amplified rounding
+    pixels = (crops - mean) / torch.maximum(deviation, floor)
+    contrast = torch.log10((deviation / (mean.abs() + floor)).clamp(1e-4, 10.0))[..., 0, 0]
+    return Views(pixels, radial_spectra(pixels), contrast)
+
+
+def radial_spectra(pixels: Tensor) -> Tensor:
+    """log₁₀ of the mean power on rings of spatial frequency, (batch, 3, 64), of Hann-windowed views."""
+    window = torch.hann_window(TILE_PX, periodic=False, dtype=pixels.dtype, device=pixels.device)
+    transform = torch.fft.rfft2(pixels * window[:, None] * window[None, :], norm="ortho")
+    power = torch.view_as_real(transform).square().sum(-1)
+    return torch.log10(power.flatten(-2) @ _ring_weights(pixels) + 1e-6)
+
+
+def _ring_weights(like: Tensor) -> Tensor:
+    """Matrix (frequencies of an rfft2, 64) that averages over rings; ring k holds |f| in [k, k+1)/128."""
+    key = (like.dtype, like.device)
+    if key not in _RING_CACHE:
+        fy = torch.fft.fftfreq(TILE_PX, 1 / TILE_PX)
+        fx = torch.fft.rfftfreq(TILE_PX, 1 / TILE_PX)
+        ring = torch.hypot(fy[:, None], fx[None, :]).floor().long().flatten()
+        member = functional.one_hot(ring, int(ring.max()) + 1)[:, :RINGS].to(like)
+        _RING_CACHE[key] = member / member.sum(0)
+    return _RING_CACHE[key]
+
+
+_RING_CACHE: dict[tuple[torch.dtype, torch.device], Tensor] = {}

@@ -1,0 +1,1 @@
+"""How the network is made: textures, synthesis of labelled frames, training."""

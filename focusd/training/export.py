@@ -1,0 +1,91 @@
+"""From a finished run to what is shipped: weights, their hash, the model card and its picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from focusd import __version__
+from focusd.sharpness.network import FocusNet
+from focusd.sharpness.views import PREPROCESSING_VERSION
+from focusd.sharpness.weights import save_model
+from focusd.training.recipe import Recipe
+from focusd.training.synthesis import Samples
+from focusd.training.train import LOG, predict, validate
+
+matplotlib.use("Agg")
+
+
+def export(network: FocusNet, recipe: Recipe, validation: Samples, run: Path, folder: Path) -> Path:
+    """Write `<name>.safetensors`, its hash, `<name>.md` and `<name>.png` into a folder; returns the weights' path."""
+    metadata: dict[str, object] = {
+        "recipe": recipe.model_dump(),
+        "preprocessing": PREPROCESSING_VERSION,
+        "focusd": __version__,
+        "torch": torch.__version__,
+    }
+    path = folder / f"{recipe.name}.safetensors"
+    sha256 = save_model(network, path, metadata)
+    _plot(network, validation, run / LOG, path.with_suffix(".png"))
+    path.with_suffix(".md").write_text(_card(network, recipe, validation, sha256), encoding="utf-8")
+    return path
+
+
+def _card(network: FocusNet, recipe: Recipe, validation: Samples, sha256: str) -> str:
+    """The model card: what it is, how it was made, how good it is."""
+    figures = validate(network, validation)
+    parameters = sum(p.numel() for p in network.parameters())
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items())
+    return f"""# {recipe.name}
+
+Regresses the blurriness b of a 128×128 px location (the magnitude of the Zernike focus coefficient over three
+waves RMS), its standard deviation, and whether the location holds anything to focus on.
+
+- **Network**: `focusd/sharpness/network.py`, {parameters:,} parameters; input: the location at 1×, 2× and 4×
+  binning, and the radial power spectra of these (`focusd/sharpness/views.py`, preprocessing {PREPROCESSING_VERSION}).
+- **Weights**: `{recipe.name}.safetensors`, SHA-256 `{sha256}`.
+- **Data**: frames synthesised by `focusd/training/synthesis.py` from real textures (see below) and from
+  {recipe.procedural} procedural ones; {recipe.steps * recipe.batch:,} locations, each seen once.
+- **Command**: `focusd train --recipe models/recipes/{recipe.name}.toml --textures DIR --out RUN`.
+- **Textures**: dsb2018 (CC0), bccd (MIT), cellprofiler_examples (BSD-3), neubias_xy (CC-BY 4.0), those that are
+  sharp after shrinking. Never trained on: all of scikit-image's images, dsb2018's `fluo_360x360`, cellprofiler's
+  `AS_*`, half of neubias_xy (`focusd/training/textures.py`).
+
+On locations from textures that were never trained on (real and procedural; random instruments, 20–50,000
+electrons, ±21 axial units of defocus), in units of b:
+
+| figure | value |
+|---|---|
+{rows}
+
+![training]({recipe.name}.png)
+
+**Limits.** A texture that is soft in itself looks defocused; σ says so only in part. Thick samples were not
+trained on. The score does not tell the sign of the defocus.
+"""
+
+
+def _plot(network: FocusNet, validation: Samples, log: Path, path: Path) -> None:
+    """The run's curve, and predicted against true blurriness."""
+    from matplotlib import pyplot as plt
+
+    records = (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.semilogy([r["step"] for r in records], [r["mean_error"] for r in records], label="mean")
+    left.semilogy([r["step"] for r in records], [r["median_error"] for r in records], label="median")
+    left.set(xlabel="step", ylabel="error of b, held-out textures")
+    left.legend()
+    score, seen = predict(network, validation), validation.structure == 1
+    dots = right.scatter(
+        validation.b[seen], score.b[seen], c=score.log_sigma[seen].exp(), s=5, vmax=0.2, cmap="viridis_r"
+    )
+    right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    right.set(xlabel="true b", ylabel="predicted b")
+    figure.colorbar(dots, ax=right, label="predicted σ")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,291 @@
+"""Clients of a running focusd: `Client` blocks, `AsyncClient` awaits; they have the same methods.
+
+Every request takes a socket of its own, so that nothing of one that timed out is left to be sent later, and
+a client may be shared between threads or tasks.
+"""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+import zmq
+import zmq.asyncio
+
+from focusd.config import ServerConfig
+from focusd.errors import RequestError
+from focusd.wire.exchange import Exchange, Inbox
+from focusd.wire.messages import JsonObject
+
+CONTROL = ServerConfig().control
+EVENTS = ServerConfig().events
+
+SHORT_S = 5.0
+"""Timeout of requests that are answered at once."""
+REFOCUS_S = 120.0
+CALIBRATE_S = 600.0
+
+Answer = TypeVar("Answer")
+Roi = tuple[int, int, int, int]
+
+
+def _poll_ms(seconds: float | None) -> int:
+    return -1 if seconds is None else round(1000 * seconds)
+
+
+class EventStream:
+    """A subscription, complete from the moment `with` is entered: `with client.events() as events: for …`.
+
+    Raises, while iterating:
+        UnreachableError: nothing came for `silence_s`; iterating may go on.
+    """
+
+    def __init__(
+        self, context: zmq.Context[Any], endpoint: str, topics: Sequence[str], silence_s: float | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._inbox = Inbox(endpoint, topics)
+        self._silence_s = silence_s
+        self._socket = context.socket(zmq.SUB)
+
+    def __enter__(self) -> Self:
+        try:
+            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions)
+            while not self._inbox.subscribed:
+                self._receive(SHORT_S)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        return self
+
+    def __next__(self) -> JsonObject:
+        while not self._inbox.waiting:
+            self._receive(self._silence_s)
+        return self._inbox.waiting.popleft()
+
+    def _receive(self, silence_s: float | None) -> None:
+        if not self._socket.poll(_poll_ms(silence_s)):
+            raise self._inbox.silence(silence_s or 0.0)
+        self._inbox.receive(self._socket.recv_multipart())
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._socket.close()
+
+
+class AsyncEventStream:
+    """`EventStream` for `async with` and `async for`."""
+
+    def __init__(
+        self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str], silence_s: float | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._inbox = Inbox(endpoint, topics)
+        self._silence_s = silence_s
+        self._socket = context.socket(zmq.SUB)
+
+    async def __aenter__(self) -> Self:
+        try:
+            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions)
+            while not self._inbox.subscribed:
+                await self._receive(SHORT_S)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[JsonObject]:
+        return self
+
+    async def __anext__(self) -> JsonObject:
+        while not self._inbox.waiting:
+            await self._receive(self._silence_s)
+        return self._inbox.waiting.popleft()
+
+    async def _receive(self, silence_s: float | None) -> None:
+        if not await self._socket.poll(_poll_ms(silence_s)):
+            raise self._inbox.silence(silence_s or 0.0)
+        self._inbox.receive(await self._socket.recv_multipart())
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._socket.close()
+
+
+class _Requests(ABC, Generic[Answer]):
+    """The methods of both clients. An answer is the JSON object that the daemon sends.
+
+    All raise the daemon's error as its class in `focusd.errors`, and UnreachableError where no answer comes;
+    its `data["request_key"]` lets the caller ask for the same job again.
+    """
+
+    def __init__(self, endpoint: str, events_endpoint: str, name: str) -> None:
+        self.endpoint = endpoint
+        self.events_endpoint = events_endpoint
+        self.name = name
+
+    @abstractmethod
+    def _call(self, method: str, params: JsonObject, timeout_s: float) -> Answer: ...
+
+    def hello(self) -> Answer:
+        """Protocols, version, session, methods and topics of the daemon."""
+        return self._call("system.hello", {}, SHORT_S)
+
+    def ping(self) -> Answer:
+        """`session` of the daemon, if it is alive."""
+        return self._call("system.ping", {}, SHORT_S)
+
+    def state(self) -> Answer:
+        """Where the rig stands; `job` is the running one or None."""
+        return self._call("state.get", {}, SHORT_S)
+
+    def job(self, job_id: str) -> Answer:
+        """`state`, `result` and `error` of a job."""
+        return self._call("job.status", {"job_id": job_id}, SHORT_S)
+
+    def cancel(self, job_id: str) -> Answer:
+        """Ask a job to end; does not wait for it."""
+        return self._call("job.cancel", {"job_id": job_id}, SHORT_S)
+
+    def since(self, seq: int, limit: int = 1000) -> Answer:
+        """`events` remembered after number `seq`, for a subscriber that has missed some."""
+        return self._call("events.since", {"seq": seq, "limit": limit}, SHORT_S)
+
+    def calibrate(
+        self,
+        *,
+        range_um: float | None = None,
+        step_um: float | None = None,
+        wait: bool = True,
+        timeout_s: float = CALIBRATE_S,
+        request_key: str | None = None,
+    ) -> Answer:
+        """Calibrate around the focus that was set by eye; None: as configured.
+
+        Without `wait` the answer is the `job_id` alone.
+        """
+        params = {"range_um": range_um, "step_um": step_um}
+        return self._start("focus.calibrate", params, wait, timeout_s, request_key)
+
+    def refocus(
+        self,
+        *,
+        roi: Roi | None = None,
+        strategy: str | None = None,
+        max_exposures: int | None = None,
+        wait: bool = True,
+        timeout_s: float = REFOCUS_S,
+        request_key: str | None = None,
+    ) -> Answer:
+        """Bring the sample into focus; None: as configured.
+
+        Without `wait` the answer is the `job_id` alone.
+
+        Args:
+            roi: region of interest (y, x, height, width) in pixels.
+            request_key: that of an earlier request, to get its answer and not another run.
+        """
+        params = {"roi": roi, "strategy": strategy, "max_exposures": max_exposures}
+        return self._start("focus.run", params, wait, timeout_s, request_key)
+
+    def _start(
+        self, method: str, params: JsonObject, wait: bool, timeout_s: float, request_key: str | None
+    ) -> Answer:
+        envelope = {"client": self.name, "wait": wait, "request_key": request_key or str(uuid.uuid4())}
+        return self._call(method, params | envelope, timeout_s if wait else SHORT_S)
+
+
+class Client(_Requests[JsonObject]):
+    """A blocking client: `with Client() as focus: focus.refocus()`."""
+
+    def __init__(self, endpoint: str = CONTROL, events_endpoint: str = EVENTS, name: str = "python") -> None:
+        super().__init__(endpoint, events_endpoint, name)
+        self._context = zmq.Context()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._context.destroy(linger=0)
+
+    def events(self, *topics: str, silence_s: float | None = None) -> EventStream:
+        """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
+        return EventStream(self._context, self.events_endpoint, topics, silence_s)
+
+    def _call(self, method: str, params: JsonObject, timeout_s: float) -> JsonObject:
+        exchange = Exchange(self.endpoint, method, params, timeout_s)
+        with self._context.socket(zmq.DEALER) as socket:
+            _connect(socket, self.endpoint)
+            while exchange.result is None:
+                for message in exchange.to_send():
+                    socket.send_multipart(message)
+                if socket.poll(exchange.listen_ms):
+                    exchange.receive(socket.recv_multipart())
+                else:
+                    exchange.silence()
+        return exchange.result
+
+
+class AsyncClient(_Requests[Awaitable[JsonObject]]):
+    """A client for asyncio: `async with AsyncClient() as focus: await focus.refocus()`."""
+
+    def __init__(self, endpoint: str = CONTROL, events_endpoint: str = EVENTS, name: str = "python") -> None:
+        super().__init__(endpoint, events_endpoint, name)
+        self._context = zmq.asyncio.Context()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._context.destroy(linger=0)
+
+    def events(self, *topics: str, silence_s: float | None = None) -> AsyncEventStream:
+        """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
+        return AsyncEventStream(self._context, self.events_endpoint, topics, silence_s)
+
+    async def _call(self, method: str, params: JsonObject, timeout_s: float) -> JsonObject:
+        exchange = Exchange(self.endpoint, method, params, timeout_s)
+        with self._context.socket(zmq.DEALER) as socket:
+            _connect(socket, self.endpoint)
+            while exchange.result is None:
+                for message in exchange.to_send():
+                    await socket.send_multipart(message)
+                if await socket.poll(exchange.listen_ms):
+                    exchange.receive(await socket.recv_multipart())
+                else:
+                    exchange.silence()
+        return exchange.result
+
+
+def _connect(socket: zmq.Socket[Any], endpoint: str) -> None:
+    socket.linger = 0
+    socket.ipv6 = "[" in endpoint
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise RequestError(f"{endpoint!r} is no address: it looks like {CONTROL}") from error
+
+
+def _subscribe(socket: zmq.Socket[Any], endpoint: str, subscriptions: Sequence[bytes]) -> None:
+    _connect(socket, endpoint)
+    for subscription in subscriptions:
+        socket.subscribe(subscription)

@@ -1,0 +1,310 @@
+"""The daemon's sockets: ROUTER for requests, XPUB for events (DESIGN §6).
+
+A request gets exactly one reply, a malformed one too. Nothing a client sends or fails to receive can stop
+the server or a job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+import structlog
+import zmq
+import zmq.asyncio
+from anyio.abc import TaskGroup
+
+from focusd import __version__
+from focusd.config import ServerConfig
+from focusd.errors import FocusdError, RequestError
+from focusd.service.events import Event, EventBus
+from focusd.service.jobs import Job, Jobs, Report, error_object
+from focusd.wire import messages
+from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+
+log = structlog.get_logger(__name__)
+
+MAX_FRAME_BYTES = 1 << 20
+"""A client that sends a longer frame is disconnected."""
+HEARTBEAT_S = 1.0
+LAST_REPLIES_S = 1.0
+"""How long the end waits for replies that are due."""
+LINGER_MS = 100
+"""How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
+
+
+class Operations(Protocol):
+    """What the server asks of the rig."""
+
+    async def calibrate(self, *, range_um: float | None, step_um: float | None, report: Report) -> JsonObject:
+        """Take a calibration stack and store its curve."""
+        ...
+
+    async def refocus(
+        self,
+        *,
+        roi: tuple[int, int, int, int] | None,
+        strategy: str | None,
+        max_exposures: int | None,
+        report: Report,
+    ) -> JsonObject:
+        """Bring the sample into focus."""
+        ...
+
+    async def state(self) -> JsonObject:
+        """Where the rig stands. Must answer while a job runs and after a fault."""
+        ...
+
+
+class EndpointError(FocusdError):
+    """The server cannot listen where it should."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the server really listens: a configured port may be `*`."""
+
+    control: str
+    events: str
+
+
+@asynccontextmanager
+async def serve(
+    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs
+) -> AsyncIterator[Endpoints]:
+    """Serve clients inside the `async with`.
+
+    Its end ends the running job, answers those who wait for it, then closes.
+
+    Raises:
+        EndpointError: an address is taken by another focusd, or cannot be bound.
+    """
+    with ExitStack() as resources:
+        context = resources.enter_context(zmq.asyncio.Context())
+        control = resources.enter_context(context.socket(zmq.ROUTER))
+        events = resources.enter_context(context.socket(zmq.XPUB))
+        events.xpub_verbose = 1
+        endpoints = Endpoints(
+            _bind(control, config.control, resources), _bind(events, config.events, resources)
+        )
+        server = _Server(control, events, operations, bus, jobs)
+        resources.enter_context(bus.subscribed(server.send_event))
+        log.info("serving", control=endpoints.control, events=endpoints.events)
+        async with anyio.create_task_group() as answering:
+            async with anyio.create_task_group() as listening:
+                server.start(listening, answering)
+                try:
+                    yield endpoints
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await jobs.shutdown()
+                    listening.cancel_scope.cancel()
+            answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
+
+
+def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
+    """Listen on `endpoint`; return it as it came out."""
+    socket.linger = LINGER_MS
+    socket.maxmsgsize = MAX_FRAME_BYTES
+    socket.ipv6 = "[" in endpoint
+    try:
+        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
+            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
+        socket.bind(endpoint)
+    except BlockingIOError as error:
+        raise _taken(endpoint) from error
+    except (OSError, zmq.ZMQError) as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise _taken(endpoint) from error
+        hint = "set another address under [server] in the configuration"
+        raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; {hint}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _taken(endpoint: str) -> EndpointError:
+    return EndpointError(
+        f"another focusd (or another program) is running on {endpoint}: "
+        "stop it, or set another address under [server] in the configuration"
+    )
+
+
+def _lock(path: Path, resources: ExitStack) -> None:
+    """Hold `path` locked: ZeroMQ would silently take an ipc address over from a running daemon."""
+    file = resources.enter_context(path.open("w"))
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class _Server:
+    def __init__(
+        self,
+        control: zmq.asyncio.Socket,
+        events: zmq.asyncio.Socket,
+        operations: Operations,
+        bus: EventBus,
+        jobs: Jobs,
+    ) -> None:
+        self._control = control
+        self._events = events
+        self._operations = operations
+        self._bus = bus
+        self._jobs = jobs
+        self._state: JsonObject = {}
+        self._look_at_state = anyio.Event()
+        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
+            "system.hello": self._hello,
+            "system.ping": self._ping,
+            "state.get": self._get_state,
+            "focus.calibrate": self._calibrate,
+            "focus.run": self._refocus,
+            "job.cancel": self._cancel,
+            "job.status": self._status,
+            "events.since": self._since,
+            "rpc.discover": self._discover,
+        }
+
+    def start(self, listening: TaskGroup, answering: TaskGroup) -> None:
+        """Start the loops, and with them everything a client can see."""
+        listening.start_soon(self._receive, answering)
+        listening.start_soon(self._watch_subscriptions)
+        listening.start_soon(self._watch_state)
+        listening.start_soon(self._beat)
+
+    async def _receive(self, answering: TaskGroup) -> None:
+        while True:
+            frames = await self._control.recv_multipart()
+            answering.start_soon(self._answer, frames)
+            # A receive that finds a message does not yield: a flood would starve everyone else.
+            await anyio.lowlevel.checkpoint()
+
+    async def _answer(self, frames: list[bytes]) -> None:
+        """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
+        reply: bytes | None
+        try:
+            envelope, content = messages.split_envelope(frames)
+            reply = await self._reply(content)
+        except InvalidRequestError as error:
+            envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
+        if reply:
+            await self._control.send_multipart([*envelope, reply])
+
+    async def _reply(self, content: list[bytes]) -> bytes | None:
+        try:
+            request = messages.read_request(content)
+        except FocusdError as error:
+            return messages.error_reply(None, error_object(error))
+        try:
+            params = request.checked_params()
+            reply = messages.result_reply(request.id, await self._handlers[request.method](params))
+        except FocusdError as error:
+            reply = messages.error_reply(request.id, error_object(error))
+        except Exception as error:
+            log.exception("a request failed on a fault of focusd", method=request.method)
+            reply = messages.error_reply(request.id, error_object(error))
+        return None if request.is_notification else reply
+
+    async def _hello(self, params: messages.HelloParams) -> JsonObject:
+        if params.protocol != messages.PROTOCOL:
+            raise RequestError(f"this daemon speaks {messages.PROTOCOL}, not {params.protocol!r}")
+        return {
+            "protocols": [messages.PROTOCOL],
+            "version": __version__,
+            "session": self._bus.session,
+            "methods": list(messages.METHODS),
+            "topics": list(messages.TOPICS),
+        }
+
+    async def _ping(self, _params: Params) -> JsonObject:
+        return {"session": self._bus.session}
+
+    async def _get_state(self, _params: Params) -> JsonObject:
+        return await self._current_state()
+
+    async def _calibrate(self, params: messages.CalibrateParams) -> JsonObject:
+        return await self._run_long("calibrate", self._operations.calibrate, params)
+
+    async def _refocus(self, params: messages.RefocusParams) -> JsonObject:
+        return await self._run_long("refocus", self._operations.refocus, params)
+
+    async def _run_long(
+        self, kind: str, operation: Callable[..., Awaitable[JsonObject]], params: LongParams
+    ) -> JsonObject:
+        arguments = params.operation()
+        job = self._jobs.start(
+            kind,
+            lambda report: operation(**arguments, report=report),
+            params.client,
+            params.request_key,
+            arguments,
+        )
+        return await _outcome(job) if params.wait else {"job_id": job.id}
+
+    async def _cancel(self, params: messages.JobParams) -> JsonObject:
+        return self._jobs.cancel(params.job_id).summary()
+
+    async def _status(self, params: messages.JobParams) -> JsonObject:
+        return self._jobs.status(params.job_id).summary()
+
+    async def _since(self, params: messages.SinceParams) -> JsonObject:
+        return {"session": self._bus.session, "events": self._bus.since(params.seq, params.limit)}
+
+    async def _discover(self, _params: Params) -> JsonObject:
+        return messages.openrpc()
+
+    def send_event(self, event: Event) -> None:
+        """Publish an event. Never waits: a slow subscriber loses its own events."""
+        frames = [messages.event_topic(event["topic"]), messages.encode(event)]
+        self._events.send_multipart(frames, zmq.NOBLOCK)
+        if event["topic"] == "job":
+            self._look_at_state.set()
+
+    async def _watch_subscriptions(self) -> None:
+        """Tell a new subscriber the state, which also tells it that it is subscribed."""
+        while True:
+            message = await self._events.recv()
+            if message[:1] == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(message[1:]):
+                self._state = {}
+                self._look_at_state.set()
+            await anyio.lowlevel.checkpoint()
+
+    async def _watch_state(self) -> None:
+        """Publish the state when it has changed: looked at with each heartbeat and each change of a job."""
+        while True:
+            with anyio.move_on_after(HEARTBEAT_S):
+                await self._look_at_state.wait()
+            self._look_at_state = anyio.Event()
+            state = await self._state_or_fault()
+            if state != self._state:
+                self._state = state
+                self._bus.publish(messages.STATE_TOPIC, state)
+
+    async def _state_or_fault(self) -> JsonObject:
+        try:
+            return await self._current_state()
+        except Exception as error:
+            return {"fault": str(error)}
+
+    async def _current_state(self) -> JsonObject:
+        job = self._jobs.running
+        summary = {"job_id": job.id, "kind": job.kind, "client": job.client} if job else None
+        return {**await self._operations.state(), "job": summary}
+
+    async def _beat(self) -> None:
+        started_s = time.monotonic()
+        while True:
+            self._bus.publish("heartbeat", {"uptime_s": round(time.monotonic() - started_s, 3)})
+            await anyio.sleep(HEARTBEAT_S)
+
+
+async def _outcome(job: Job) -> JsonObject:
+    """The end of a job as the reply to the request that waited for it."""
+    await job.wait()
+    if job.error:
+        raise messages.rebuild_error(job.error)
+    return {"job_id": job.id, **(job.result or {})}

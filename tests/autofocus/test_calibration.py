@@ -1,0 +1,66 @@
+"""From a stack to b_calib(z), and what it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tests.autofocus.exposures import Observe
+
+from focusd.autofocus.calibration import Calibration, calibrate
+from focusd.errors import CalibrationError, NoSampleError
+
+PLANES = np.arange(-100, 101, 4.0)
+
+
+def test_minimum_is_moved_to_the_origin_and_reported(observe: Observe) -> None:
+    calibration, focus_um = calibrate([observe(500 + z, 505.5) for z in PLANES], {}, 0.5)
+    assert focus_um == pytest.approx(505.5, abs=0.3)
+    assert calibration.min_um == pytest.approx(-105.5, abs=0.3)
+    assert calibration.r2 > 0.95
+    assert 40 < calibration.fwhm_um < 200
+
+
+def test_planes_may_come_in_any_order(observe: Observe) -> None:
+    stack = [observe(z) for z in PLANES]
+    assert calibrate(stack[::-1], {}, 0.5)[1] == calibrate(stack, {}, 0.5)[1]
+
+
+def test_curve_passes_through_the_measured_points_and_is_constant_beyond(calibration: Calibration) -> None:
+    assert calibration(calibration.z_um) == pytest.approx(calibration.b)
+    assert calibration(np.array([1e4])) == pytest.approx(calibration.b[-1])
+
+
+def test_axial_unit_follows_from_the_slope(calibration: Calibration) -> None:
+    assert calibration.axial_unit_um == pytest.approx(0.0481 * 124, rel=0.25)
+
+
+def test_another_instrument_is_refused_by_the_name_of_the_field(calibration: Calibration) -> None:
+    calibration.check({"objective": "10x"})
+    with pytest.raises(CalibrationError, match="objective was '10x', is '20x'"):
+        calibration.check({"objective": "20x"})
+    with pytest.raises(CalibrationError, match="binning"):
+        calibration.check({"objective": "10x", "binning": 2})
+
+
+def test_flat_scores_are_no_calibration(observe: Observe) -> None:
+    rng = np.random.default_rng(1)
+    stack = [observe(z) for z in PLANES]
+    noise = [dataclasses.replace(o, b=rng.uniform(0, 1, o.b.shape)) for o in stack]
+    with pytest.raises(CalibrationError, match="R²"):
+        calibrate(noise, {}, 0.5)
+
+
+def test_focus_at_the_edge_is_refused(observe: Observe) -> None:
+    with pytest.raises(CalibrationError, match="edge of the stack"):
+        calibrate([observe(z, 97.0) for z in PLANES], {}, 0.5)
+
+
+def test_too_few_planes_are_refused(observe: Observe) -> None:
+    with pytest.raises(CalibrationError, match="too few"):
+        calibrate([observe(z) for z in (-8, -4, 0, 4, 8)], {}, 0.5)
+
+
+def test_empty_field_is_refused(observe: Observe) -> None:
+    stack = [dataclasses.replace(observe(z), structure=np.zeros((3, 4))) for z in PLANES]
+    with pytest.raises(NoSampleError):
+        calibrate(stack, {}, 0.5)
