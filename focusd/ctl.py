@@ -49,8 +49,8 @@ RESULT_ROWS = {
 }
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 Endpoint = Annotated[str, typer.Option(help="The daemon's server.control address.")]
 Events = Annotated[str, typer.Option(help="The daemon's server.events address.")]
@@ -70,7 +70,8 @@ def status(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(state | {"session": hello["session"], "version": hello["version"]})
         return
-    table = _table(f"focusd {hello['version']} on {endpoint}")
+    out.print(f"focusd {hello['version']} on {endpoint}", soft_wrap=True)
+    table = _table()
     for name, value in _flat(state):
         table.add_row(name, _shown(value))
     out.print(table)
@@ -137,10 +138,20 @@ def monitor(
         client = resources.enter_context(_connected(endpoint, events))
         write = _line_writer(log, resources)
         stream = resources.enter_context(_subscribed(client))
-        for event in _complete(client, _patient(stream)):
-            write(event)
-            if event["topic"] != "heartbeat":
-                out.print(_line(event), soft_wrap=True)
+        for event in _news(_complete(client, _patient(stream)), write):
+            out.print(_line(event), soft_wrap=True)
+
+
+def _news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -> Iterator[JsonObject]:
+    """Write all events; pass those on that tell a person something, of the state only what has changed."""
+    state: JsonObject = {}
+    for event in events:
+        write(event)
+        if event["topic"] == "state":
+            state, changes = event["data"], _changes(state, event["data"])
+            event = event | {"data": changes}
+        if event["data"] and event["topic"] != "heartbeat":
+            yield event
 
 
 @contextmanager
@@ -253,6 +264,10 @@ def _line_writer(path: Path | None, resources: ExitStack) -> Callable[[JsonObjec
     return lambda event: os.write(descriptor, (json.dumps(event, ensure_ascii=False) + "\n").encode())
 
 
+def _changes(before: JsonObject, now: JsonObject) -> JsonObject:
+    return {name: value for name, value in now.items() if name not in before or before[name] != value}
+
+
 def _line(event: JsonObject) -> Text:
     """An event for people: time of day in UTC, number, topic, what it says."""
     line = Text(f"{event['time'][11:23]} {event['seq']:>6} ", style="dim")
@@ -264,8 +279,8 @@ def _line(event: JsonObject) -> Text:
 
 
 def _pairs(data: JsonObject) -> str:
-    """`name=value` of all that fits in a line; lists say how long they are."""
-    return "  ".join(f"{name}={_shown(value)}" for name, value in _flat(data) if value is not None)
+    """`name=value` of everything; long lists only say how long they are."""
+    return "  ".join(f"{name}={_shown(value)}" for name, value in _flat(data))
 
 
 def _flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -279,19 +294,21 @@ def _flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list) and len(value) > 4:
-        return f"[{len(value)} items]"
+    if isinstance(value, list):
+        short = len(value) <= 4 and not any(isinstance(item, dict | list) for item in value)
+        return "[" + ", ".join(map(_shown, value)) + "]" if short else f"[{len(value)} items]"
     return "–" if value is None else str(value)
 
 
-def _table(title: str) -> Table:
-    table = Table("", "", title=Text(title), show_header=False)
+def _table() -> Table:
+    table = Table("", "", show_header=False)
     table.columns[0].style = "dim"
     return table
 
 
 def _print_result(title: str, result: JsonObject) -> None:
-    table = _table(title)
+    out.print(title)
+    table = _table()
     for name, unit in RESULT_ROWS.items():
         if result.get(name) not in (None, ""):
             table.add_row(name.removesuffix("_um"), f"{_shown(result[name])} {unit}".rstrip())

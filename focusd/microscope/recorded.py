@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from focusd.config import CameraConfig, RecordedConfig
+from focusd.config import CameraConfig, RecordedConfig, RigConfig
 from focusd.errors import StackError, TravelLimitError
 from focusd.microscope.pixels import full_scale
 from focusd.microscope.protocol import Frame
@@ -60,12 +60,17 @@ def read_stack(path: Path, z_step_um: float | None = None) -> Stack:
         )
     if pixels.dtype not in (np.uint8, np.uint16):
         raise StackError(f"{path}: has {pixels.dtype} pixels; save it as unsigned 8 or 16 bit")
-    return _sorted(path, pixels, _z_um(path, len(pixels), ome, z_step_um), _pixel_um(ome))
+    image = _ome_image(path, ome)
+    return _sorted(
+        path, pixels, _z_um(path, len(pixels), image, z_step_um), _length_um(image, "PhysicalSizeX")
+    )
 
 
 def _sorted(
     path: Path, pixels: NDArray[np.unsignedinteger], z_um: NDArray[np.float64], pixel_um: float | None
 ) -> Stack:
+    if not np.isfinite(z_um).all():
+        raise StackError(f"{path}: the z of some planes is no number; give z_step_um, their distance in µm")
     z_um, order = np.unique(z_um, return_index=True)
     if len(z_um) < 2:
         raise StackError(
@@ -74,23 +79,25 @@ def _sorted(
     return Stack(pixels[order], z_um, pixel_um)
 
 
-def _z_um(path: Path, planes: int, ome: str | None, z_step_um: float | None) -> NDArray[np.float64]:
+def _z_um(
+    path: Path, planes: int, image: ElementTree.Element, z_step_um: float | None
+) -> NDArray[np.float64]:
     """The z of each plane in the file's order."""
     if z_step_um is not None:
         return np.arange(planes, dtype=np.float64) * z_step_um
-    positions = _plane_positions_um(ome)
+    positions = _plane_positions_um(image)
     if len(positions) == planes:
         return np.array(positions)
-    step_um = _length_um(ome, "PhysicalSizeZ")
+    step_um = _length_um(image, "PhysicalSizeZ")
     if step_um is None:
         raise StackError(f"{path}: does not say the z of its planes; give z_step_um, their distance in µm")
     return np.arange(planes, dtype=np.float64) * step_um
 
 
-def _plane_positions_um(ome: str | None) -> list[float]:
+def _plane_positions_um(image: ElementTree.Element) -> list[float]:
     """PositionZ of the planes, ordered along the one axis on which they differ; empty if one is missing."""
     found = []
-    for plane in _ome_elements(ome, "Plane"):
+    for plane in image.iterfind(".//{*}Plane"):
         unit = _UM.get(plane.get("PositionZUnit", "µm"))
         if plane.get("PositionZ") is None or unit is None:
             return []
@@ -99,27 +106,21 @@ def _plane_positions_um(ome: str | None) -> list[float]:
     return [z_um for _, z_um in sorted(found)]
 
 
-def _pixel_um(ome: str | None) -> float | None:
-    return _length_um(ome, "PhysicalSizeX")
-
-
-def _length_um(ome: str | None, name: str) -> float | None:
-    for pixels in _ome_elements(ome, "Pixels"):
+def _length_um(image: ElementTree.Element, name: str) -> float | None:
+    for pixels in image.iterfind(".//{*}Pixels"):
         unit = _UM.get(pixels.get(f"{name}Unit", "µm"))
         if pixels.get(name) is not None and unit is not None:
             return float(pixels.attrib[name]) * unit
     return None
 
 
-def _ome_elements(ome: str | None, tag: str) -> list[ElementTree.Element]:
-    """Elements of the file's first image, whatever the version of the OME namespace."""
-    if ome is None:
-        return []
+def _ome_image(path: Path, ome: str | None) -> ElementTree.Element:
+    """The file's first image, whatever the version of the OME namespace; an empty one if it has no OME-XML."""
     try:
-        image = ElementTree.fromstring(ome).find("{*}Image")
+        image = None if ome is None else ElementTree.fromstring(ome).find("{*}Image")
     except ElementTree.ParseError as error:
-        raise StackError(f"its OME-XML is damaged ({error}); save the stack anew") from error
-    return [] if image is None else list(image.iterfind(f".//{{*}}{tag}"))
+        raise StackError(f"{path}: its OME-XML is damaged ({error}); save the stack anew") from error
+    return ElementTree.Element("Image") if image is None else image
 
 
 class RecordedMicroscope:
@@ -195,3 +196,13 @@ class RecordedMicroscope:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def open_recorded(config: RigConfig) -> RecordedMicroscope:
+    """Read the stack that a configuration names.
+
+    Raises:
+        ConfigError, StackError: as `RecordedMicroscope`.
+    """
+    assert isinstance(config.microscope, RecordedConfig), "the factory chose by kind"
+    return RecordedMicroscope(config.microscope, config.camera)

@@ -127,7 +127,7 @@ MEASURES: Mapping[str, Callable[[Image], float]] = MappingProxyType(
 
 
 def _relative(image: Image) -> _Relative:
-    """The image over its mean, in double precision: unsigned counts must not wrap in a difference."""
+    """The image over its mean, in double precision, so that no difference of unsigned counts wraps."""
     pixels = np.asarray(image, dtype=np.float64)
     if pixels.ndim != 2 or pixels.size == 0:
         raise ValueError(f"a focus measure needs a non-empty image (y, x), not one of shape {pixels.shape}")

@@ -110,9 +110,14 @@ def test_what_is_no_image_is_refused(measure, image):
         measure(image)
 
 
+GAUSSIAN = np.exp(-(np.arange(-6, 7) ** 2) / 8)
+GAUSSIAN /= GAUSSIAN.sum()
+
+
 @pytest.mark.parametrize(
     ("name", "energy"),
     [
+        ("hpf", (1 - 2 * GAUSSIAN[6] ** 2 + (GAUSSIAN @ GAUSSIAN) ** 2) / 4096),  # (δ − G)²
         ("lapv", 20 / 4096),  # (−4)² + 4·1²
         ("sml", 8 / 4096),  # two axes of 1 + 2 + 1
         ("tenengrad", 24 / 4096),  # two Sobel kernels of 12

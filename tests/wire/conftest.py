@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from daemon import Daemon, running_daemon
+
+from tests.wire.daemon import Daemon, running_daemon
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import zmq
-from daemon import Daemon
 
 from focusd import errors
 from focusd.errors import FocusdError, RequestError, UnreachableError
@@ -17,6 +16,7 @@ from focusd.wire import client as client_module
 from focusd.wire.client import Client
 from focusd.wire.exchange import PATIENCE_S, Exchange
 from focusd.wire.messages import encode, rebuild_error
+from tests.wire.daemon import Daemon
 
 
 class Clock:

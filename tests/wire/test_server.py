@@ -12,7 +12,6 @@ import anyio.to_thread
 import pytest
 import zmq
 import zmq.asyncio
-from daemon import Daemon, running_daemon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from focusd.errors import BusyError, CancelledJobError, InternalError, NoSampleE
 from focusd.wire.client import AsyncClient, Client
 from focusd.wire.messages import METHODS
 from focusd.wire.server import MAX_FRAME_BYTES, EndpointError
+from tests.wire.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.anyio
 

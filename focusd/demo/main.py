@@ -1,0 +1,200 @@
+"""What the demo does, in order, and the table that it prints."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from focusd.demo.pictures import draw_calibration, draw_run, photograph
+from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, starting_planes
+from focusd.errors import FocusdError
+from focusd.microscope.recorded import Stack, read_stack
+from focusd.sharpness.classical import MEASURES
+
+CALIBRATED_ON = "gravel"
+SAMPLES = ("cells", "filaments", "brick", "tissue", "coins", "beads")
+REACH_UM = 60.0
+PLANES = 5
+DEFAULT_STACKS = Path("../shared/data/stacks")
+MAIN_STACK = "wafer-pattern"
+
+
+@dataclass
+class _Demo:
+    """Where results go."""
+
+    out: Path
+    work: Path
+    progress: Progress
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def tell(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False)
+
+
+def run_demo(out: Path, json_file: Path | None, stacks: Path | None, seed: int) -> int:
+    """Run the demo; returns the exit status: 0 if every simulated run ended within one depth of field.
+
+    Raises:
+        FocusdError: the daemon does not start, or a folder was given that holds no stacks.
+    """
+    files = _stack_files(stacks)
+    out.mkdir(parents=True, exist_ok=True)
+    began_s = time.monotonic()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="focusd-demo-") as work, Progress(console=console) as progress:
+        demo = _Demo(out, Path(work), progress)
+        _simulated(demo, seed)
+        for path in files:
+            _recorded(demo, path)
+    console.print(_table(demo.runs))
+    if json_file:
+        json_file.write_text(json.dumps({"runs": demo.runs}, indent=1) + "\n", encoding="utf-8")
+    console.print(f"{time.monotonic() - began_s:.0f} s. The pictures are in {out.resolve()}", soft_wrap=True)
+    return 0 if all(_is_good(run) for run in demo.runs if run["source"] == "simulated") else 1
+
+
+def _simulated(demo: _Demo, seed: int) -> None:
+    """Calibrate on one sample, then focus on others; each is a new slide under a new daemon."""
+    rng = np.random.default_rng(seed)
+    state = demo.work / "simulated"
+    focus = [float(rng.uniform(-3, 3)), *rng.uniform(-REACH_UM, REACH_UM, len(SAMPLES)).tolist()]
+    names = (CALIBRATED_ON, *SAMPLES)
+    rigs = [simulated_rig(state, name, seed, z) for name, z in zip(names, focus, strict=True)]
+    task = demo.progress.add_task("simulated microscope", total=len(names))
+    with daemons(rigs, demo.work) as running:
+        for name, true_um, daemon in zip(names, focus, running, strict=True):
+            if name == CALIBRATED_ON:
+                calibration = _calibrate(demo, daemon, f"simulated, {name}")
+            else:
+                _refocus(demo, daemon, calibration, name, "simulated", true_um)
+            demo.progress.advance(task)
+
+
+def _recorded(demo: _Demo, path: Path) -> None:
+    """Calibrate on a recorded stack and focus on it from several of its planes."""
+    name = path.name.split(".")[0]
+    try:
+        stack = read_stack(path)
+        true_um = _focus_of(path, stack)
+        rig = recorded_rig(demo.work / "recorded", path, stack, true_um)
+        starts = starting_planes(stack, true_um, PLANES)
+        task = demo.progress.add_task(name, total=1 + len(starts))
+        with daemons([rig], demo.work) as running:
+            daemon = next(running)
+            calibration = _calibrate(demo, daemon, name, planes_um=_planes(stack))
+            for start_um in starts:
+                demo.progress.advance(task)
+                daemon.client.move(start_um)
+                _refocus(demo, daemon, calibration, name, "recorded", true_um)
+            demo.progress.advance(task)
+    except FocusdError as error:
+        demo.tell(f"[yellow]{name}:[/] {error.message}")
+
+
+def _calibrate(
+    demo: _Demo, daemon: DemoDaemon, title: str, planes_um: list[float] | None = None
+) -> dict[str, Any]:
+    calibration = daemon.client.calibrate(planes_um=planes_um)
+    path = demo.out / f"calibration-{title.replace(', ', '-')}.png"
+    draw_calibration(calibration, f"Calibration: {title}", path)
+    demo.tell(f"calibrated on {title}: FWHM {calibration['fwhm_um']:.0f} µm, R² {calibration['r2']:.3f}")
+    return calibration
+
+
+def _refocus(
+    demo: _Demo, daemon: DemoDaemon, calibration: dict[str, Any], sample: str, source: str, true_um: float
+) -> None:
+    """One refocus, its figures and its picture."""
+    start_um = daemon.client.state()["z_um"]
+    run: dict[str, Any] = {
+        "sample": sample,
+        "source": source,
+        "z_start_um": start_um,
+        "z_true_um": true_um,
+        "z_found_um": None,
+        "error_um": None,
+        "dof_um": calibration["dof_um"],
+        "exposures": None,
+        "seconds": None,
+    }
+    demo.runs.append(run)
+    try:
+        found = daemon.client.refocus()
+    except FocusdError as error:
+        run["outcome"] = error.message
+        return
+    run |= {key: found[key] for key in ("z_found_um", "exposures", "seconds", "outcome")}
+    run["error_um"] = found["z_found_um"] - true_um
+    frames = photograph(daemon.config, [start_um, found["z_found_um"]])
+    picture = demo.out / f"run-{len(demo.runs):02d}-{sample}.png"
+    draw_run(run, found["probes"], calibration["curve"], frames, picture)
+
+
+def _stack_files(folder: Path | None) -> list[Path]:
+    """Stacks to try, the main one first."""
+    chosen = folder or DEFAULT_STACKS
+    files = sorted([*chosen.glob("*.tif"), *chosen.glob("*.tiff")])
+    if folder and not files:
+        raise FocusdError(f"{folder}: there are no TIFF stacks in this folder")
+    return sorted(files, key=lambda path: not path.name.startswith(MAIN_STACK))
+
+
+def _focus_of(path: Path, stack: Stack) -> float:
+    """The focus that the folder's stacks.json states, or the plane of the highest Tenengrad."""
+    notes = path.parent / "stacks.json"
+    if notes.exists():
+        for note in json.loads(notes.read_text(encoding="utf-8")):
+            if note.get("file") == path.name and note.get("focus_z_um") is not None:
+                return float(note["focus_z_um"])
+    sharpest = int(np.argmax([MEASURES["tenengrad"](plane) for plane in stack.pixels]))
+    return float(stack.z_um[sharpest])
+
+
+def _planes(stack: Stack) -> list[float]:
+    """The recorded planes themselves, or, of a coarse stack, planes between them too."""
+    if len(stack.z_um) >= 7:
+        return [float(z) for z in stack.z_um]
+    return np.linspace(stack.z_um[0], stack.z_um[-1], 13).tolist()
+
+
+def _is_good(run: dict[str, Any]) -> bool:
+    return run["error_um"] is not None and abs(run["error_um"]) <= run["dof_um"]
+
+
+def _table(runs: list[dict[str, Any]]) -> Table:
+    """All runs, none left out."""
+    table = Table(title="Refocus runs (published search; each row one run, none left out)")
+    for column in ("sample", "source"):
+        table.add_column(column)
+    for column in ("start µm", "true µm", "found µm", "error µm", "error DOF", "exposures", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("outcome", max_width=44)
+    for run in runs:
+        table.add_row(*_row(run))
+    return table
+
+
+def _row(run: dict[str, Any]) -> list[str]:
+    texts = [run["sample"], run["source"], f"{run['z_start_um']:.1f}", f"{run['z_true_um']:.1f}"]
+    if run["error_um"] is None:
+        return [*texts, "–", "–", "–", "–", "–", f"[red]{run['outcome']}[/]"]
+    colour = "green" if _is_good(run) else "red"
+    return [
+        *texts,
+        f"{run['z_found_um']:.2f}",
+        f"[{colour}]{run['error_um']:+.2f}[/]",
+        f"[{colour}]{run['error_um'] / run['dof_um']:+.2f}[/]",
+        str(run["exposures"]),
+        f"{run['seconds']:.1f}",
+        run["outcome"],
+    ]

@@ -1,0 +1,81 @@
+"""The demo's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.config import RigConfig
+from focusd.microscope.factory import open_microscope
+from focusd.microscope.guard import GuardedStage
+
+matplotlib.use("Agg")
+
+Pixels = NDArray[np.unsignedinteger]
+
+
+def photograph(config: RigConfig, z_um: list[float]) -> list[Pixels]:
+    """What the rig's camera sees at some positions."""
+    microscope = open_microscope(config)
+    try:
+        stage = GuardedStage(microscope, config.stage)
+        frames = []
+        for z in z_um:
+            stage.move_to(z)
+            frames.append(microscope.snap().pixels)
+        return frames
+    finally:
+        microscope.close()
+
+
+def draw_calibration(calibration: dict[str, Any], title: str, path: Path) -> None:
+    """The calibration curve, its profile, its full width at half maximum."""
+    from matplotlib import pyplot as plt
+
+    z, b, fit = (np.array(calibration["curve"][key]) for key in ("z_um", "b", "profile"))
+    half, level = calibration["fwhm_um"] / 2, (fit.min() + fit.max()) / 2
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    axes.plot(z, fit, color="tab:orange", label=f"Moffat profile, R² {calibration['r2']:.3f}")
+    axes.plot(z, b, "o", color="tab:blue", markersize=4, label="measured")
+    axes.annotate("", (-half, level), (half, level), arrowprops={"arrowstyle": "<->", "color": "grey"})
+    axes.text(0, level, f"FWHM {2 * half:.0f} µm", ha="center", va="bottom", color="grey")
+    axes.set(xlabel="defocus z (µm)", ylabel="blurriness b_calib", title=title, ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_run(
+    run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any], frames: list[Pixels], path: Path
+) -> None:
+    """A refocus: the frame before and after, and its probes on the calibration curve."""
+    from matplotlib import pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
+    low, high = np.percentile(frames[-1], [0.5, 99.8])
+    names = [f"before, z = {run['z_start_um']:.1f} µm", f"after, z = {run['z_found_um']:.1f} µm"]
+    for axes, frame, name in zip((left, middle), frames, names, strict=True):
+        axes.imshow(frame, cmap="gray", vmin=low, vmax=high)
+        axes.set_title(name)
+        axes.set_axis_off()
+    _draw_probes(right, run, probes, curve)
+    figure.suptitle(f"{run['sample']}: error {run['error_um']:+.2f} µm ({run['error_um'] / run['dof_um']:+.2f} DOF)")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def _draw_probes(axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]) -> None:
+    """The scores of the exposures over z, and the curve where the search has put it."""
+    axes.plot(np.array(curve["z_um"]) + run["z_found_um"], curve["b"], color="tab:blue", label="b_calib, moved")
+    z, b, sigma = ([probe[key] for probe in probes] for key in ("z_um", "b", "sigma"))
+    axes.errorbar(z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)")
+    for number, (x, y) in enumerate(zip(z, b, strict=True), 1):
+        axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(6, 6))
+    axes.axvline(run["z_true_um"], color="black", linestyle=":", label="true focus")
+    axes.axvspan(run["z_true_um"] - run["dof_um"] / 2, run["z_true_um"] + run["dof_um"] / 2, color="black", alpha=0.08)
+    axes.set(xlabel="z (µm)", ylabel="blurriness b", ylim=(0, None))
+    axes.legend(fontsize=8)

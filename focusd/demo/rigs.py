@@ -1,0 +1,145 @@
+"""The rigs of the demo: configurations, and daemons that run them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from focusd.config import RigConfig, load_config
+from focusd.errors import FocusdError, UnreachableError
+from focusd.microscope.recorded import Stack
+from focusd.wire.client import Client
+
+START_S = 90.0
+"""A daemon that does not answer by then has failed; importing torch takes seconds, more on a busy machine."""
+
+
+def simulated_rig(state_dir: Path, sample: str, seed: int, focus_z_um: float) -> dict[str, Any]:
+    """A simulated 10×/0.3 microscope whose stage starts at z = 0, as values of a configuration file."""
+    return {
+        "name": "demo-simulated",
+        "state_dir": str(state_dir),
+        "objective": {"name": "10x-0.3", "magnification": 10.0, "na": 0.3},
+        "camera": {"pixel_um": 6.5, "exposure_ms": 10.0},
+        "stage": {"min_um": -300.0, "max_um": 300.0, "towards_sample": "increasing"},
+        "microscope": {"kind": "simulated", "sample": sample, "seed": seed, "focus_z_um": focus_z_um},
+    }
+
+
+def recorded_rig(state_dir: Path, path: Path, stack: Stack, start_um: float) -> dict[str, Any]:
+    """A recorded stack as a microscope of unknown optics."""
+    return {
+        "name": "demo-" + "".join(c if c.isalnum() else "-" for c in path.name.split(".")[0]),
+        "state_dir": str(state_dir),
+        "objective": {"name": "recorded"},
+        "camera": {"pixel_um": stack.pixel_um or 1.0, "exposure_ms": 1.0},
+        "stage": {
+            "min_um": float(stack.z_um[0]),
+            "max_um": float(stack.z_um[-1]),
+            "towards_sample": "increasing",
+        },
+        "microscope": {"kind": "recorded", "stack": str(path.resolve()), "start_z_um": start_um},
+    }
+
+
+class DemoDaemon:
+    """A daemon in a process of its own."""
+
+    def __init__(self, values: dict[str, Any], folder: Path) -> None:
+        control, events = _free_ports(2)
+        server = {"control": f"tcp://127.0.0.1:{control}", "events": f"tcp://127.0.0.1:{events}"}
+        file = folder / f"{values['name']}-{control}.toml"
+        file.write_text(_toml(values | {"server": server, "log": {"format": "json"}}), encoding="utf-8")
+        self.config: RigConfig = load_config(file)
+        self._log = file.with_suffix(".log")
+        with self._log.open("wb") as log:
+            command = [sys.executable, "-m", "focusd", "run", "--config", str(file)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.client = Client(server["control"], server["events"], name="demo")
+
+    def wait_until_ready(self) -> None:
+        """Return when the daemon answers.
+
+        Raises:
+            FocusdError: it ended instead, or never answered; the message holds the end of its log.
+        """
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            with contextlib.suppress(UnreachableError):
+                self.client.ping()
+                return
+        self.stop()
+        raise FocusdError(f"the daemon did not start: …{self._log.read_text(errors='replace')[-800:]}")
+
+    def stop(self) -> None:
+        """End the daemon as an operator would, with SIGTERM."""
+        self.client.close()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def daemons(rigs: list[dict[str, Any]], folder: Path) -> Iterator[Iterator[DemoDaemon]]:
+    """Daemons for a list of rigs, one after the other; the next one starts while the last one is used."""
+    started: list[DemoDaemon] = []
+
+    def start(index: int) -> None:
+        if index < len(rigs):
+            started.append(DemoDaemon(rigs[index], folder))
+
+    def each() -> Iterator[DemoDaemon]:
+        start(0)
+        for index in range(len(rigs)):
+            started[index].wait_until_ready()
+            start(index + 1)
+            yield started[index]
+            started[index].stop()
+
+    try:
+        yield each()
+    finally:
+        for daemon in started:
+            daemon.stop()
+
+
+def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:
+    """Recorded planes to start from, spread over both sides of the focus."""
+    away = [float(z) for z in stack.z_um if abs(z - focus_um) > 0.02 * np.ptp(stack.z_um)]
+    picks = np.linspace(0, len(away) - 1, min(count, len(away))).round().astype(int)
+    return [away[i] for i in dict.fromkeys(picks.tolist())]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _toml(values: dict[str, Any]) -> str:
+    """Two levels of tables; JSON's strings, numbers and lists are TOML's too."""
+    top = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [
+        f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+        for name, table in values.items()
+        if isinstance(table, dict)
+    ]
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
