@@ -24,7 +24,7 @@ def run(
     rig = load_config(config)
     from focusd import daemon  # imports torch: only once the configuration is known to be good
 
-    raise typer.Exit(daemon.run(rig))
+    daemon.run(rig)
 
 
 @app.command()

@@ -244,7 +244,7 @@ def _explain(error: ValidationError) -> str:
     """One line per wrong key: `stage.min_um: reason`."""
     lines = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join(str(part) for part in item["loc"]) or "file"
         reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{key}: {reason}")
     return "; ".join(lines)

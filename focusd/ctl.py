@@ -30,6 +30,7 @@ HINTS: dict[type[FocusdError], str] = {
     UnreachableError: "--endpoint and --events say where to look",
 }
 RESULT_ROWS = {
+    "z_um": "µm",
     "outcome": "",
     "message": "",
     "z_start_um": "µm",
@@ -109,6 +110,16 @@ def refocus(
         _print_json(result)
     else:
         _print_result("refocused", result)
+
+
+@app.command()
+def move(
+    z_um: Annotated[float, typer.Argument(help="Absolute z, µm; a negative one after `--`.")],
+    endpoint: Endpoint = CONTROL,
+) -> None:
+    """Move the stage, within its limits."""
+    with _connected(endpoint) as client:
+        _print_result("moved", client.move(z_um))
 
 
 @app.command()

@@ -31,26 +31,51 @@ SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
 
 
-def run(config: RigConfig) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit status.
+def run(config: RigConfig) -> None:
+    """Run until SIGINT or SIGTERM.
 
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
     configure_logging(config.log)
-    anyio.run(_run, config)
-    return 0
+    try:
+        anyio.run(_run, config)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error inside nested groups: task groups wrap what they raise."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run(config: RigConfig) -> None:
+    """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
+    stopping = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            tasks.start_soon(_hear, signals, stopping)
+            await _serve(config, stopping)
+            tasks.cancel_scope.cancel()
+
+
+async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event) -> None:
+    async for number in signals:
+        log.info("stopping", signal=signal.Signals(number).name)
+        if not stopping.is_set():
+            _end_in_any_case()
+        stopping.set()
+
+
+async def _serve(config: RigConfig, stopping: anyio.Event) -> None:
     async with opened(config) as operations:
         bus = EventBus()
-        forward_to(bus)
-        async with anyio.create_task_group() as tasks:
-            jobs = Jobs(bus, tasks)
-            async with serve(config.server, operations, bus, jobs):
-                await _signalled()
-                _end_in_any_case()
+        with forward_to(bus):
+            async with anyio.create_task_group() as tasks:
+                jobs = Jobs(bus, tasks)
+                async with serve(config.server, operations, bus, jobs):
+                    await stopping.wait()
 
 
 @asynccontextmanager
@@ -58,8 +83,9 @@ async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
     """The operations of a rig whose hardware is open inside the `async with`."""
     scorer = await to_thread.run_sync(open_scorer, config)
     microscope = await to_thread.run_sync(open_microscope, config)
-    rig = Rig(microscope, config.stage)
+    rig = Rig(microscope, config.stage, config.camera)
     try:
+        await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
         store = CalibrationStore(config.state_dir / config.name / "calibrations")
         yield RigOperations(config, rig, scorer, store)
     finally:
@@ -78,13 +104,6 @@ def open_scorer(config: RigConfig) -> Scorer:
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     return Scorer(model, instrument.sampling if instrument else None, config.scorer.batch)
-
-
-async def _signalled() -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            log.info("stopping", signal=signal.Signals(number).name)
-            return
 
 
 def _end_in_any_case() -> None:

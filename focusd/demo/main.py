@@ -164,7 +164,7 @@ def _planes(stack: Stack) -> list[float]:
     """The recorded planes themselves, or, of a coarse stack, planes between them too."""
     if len(stack.z_um) >= 7:
         return [float(z) for z in stack.z_um]
-    return np.linspace(stack.z_um[0], stack.z_um[-1], 13).tolist()
+    return [float(z) for z in np.linspace(stack.z_um[0], stack.z_um[-1], 13)]
 
 
 def _is_good(run: dict[str, Any]) -> bool:

@@ -50,7 +50,11 @@ def draw_calibration(calibration: dict[str, Any], title: str, path: Path) -> Non
 
 
 def draw_run(
-    run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any], frames: list[Pixels], path: Path
+    run: dict[str, Any],
+    probes: list[dict[str, float]],
+    curve: dict[str, Any],
+    frames: list[Pixels],
+    path: Path,
 ) -> None:
     """A refocus: the frame before and after, and its probes on the calibration curve."""
     from matplotlib import pyplot as plt
@@ -63,19 +67,29 @@ def draw_run(
         axes.set_title(name)
         axes.set_axis_off()
     _draw_probes(right, run, probes, curve)
-    figure.suptitle(f"{run['sample']}: error {run['error_um']:+.2f} µm ({run['error_um'] / run['dof_um']:+.2f} DOF)")
+    figure.suptitle(
+        f"{run['sample']}: error {run['error_um']:+.2f} µm ({run['error_um'] / run['dof_um']:+.2f} DOF)"
+    )
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
-def _draw_probes(axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]) -> None:
+def _draw_probes(
+    axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]
+) -> None:
     """The scores of the exposures over z, and the curve where the search has put it."""
-    axes.plot(np.array(curve["z_um"]) + run["z_found_um"], curve["b"], color="tab:blue", label="b_calib, moved")
+    axes.plot(
+        np.array(curve["z_um"]) + run["z_found_um"], curve["b"], color="tab:blue", label="b_calib, moved"
+    )
     z, b, sigma = ([probe[key] for probe in probes] for key in ("z_um", "b", "sigma"))
-    axes.errorbar(z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)")
+    axes.errorbar(
+        z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)"
+    )
     for number, (x, y) in enumerate(zip(z, b, strict=True), 1):
         axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(6, 6))
     axes.axvline(run["z_true_um"], color="black", linestyle=":", label="true focus")
-    axes.axvspan(run["z_true_um"] - run["dof_um"] / 2, run["z_true_um"] + run["dof_um"] / 2, color="black", alpha=0.08)
+    axes.axvspan(
+        run["z_true_um"] - run["dof_um"] / 2, run["z_true_um"] + run["dof_um"] / 2, color="black", alpha=0.08
+    )
     axes.set(xlabel="z (µm)", ylabel="blurriness b", ylim=(0, None))
     axes.legend(fontsize=8)

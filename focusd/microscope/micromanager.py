@@ -60,9 +60,11 @@ class MicroManagerMicroscope:
             self._core.snapImage()
             time_s = time.monotonic()
             image = self._core.getImage()
-            bit_depth = self._bit_depth or int(self._core.getImageBitDepth())
+            reported_bits = int(self._core.getImageBitDepth())
         pixels = grey(image)
         self._sequence += 1
+        # Some colour cameras report more bits than a component holds.
+        bit_depth = self._bit_depth or min(reported_bits, 8 * pixels.dtype.itemsize)
         scale = full_scale(pixels.dtype, bit_depth)
         return Frame(pixels, z_um, self._exposure_ms, time_s, self._sequence, scale)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate
 from focusd.autofocus.observation import Observation
@@ -37,20 +38,29 @@ class RigOperations:
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
 
-    async def calibrate(self, *, range_um: float | None, step_um: float | None, report: Report) -> Result:
+    async def calibrate(
+        self,
+        *,
+        range_um: float | None,
+        step_um: float | None,
+        planes_um: list[float] | None,
+        report: Report,
+    ) -> Result:
         """Take a stack around where the stage stands, fit b_calib(z), save it, go back.
 
         Args:
             range_um, step_um: half the stack and the distance of its planes; None: as configured.
+            planes_um: the planes themselves, instead of range and step.
             report: receives `focus.progress` after each plane and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError: no usable curve; NoSampleError: an empty field; and what the hardware raises.
         """
-        half, step = self._stack(range_um, step_um)
+        offsets = self._offsets(range_um, step_um)
         with _reported(report, "calibrate"):
             async with self._observer.operation() as start_um:
-                observations = await self._take_stack(start_um, half, step, report)
+                planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
+                observations = await self._take_stack(planes, report)
                 threshold = self._config.autofocus.structure_threshold
                 calibration, focus_um = calibrate(observations, self._fingerprint, threshold)
                 path = await to_thread.run_sync(self._store.save, self._objective, calibration)
@@ -123,24 +133,22 @@ class RigOperations:
     def _objective(self) -> str:
         return self._config.objective.name
 
-    def _stack(self, range_um: float | None, step_um: float | None) -> tuple[float, float]:
+    def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:
+        """The stack's planes, relative to where the stage stands."""
         half = range_um or self._config.calibration.range_um
         step = step_um or self._config.calibration.step_um
         if not 3 <= half / step <= 500:
             raise RequestError(
                 f"±{half} µm in steps of {step} µm is no stack; take 3 to 500 steps to each side"
             )
-        return half, step
+        return np.arange(-half, half + step / 2, step)
 
-    async def _take_stack(
-        self, start_um: float, half: float, step: float, report: Report
-    ) -> list[Observation]:
+    async def _take_stack(self, planes_um: list[float], report: Report) -> list[Observation]:
         """Expose and score the planes from one end to the other, so that backlash is the same for all."""
-        planes = start_um + np.arange(-half, half + step / 2, step)
         observations: list[Observation] = []
-        for z_um in planes:
-            observations.append(await self._observer.observe(float(z_um), None))
-            count = {"exposure": len(observations), "of": len(planes)}
+        for z_um in planes_um:
+            observations.append(await self._observer.observe(z_um, None))
+            count = {"exposure": len(observations), "of": len(planes_um)}
             report("focus.progress", summary(observations[-1]) | count)
         return observations
 
@@ -152,9 +160,11 @@ class RigOperations:
 
     def _calibration_state(self) -> Result:
         try:
-            return {"usable": True, **self._describe(self._calibration())}
+            described = self._describe(self._calibration())
         except CalibrationError as error:
             return {"usable": False, "reason": error.message}
+        described.pop("curve")
+        return {"usable": True, **described}
 
     def _describe(self, calibration: Calibration) -> Result:
         return {
@@ -163,7 +173,11 @@ class RigOperations:
             "range_um": [calibration.min_um, calibration.max_um],
             "r2": calibration.r2,
             "dof_um": self._depth_of_field_um(calibration),
-            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
+            "curve": {
+                "z_um": calibration.z_um.tolist(),
+                "b": calibration.b.tolist(),
+                "profile": calibration.profile(calibration.z_um).tolist(),
+            },
         }
 
     def _depth_of_field_um(self, calibration: Calibration) -> float:

@@ -81,13 +81,10 @@ class DeviceThread:
             self._latch.check()
             if self._closed:
                 raise HardwareError(f"the {self._name} is closed, because focusd is stopping")
-            if self._last is not None:
+            if self._last is not None:  # one whose caller is gone has its own time; this one's starts after
                 await self._end_of(self._last)
             self._last = future = self._submit(function)
-            try:
-                await self._end_of(future)
-            finally:
-                future.cancel()  # does nothing to a call that has begun
+            await self._end_of(future)
             return future.result()
 
     def close(self) -> None:
@@ -117,8 +114,6 @@ class DeviceThread:
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             future, function = item
-            if not future.set_running_or_notify_cancel():
-                continue
             try:
                 future.set_result(function())
             except BaseException as error:

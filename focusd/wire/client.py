@@ -26,6 +26,7 @@ SHORT_S = 5.0
 """Timeout of requests that are answered at once."""
 REFOCUS_S = 120.0
 CALIBRATE_S = 600.0
+MOVE_S = 30.0
 
 Answer = TypeVar("Answer")
 Roi = tuple[int, int, int, int]
@@ -167,6 +168,7 @@ class _Requests(ABC, Generic[Answer]):
         *,
         range_um: float | None = None,
         step_um: float | None = None,
+        planes_um: list[float] | None = None,
         wait: bool = True,
         timeout_s: float = CALIBRATE_S,
         request_key: str | None = None,
@@ -174,8 +176,11 @@ class _Requests(ABC, Generic[Answer]):
         """Calibrate around the focus that was set by eye; None: as configured.
 
         Without `wait` the answer is the `job_id` alone.
+
+        Args:
+            planes_um: the planes themselves, instead of range and step: for a recorded, irregular stack.
         """
-        params = {"range_um": range_um, "step_um": step_um}
+        params = {"range_um": range_um, "step_um": step_um, "planes_um": planes_um}
         return self._start("focus.calibrate", params, wait, timeout_s, request_key)
 
     def refocus(
@@ -198,6 +203,10 @@ class _Requests(ABC, Generic[Answer]):
         """
         params = {"roi": roi, "strategy": strategy, "max_exposures": max_exposures}
         return self._start("focus.run", params, wait, timeout_s, request_key)
+
+    def move(self, z_um: float, *, timeout_s: float = MOVE_S, request_key: str | None = None) -> Answer:
+        """Move the stage to an absolute z; the daemon's guard refuses what is not safe."""
+        return self._start("stage.move", {"z_um": z_um}, True, timeout_s, request_key)
 
     def _start(
         self, method: str, params: JsonObject, wait: bool, timeout_s: float, request_key: str | None

@@ -89,6 +89,8 @@ class CalibrateParams(LongParams):
     range_um: Length | None = None
     """Half the stack's extent."""
     step_um: Length | None = None
+    planes_um: Annotated[list[Finite], Field(min_length=7, max_length=1000)] | None = None
+    """The planes themselves, ascending, instead of range and step: for a recorded, irregular stack."""
 
 
 class RefocusParams(LongParams):
@@ -98,6 +100,12 @@ class RefocusParams(LongParams):
     """Region of interest (y, x, height, width) in pixels."""
     strategy: Name | None = None
     max_exposures: Annotated[int, Field(ge=3, le=100)] | None = None
+
+
+class MoveParams(LongParams):
+    """Params of `stage.move`."""
+
+    z_um: Finite
 
 
 class JobParams(Params):
@@ -149,6 +157,7 @@ METHODS = {
             "focus.calibrate", CalibrateParams, "Long: take a calibration stack around the focus set by eye."
         ),
         Method("focus.run", RefocusParams, "Long: bring the sample into focus."),
+        Method("stage.move", MoveParams, "Long: move the stage to an absolute z, through the guard."),
         Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
         Method("job.status", JobParams, "State of a job, and its result or error."),
         Method("events.since", SinceParams, "Remembered events after a number, oldest first."),

@@ -43,7 +43,14 @@ LINGER_MS = 100
 class Operations(Protocol):
     """What the server asks of the rig."""
 
-    async def calibrate(self, *, range_um: float | None, step_um: float | None, report: Report) -> JsonObject:
+    async def calibrate(
+        self,
+        *,
+        range_um: float | None,
+        step_um: float | None,
+        planes_um: list[float] | None,
+        report: Report,
+    ) -> JsonObject:
         """Take a calibration stack and store its curve."""
         ...
 
@@ -56,6 +63,10 @@ class Operations(Protocol):
         report: Report,
     ) -> JsonObject:
         """Bring the sample into focus."""
+        ...
+
+    async def move(self, *, z_um: float, report: Report) -> JsonObject:
+        """Move the stage to an absolute z."""
         ...
 
     async def state(self) -> JsonObject:
@@ -163,6 +174,7 @@ class _Server:
             "state.get": self._get_state,
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
+            "stage.move": self._move,
             "job.cancel": self._cancel,
             "job.status": self._status,
             "events.since": self._since,
@@ -231,6 +243,9 @@ class _Server:
 
     async def _refocus(self, params: messages.RefocusParams) -> JsonObject:
         return await self._run_long("refocus", self._operations.refocus, params)
+
+    async def _move(self, params: messages.MoveParams) -> JsonObject:
+        return await self._run_long("move", self._operations.move, params)
 
     async def _run_long(
         self, kind: str, operation: Callable[..., Awaitable[JsonObject]], params: LongParams

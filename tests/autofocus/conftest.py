@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tests.autofocus.exposures import Observe, exposure
 
 from focusd.autofocus.calibration import Calibration, calibrate
+from tests.autofocus.exposures import Observe, exposure
 
 
 @pytest.fixture

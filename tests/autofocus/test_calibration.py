@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.autofocus.exposures import Observe
 
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.errors import CalibrationError, NoSampleError
+from tests.autofocus.exposures import Observe
 
 PLANES = np.arange(-100, 101, 4.0)
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.autofocus.exposures import Observe
 from hypothesis import given
 from hypothesis import strategies as st
 
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.shift import locate
+from tests.autofocus.exposures import Observe
 
 LIMITS = (-1000.0, 1000.0)
 ALL = np.ones((3, 4), dtype=bool)

@@ -137,6 +137,16 @@ def test_home_slightly_outside_the_limits_is_clipped_to_them() -> None:
     assert stage.commanded == [110, 120]
 
 
+def test_steps_smaller_than_the_tolerance_stay_inside_too() -> None:
+    limits = LIMITS.model_copy(update={"max_step_um": 0.2})
+    guarded = GuardedStage(stage := Stage(z_um=120.4), limits)
+
+    guarded.move_to(119.9)
+
+    assert stage.commanded[0] == 120
+    assert max(stage.commanded) == 120
+
+
 @pytest.mark.parametrize("error_um", [0.6, -0.6, math.nan])
 def test_wrong_read_back_is_reported_with_both_values(error_um: float) -> None:
     guarded = GuardedStage(stage := Stage(error_um=error_um), LIMITS)

@@ -27,17 +27,17 @@ Opener = Callable[..., MicroManagerMicroscope]
 
 
 @pytest.fixture
-def opened() -> Iterator[Opener]:
+def open_demo() -> Iterator[Opener]:
     """Opens demo microscopes, and closes them at the test's end."""
     microscopes: list[MicroManagerMicroscope] = []
 
     def open_one(
-        config_file: Path | str = DEMO, camera: CameraConfig = CAMERA, **settings: str
+        config_file: Path | str = DEMO, sensor: CameraConfig = CAMERA, **settings: str
     ) -> MicroManagerMicroscope:
-        settings = {"adapter_path": device_adapter_path(), "config_file": str(config_file), **settings}
+        settings = {"adapter_path": device_adapter_path(), "config_file": str(config_file)} | settings
         config = RigConfig(
             objective=ObjectiveConfig(name="10x"),
-            camera=camera,
+            camera=sensor,
             stage=STAGE,
             microscope=MicroManagerConfig.model_validate({"kind": "micromanager", **settings}),
         )
@@ -64,45 +64,43 @@ def demo_with(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_a_frame_of_the_demo_camera(opened: Opener) -> None:
-    microscope = opened()
+def test_a_frame_of_the_demo_camera(open_demo: Opener) -> None:
+    microscope = open_demo()
     first, second = microscope.snap(), microscope.snap()
     assert microscope.camera_name == "Camera"
-    assert (first.pixels.shape, first.pixels.dtype, first.full_scale) == ((512, 512), np.uint8, 255)
+    assert (first.pixels.shape, first.pixels.dtype.name, first.full_scale) == ((512, 512), "uint16", 65535)
     assert (first.sequence, second.sequence) == (1, 2)
     assert first.exposure_ms == 1
     assert second.time_s > first.time_s
-    assert np.ptp(first.pixels) > 50, "the demo camera shows a wave"
+    assert np.ptp(first.pixels) > 500, "the demo camera shows a wave"
 
 
-def test_the_stage_goes_where_it_is_sent(opened: Opener) -> None:
-    microscope = opened()
+def test_the_stage_goes_where_it_is_sent(open_demo: Opener) -> None:
+    microscope = open_demo()
     microscope.move_to(-12.5)
     assert microscope.position_um() == pytest.approx(-12.5)
     assert microscope.snap().z_um == pytest.approx(-12.5)
     microscope.stop()
 
 
-def test_the_camera_says_its_bit_depth(opened: Opener, demo_with: Callable[..., Path]) -> None:
-    path = demo_with("Property,Camera,PixelType,16bit", "Property,Camera,BitDepth,12")
-    frame = opened(path).snap()
-    assert (frame.pixels.dtype, frame.full_scale) == (np.uint16, 4095)
+def test_the_camera_says_its_bit_depth(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
+    path = demo_with("Property,Camera,PixelType,16bit", "ConfigGroup,System,Startup,Camera,BitDepth,12")
+    frame = open_demo(path).snap()
+    assert (frame.pixels.dtype.name, frame.full_scale) == ("uint16", 4095)
 
 
-def test_the_configuration_may_know_the_bit_depth_better(
-    opened: Opener, demo_with: Callable[..., Path]
-) -> None:
-    path = demo_with("Property,Camera,PixelType,16bit", "Property,Camera,BitDepth,16")
-    assert opened(path, CAMERA.model_copy(update={"bit_depth": 11})).snap().full_scale == 2047
+def test_the_configuration_may_know_the_bit_depth_better(open_demo: Opener) -> None:
+    assert open_demo(DEMO, CAMERA.model_copy(update={"bit_depth": 11})).snap().full_scale == 2047
 
 
-def test_a_colour_camera_is_seen_in_green(opened: Opener, demo_with: Callable[..., Path]) -> None:
-    frame = opened(demo_with("Property,Camera,PixelType,32bitRGB")).snap()
-    assert (frame.pixels.shape, frame.pixels.dtype) == ((512, 512), np.uint8)
+def test_a_colour_camera_is_seen_in_green(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
+    """The demo camera then claims 16 bits for its 8-bit components."""
+    frame = open_demo(demo_with("ConfigGroup,System,Startup,Camera,PixelType,32bitRGB")).snap()
+    assert (frame.pixels.shape, frame.pixels.dtype.name, frame.full_scale) == ((512, 512), "uint8", 255)
 
 
-def test_binning(opened: Opener) -> None:
-    assert opened(camera=CAMERA.model_copy(update={"binning": 2})).snap().pixels.shape == (256, 256)
+def test_binning(open_demo: Opener) -> None:
+    assert open_demo(sensor=CAMERA.model_copy(update={"binning": 2})).snap().pixels.shape == (256, 256)
 
 
 def test_signed_pixels_are_read_as_unsigned() -> None:
@@ -122,42 +120,46 @@ def test_more_bits_than_the_pixels_hold_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"config_file": "nowhere.cfg"}, r"microscope\.config_file: .*nowhere\.cfg"),
+        ({"config_file": "nowhere.cfg"}, r"microscope\.config_file: nowhere\.cfg does not exist"),
         ({"adapter_path": "/no/such/folder"}, r"microscope\.adapter_path: /no/such/folder"),
         ({"camera": "Lens"}, r"microscope\.camera: 'Lens'.*Camera"),
         ({"stage": "Camera"}, r"microscope\.stage: 'Camera'"),
-        ({"camera": CAMERA.model_copy(update={"binning": 3})}, r"camera\.binning: .*bin by 3.*1, 2, 4"),
     ],
-    ids=["configuration file", "adapters", "camera", "stage", "binning"],
 )
-def test_a_wrong_configuration_names_the_key(opened: Opener, settings: dict[str, str], message: str) -> None:
-    camera = settings.pop("camera") if isinstance(settings.get("camera"), CameraConfig) else CAMERA
+def test_a_wrong_configuration_names_the_key(
+    open_demo: Opener, settings: dict[str, str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        opened(camera=camera, **settings)
+        open_demo(**settings)
 
 
-def test_an_unknown_adapter_is_refused(opened: Opener, tmp_path: Path) -> None:
+def test_a_binning_that_the_camera_cannot_do_is_refused(open_demo: Opener) -> None:
+    with pytest.raises(ConfigError, match=r"camera\.binning: 'Camera' cannot bin by 3; it offers 1, 2, 4, 8"):
+        open_demo(sensor=CAMERA.model_copy(update={"binning": 3}))
+
+
+def test_an_unknown_adapter_is_refused(open_demo: Opener, tmp_path: Path) -> None:
     path = tmp_path / "rig.cfg"
     path.write_text("Device,Z,NoSuchAdapter,Stage\n", encoding="utf-8")
     with pytest.raises(HardwareError, match=r"rig\.cfg could not be loaded: .*NoSuchAdapter"):
-        opened(path)
+        open_demo(path)
 
 
 @pytest.mark.parametrize("kind", ["Camera", "Focus"])
 def test_a_file_without_camera_or_stage_is_refused(
-    opened: Opener, demo_with: Callable[..., Path], kind: str
+    open_demo: Opener, demo_with: Callable[..., Path], kind: str
 ) -> None:
     key = {"Camera": "camera", "Focus": "stage"}[kind]
     with pytest.raises(ConfigError, match=rf"no {key} is chosen.*microscope\.{key}"):
-        opened(demo_with(f"Property,Core,{kind},"))
+        open_demo(demo_with(f"Property,Core,{kind},"))
 
 
 def test_a_contradiction_about_the_focus_direction_is_refused(
-    opened: Opener, demo_with: Callable[..., Path]
+    open_demo: Opener, demo_with: Callable[..., Path]
 ) -> None:
-    opened(demo_with("FocusDirection,Z,1"))
+    open_demo(demo_with("FocusDirection,Z,1"))
     with pytest.raises(ConfigError, match=r"stage\.towards_sample is 'increasing'.*decreasing"):
-        opened(demo_with("FocusDirection,Z,-1"))
+        open_demo(demo_with("FocusDirection,Z,-1"))
 
 
 class _BrokenCamera(SimpleCameraDevice):
@@ -196,8 +198,8 @@ def test_a_camera_that_fails_is_a_hardware_error() -> None:
         microscope.close()
 
 
-def test_a_stage_that_fails_is_a_hardware_error(opened: Opener) -> None:
-    microscope = opened()
+def test_a_stage_that_fails_is_a_hardware_error(open_demo: Opener) -> None:
+    microscope = open_demo()
     microscope._core.unloadDevice("Z")  # pulled out under us
     attempts: list[Callable[[], object]] = [microscope.position_um, lambda: microscope.move_to(1.0)]
     for attempt in attempts:

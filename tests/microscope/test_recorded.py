@@ -56,7 +56,7 @@ def test_planes_are_sorted_and_interpolated_in_their_own_type(tmp_path: Path) ->
 
     assert [value_at(microscope, z) for z in (-2.0, 1.0, 4.0, 7.0, 10.0)] == [100, 200, 300, 30150, 60000]
     frame = microscope.snap()
-    assert (frame.pixels.dtype, frame.pixels.shape, frame.full_scale) == (np.uint16, (5, 7), 65535)
+    assert (str(frame.pixels.dtype), frame.pixels.shape, frame.full_scale) == ("uint16", (5, 7), 65535)
     assert frame.sequence == 6
 
 

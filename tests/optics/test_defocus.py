@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from focusd.optics.defocus import MAX_FOCUS_WAVES, blurriness, defocus_waves, focus_coefficient
+from focusd.optics.defocus import blurriness, defocus_waves, focus_coefficient
 from focusd.optics.instrument import Instrument
 
 
@@ -50,7 +50,7 @@ def test_defocus_phase_at_the_rim_of_a_high_aperture():
 @pytest.mark.parametrize("z_sign", [-1, 1])
 def test_blurriness_is_one_at_three_waves_of_focus(z_sign):
     instrument = Instrument(10, 0.1)
-    z_um = z_sign * 4 * math.sqrt(3) * MAX_FOCUS_WAVES * instrument.axial_unit_um  # 20.8 axial units
+    z_um = z_sign * 20.785 * instrument.axial_unit_um  # 3 waves × 4√3
     assert blurriness(instrument, z_um) == pytest.approx(1, rel=0.01)
     assert blurriness(instrument, 0.0) == 0
 
