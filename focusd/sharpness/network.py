@@ -38,13 +38,12 @@ class FocusNet(nn.Module):
         super().__init__()
         channels = len(BINNINGS)
         self.pixels = nn.Sequential(
-            _conv(channels, 16, kernel=5, stride=2),
-            _conv(16, 32, stride=2),
-            _conv(32, 48, stride=2),
-            _conv(48, 64, stride=2),
-            Residual(64),
-            _conv(64, 128, stride=2),
-            Residual(128),
+            _conv(channels, 24, kernel=6, stride=4),
+            _conv(24, 48, stride=2),
+            Residual(48),
+            _conv(48, 80, stride=2),
+            Residual(80),
+            _conv(80, 128, stride=2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
@@ -89,7 +88,7 @@ class Residual(nn.Module):
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution, batch norm, ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, (kernel - stride + 1) // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )

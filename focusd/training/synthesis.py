@@ -82,7 +82,7 @@ def synthesise(objects: Sequence[NDArray[np.float32]], seed: int, tiles: int) ->
 
 def draw_optics(rng: np.random.Generator, count: int) -> tuple[Optics, int]:
     """Random instruments that share a kernel size (drawn first, so that small blurs are computed fast)."""
-    kernel_px = int(rng.choice(_KERNEL_SIZES, p=(0.34, 0.26, 0.4)))
+    kernel_px = int(rng.choice(_KERNEL_SIZES, p=(0.38, 0.26, 0.36)))
     sin_alpha = rng.uniform(0.1, 0.8, count) if rng.random() < 0.85 else rng.uniform(0.8, 0.95, count)
     sampling = CANONICAL_SAMPLING * rng.uniform(0.9, 1.1, count)
     if rng.random() < 0.2:  # a camera that needs resampling

@@ -72,7 +72,7 @@ def test_a_frame_of_the_demo_camera(open_demo: Opener) -> None:
     assert (first.sequence, second.sequence) == (1, 2)
     assert first.exposure_ms == 1
     assert second.time_s > first.time_s
-    assert np.ptp(first.pixels) > 500, "the demo camera shows a wave"
+    assert np.ptp(first.pixels) > 50, "the demo camera shows a wave"
 
 
 def test_the_stage_goes_where_it_is_sent(open_demo: Opener) -> None:
