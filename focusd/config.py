@@ -257,7 +257,19 @@ def _anchored(config: RigConfig, folder: Path) -> RigConfig:
     if isinstance(microscope, RecordedConfig):
         stack = folder / microscope.stack.expanduser()
         update["microscope"] = microscope.model_copy(update={"stack": stack})
+    if isinstance(microscope, MicroManagerConfig):
+        update["microscope"] = microscope.model_copy(update=_anchored_adapters(microscope, folder))
     if config.scorer.weights is not None:
         weights = folder / config.scorer.weights.expanduser()
         update["scorer"] = config.scorer.model_copy(update={"weights": weights})
     return config.model_copy(update=update)
+
+
+def _anchored_adapters(microscope: MicroManagerConfig, folder: Path) -> dict[str, str]:
+    """A configuration file that does not lie beside ours is looked for beside the adapters, by its name."""
+    paths = {}
+    if (file := folder / Path(microscope.config_file).expanduser()).exists():
+        paths["config_file"] = str(file)
+    if microscope.adapter_path is not None:
+        paths["adapter_path"] = str(folder / Path(microscope.adapter_path).expanduser())
+    return paths

@@ -1,0 +1,34 @@
+"""`python -m bench score`: how good the score is, with the paper's own measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def main() -> None:
+    """Benchmarks of focusd; each writes a table, a plot and, on request, JSON."""
+
+
+@app.command()
+def score(
+    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
+    stacks: Annotated[Path | None, typer.Option(help="Folder of recorded through-focus stacks.")] = None,
+    count: Annotated[int, typer.Option(min=8, help="Textures.")] = 200,
+    quick: Annotated[bool, typer.Option(help="40 textures, every fourth plane: minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Of crops and noise.")] = 1,
+    out: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("bench-output"),
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """The network's score and the six classical measures: spread, entropy, range, depth uncertainty."""
+    from bench.score import run_score
+
+    run_score(textures, stacks, min(count, 40) if quick else count, 4 if quick else 1, seed, out, json)
+
+
+app()
