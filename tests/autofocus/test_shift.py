@@ -15,7 +15,9 @@ LIMITS = (-1000.0, 1000.0)
 ALL = np.ones((3, 4), dtype=bool)
 
 
-def test_three_planes_give_the_focus_without_a_grid_quantum(calibration: Calibration, observe: Observe) -> None:
+def test_three_planes_give_the_focus_without_a_grid_quantum(
+    calibration: Calibration, observe: Observe
+) -> None:
     for focus_um in (-33.21, 0.07, 12.345, 58.9):
         shift = locate([observe(z, focus_um) for z in (0.0, -40.0, 40.0)], calibration, ALL, LIMITS)
         assert shift.focus_um == pytest.approx(focus_um, abs=0.1)
@@ -58,7 +60,9 @@ def test_focus_beyond_the_limits_is_told(calibration: Calibration, observe: Obse
 def test_contradicting_scores_widen_sigma(calibration: Calibration, observe: Observe) -> None:
     good = [observe(z, 10.0) for z in (0.0, -60.0, 60.0)]
     bad = [*good[:2], dataclasses.replace(good[2], b=good[2].b + 0.3)]
-    assert locate(bad, calibration, ALL, LIMITS).sigma_um > 3 * locate(good, calibration, ALL, LIMITS).sigma_um
+    assert (
+        locate(bad, calibration, ALL, LIMITS).sigma_um > 3 * locate(good, calibration, ALL, LIMITS).sigma_um
+    )
 
 
 @given(focus_um=st.floats(-60, 60), start_um=st.floats(-500, 500))
