@@ -32,7 +32,7 @@ from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
 from focusd.sharpness.classical import MEASURES
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
-from focusd.training.pool import HELD_OUT_SEED
+from focusd.training.pool import FIRST_SEED
 from focusd.training.procedural import procedural
 from focusd.training.textures import periodic, read_textures
 
@@ -91,10 +91,10 @@ def held_out_objects(folder: Path | None, count: int, seed: int) -> list[Image]:
     photographs = [name for name in SAMPLES if name not in ("empty", "cells", "filaments", "beads", "cloud")]
     objects = [SAMPLES[name]((FIELD_PX, FIELD_PX), seed) for name in photographs] if folder is None else []
     source = folder or DEFAULT_TEXTURES
-    real = [t for t in read_textures(source) if folder or t.held_out] if source.is_dir() else []
+    real = [t for t in read_textures(source) if folder or t.role == "report"] if source.is_dir() else []
     order = rng.permutation(len(real))[: max(0, 2 * count // 3 - len(objects))]
     objects += [periodic(real[i].image, FIELD_PX, rng) for i in order]
-    objects += [procedural(HELD_OUT_SEED + 1000 + k, FIELD_PX) for k in range(count - len(objects))]
+    objects += [procedural(FIRST_SEED["report"] + k, FIELD_PX) for k in range(count - len(objects))]
     return objects[:count]
 
 

@@ -18,12 +18,18 @@ def blur(scene: Tensor, kernel: Tensor) -> Tensor:
 def kernel_transfer(kernel: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """Transfer function, for an rfft2 of the given (y, x) shape, of kernels whose origin is [0, 0]."""
     size = kernel.shape[-1]
-    half = size // 2
     placed = kernel.new_zeros((*kernel.shape[:-2], *shape))
-    centred = torch.fft.fftshift(kernel, dim=(-2, -1))
-    placed[..., :size, :size] = centred
-    transfer: Tensor = torch.fft.rfft2(torch.roll(placed, (-half, -half), dims=(-2, -1)))
+    for rows, to_rows in _halves(size, shape[-2]):
+        for columns, to_columns in _halves(size, shape[-1]):
+            placed[..., to_rows, to_columns] = kernel[..., rows, columns]
+    transfer: Tensor = torch.fft.rfft2(placed)
     return transfer
+
+
+def _halves(size: int, extent: int) -> list[tuple[slice, slice]]:
+    """Where the samples at and after the origin, and those before it, go when a kernel's axis is lengthened."""
+    after = size - size // 2
+    return [(slice(0, after), slice(0, after)), (slice(after, size), slice(extent - size + after, extent))]
 
 
 def vignette(shape: tuple[int, int], loss: float, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from focusd.sharpness.views import BINNINGS, RINGS
 
 MIN_LOG_SIGMA = -6.0
 MAX_LOG_SIGMA = 1.0
+SIGMA_KNOTS = 7
 
 
 class Score(NamedTuple):
@@ -61,6 +62,8 @@ class FocusNet(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(128 + 256, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 3)
         )
+        self.sigma_correction = nn.Buffer(torch.zeros(SIGMA_KNOTS))
+        """Added to log σ, by b from 0 to 1; fitted after training, on textures that were not trained on."""
 
     def forward(self, pixels: Tensor, spectra: Tensor, contrast: Tensor) -> Score:
         """Score views; shapes as in `Views`."""
@@ -69,7 +72,15 @@ class FocusNet(nn.Module):
         spectral = self.spectrum(torch.cat([self.rings(rings), features], dim=1))
         both = torch.cat([self.pixels(pixels), spectral], dim=1)
         b, log_sigma, structure = self.head(both).unbind(1)
-        return Score(nn.functional.softplus(b), log_sigma.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA), structure)
+        b = nn.functional.softplus(b)
+        log_sigma = log_sigma.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA)
+        return Score(b, log_sigma + knot_weights(b) @ self.sigma_correction, structure)
+
+
+def knot_weights(b: Tensor) -> Tensor:
+    """(batch, knots): how much each knot counts at b in a linear interpolation; constant beyond 0 … 1."""
+    place = b.clamp(0, 1)[:, None] * (SIGMA_KNOTS - 1)
+    return (1 - (place - torch.arange(SIGMA_KNOTS, device=b.device)).abs()).clamp(min=0)
 
 
 class Residual(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.sharpness.network import Score
-from focusd.sharpness.views import TILE_PX, resample, tile_starts, views_at
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, resample, tile_starts, views_at
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
@@ -67,14 +67,16 @@ class Scorer:
         _check_pixels(pixels)
         region = _check_region(region, pixels.shape)
         frame, factor = resample(torch.from_numpy(pixels.astype(np.float32)), self.sampling)
+        # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
+        scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
         rows, columns = _tile_grid(region, factor)
         y, x = (t.flatten() for t in torch.meshgrid(rows, columns, indexing="ij"))
         score = self._score_tiles(frame, y, x)
         shape = (len(rows), len(columns))
         b, log_sigma, structure = (part.double().numpy().reshape(shape) for part in score)
         return FocusMeasure(
-            b=b,
-            sigma=np.exp(log_sigma),
+            b=b * scale,
+            sigma=np.exp(log_sigma) * scale,
             structure=1 / (1 + np.exp(-structure)),
             y_px=(y.numpy().reshape(shape) + TILE_PX / 2) / factor,
             x_px=(x.numpy().reshape(shape) + TILE_PX / 2) / factor,

@@ -26,7 +26,7 @@ CANONICAL_SAMPLING = 0.35
 """Pixel, in λ/NA, at which the network scores; 10×/0.3 with 6.5 µm pixels has 0.354."""
 
 SAMPLING_TOLERANCE = 0.1
-"""Frames within this fraction of the canonical sampling are not resampled; training covers it."""
+"""Frames within this fraction of the canonical sampling are not resampled, which would cost detail."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,13 @@ from focusd.training.export import export
 from focusd.training.pool import Pool
 from focusd.training.recipe import load_recipe
 from focusd.training.textures import read_textures
-from focusd.training.train import train, validation_samples
+from focusd.training.train import held_out_samples, train
+from focusd.training.uncertainty import correct_sigma
 
-VALIDATION_PROCEDURAL = 70
+HELD_OUT_PROCEDURAL = 70
+VALIDATION_CHUNKS = 24
+FINAL_CHUNKS = 400
+"""For σ's correction and for the card."""
 
 
 def train_and_export(
@@ -30,8 +34,12 @@ def train_and_export(
     console = Console()
     with console.status("reading and drawing textures"):
         images = read_textures(textures) if textures else []
-        pool = Pool(images, recipe.procedural, held_out=False)
-        validation = validation_samples(Pool(images, VALIDATION_PROCEDURAL, held_out=True), recipe)
+        pool = Pool(images, recipe.procedural, "train")
+        tune = Pool(images, HELD_OUT_PROCEDURAL, "tune")
+        validation = held_out_samples(tune, recipe, VALIDATION_CHUNKS)
     console.print(f"{len(pool)} textures to train on, {len(validation.b)} validation samples of others")
     network = train(recipe, pool, validation, out, workers, threads)
-    return export(network, recipe, validation, out, models)
+    with console.status("correcting σ, and measuring on textures kept for that"):
+        correct_sigma(network, held_out_samples(tune, recipe, FINAL_CHUNKS))
+        report = Pool(images, HELD_OUT_PROCEDURAL, "report")
+        return export(network, recipe, held_out_samples(report, recipe, FINAL_CHUNKS), out, models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +11,7 @@ import torch
 
 from focusd import __version__
 from focusd.sharpness.network import FocusNet
-from focusd.sharpness.views import PREPROCESSING_VERSION
+from focusd.sharpness.views import PREPROCESSING_VERSION, Views
 from focusd.sharpness.weights import save_model
 from focusd.training.recipe import Recipe
 from focusd.training.synthesis import Samples
@@ -19,8 +20,13 @@ from focusd.training.train import LOG, predict, validate
 matplotlib.use("Agg")
 
 
-def export(network: FocusNet, recipe: Recipe, validation: Samples, run: Path, folder: Path) -> Path:
-    """Write `<name>.safetensors`, its hash, `<name>.md` and `<name>.png` into a folder; returns the weights' path."""
+def export(network: FocusNet, recipe: Recipe, report: Samples, run: Path, folder: Path) -> Path:
+    """Write `<name>.safetensors`, its hash, `<name>.md` and `<name>.png` into a folder; returns the weights' path.
+
+    Args:
+        report: samples for the card's figures, of textures that served nothing before.
+        run: the training's folder, for its log.
+    """
     metadata: dict[str, object] = {
         "recipe": recipe.model_dump(),
         "preprocessing": PREPROCESSING_VERSION,
@@ -29,16 +35,23 @@ def export(network: FocusNet, recipe: Recipe, validation: Samples, run: Path, fo
     }
     path = folder / f"{recipe.name}.safetensors"
     sha256 = save_model(network, path, metadata)
-    _plot(network, validation, run / LOG, path.with_suffix(".png"))
-    path.with_suffix(".md").write_text(_card(network, recipe, validation, sha256), encoding="utf-8")
+    _plot(network, report, run / LOG, path.with_suffix(".png"))
+    path.with_suffix(".md").write_text(_card(network, recipe, report, sha256), encoding="utf-8")
     return path
 
 
-def _card(network: FocusNet, recipe: Recipe, validation: Samples, sha256: str) -> str:
+THIRDS = {"all": (0.0, math.inf), "b < ⅓": (0.0, 1 / 3), "⅓ … ⅔": (1 / 3, 2 / 3), "⅔ … 1": (2 / 3, 1.0)}
+
+
+def _card(network: FocusNet, recipe: Recipe, report: Samples, sha256: str) -> str:
     """The model card: what it is, how it was made, how good it is."""
-    figures = validate(network, validation)
     parameters = sum(p.numel() for p in network.parameters())
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items())
+    columns = [validate(network, _between(report, *limits)) for limits in THIRDS.values()]
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | " + " | ".join(f"{column[name]:.4f}" for column in columns) + " |"
+        for name in columns[0]
+    )
+    heads = " | ".join(THIRDS)
     return f"""# {recipe.name}
 
 Regresses the blurriness b of a 128×128 px location (the magnitude of the Zernike focus coefficient over three
@@ -51,15 +64,18 @@ waves RMS), its standard deviation, and whether the location holds anything to f
   {recipe.procedural} procedural ones; {recipe.steps * recipe.batch:,} locations, each seen once.
 - **Command**: `focusd train --recipe models/recipes/{recipe.name}.toml --textures DIR --out RUN`.
 - **Textures**: dsb2018 (CC0), bccd (MIT), cellprofiler_examples (BSD-3), neubias_xy (CC-BY 4.0), those that are
-  sharp after shrinking. Never trained on: all of scikit-image's images, dsb2018's `fluo_360x360`, cellprofiler's
-  `AS_*`, half of neubias_xy (`focusd/training/textures.py`).
+  sharp after shrinking. Kept for tuning (σ's correction): dsb2018's `fluo_360x360`. Kept for figures: all of
+  scikit-image's images, cellprofiler's `AS_*`, half of neubias_xy (`focusd/training/textures.py`).
 
-On locations from textures that were never trained on (real and procedural; random instruments, 20–50,000
-electrons, ±21 axial units of defocus), in units of b:
+On {len(report.b):,} locations of textures kept for figures (real and procedural; random instruments, 20–50,000
+electrons at the brightest point, all defocus), errors in units of b:
 
-| figure | value |
-|---|---|
+| figure | {heads} |
+|---|{"---|" * len(THIRDS)}
 {rows}
+
+`empty found`: share of the empty locations that are called empty; `empty false`: share of those with structure
+that are called empty.
 
 ![training]({recipe.name}.png)
 
@@ -68,7 +84,14 @@ trained on. The score does not tell the sign of the defocus.
 """
 
 
-def _plot(network: FocusNet, validation: Samples, log: Path, path: Path) -> None:
+def _between(samples: Samples, low: float, high: float) -> Samples:
+    """The samples whose true b lies in [low, high)."""
+    kept = (samples.b >= low) & (samples.b < high)
+    views = Views(*(getattr(samples.views, name)[kept] for name in Views.__annotations__))
+    return Samples(views, samples.b[kept], samples.structure[kept])
+
+
+def _plot(network: FocusNet, report: Samples, log: Path, path: Path) -> None:
     """The run's curve, and predicted against true blurriness."""
     from matplotlib import pyplot as plt
 
@@ -80,11 +103,11 @@ def _plot(network: FocusNet, validation: Samples, log: Path, path: Path) -> None
     left.semilogy([r["step"] for r in records], [r["median_error"] for r in records], label="median")
     left.set(xlabel="step", ylabel="error of b, held-out textures")
     left.legend()
-    score, seen = predict(network, validation), validation.structure == 1
+    score, seen = predict(network, report), report.structure == 1
     dots = right.scatter(
-        validation.b[seen], score.b[seen], c=score.log_sigma[seen].exp(), s=5, vmax=0.2, cmap="viridis_r"
+        report.b[seen], score.b[seen], c=score.log_sigma[seen].exp(), s=5, vmax=0.2, cmap="viridis_r"
     )
-    right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    right.plot([0, 1.5], [0, 1.5], color="black", linewidth=0.8)
     right.set(xlabel="true b", ylabel="predicted b")
     figure.colorbar(dots, ax=right, label="predicted σ")
     figure.savefig(path, dpi=110)

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from focusd.sharpness.views import Views
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe
-from focusd.training.synthesis import Samples, synthesise
+from focusd.training.synthesis import Samples, join, synthesise
 
 
 class _Chunks(IterableDataset[Samples]):
@@ -42,13 +41,3 @@ def batches(pool: Pool, recipe: Recipe, first_step: int, workers: int) -> Iterat
     loader = iter(DataLoader(dataset, batch_size=None, num_workers=workers))
     while True:
         yield join([next(loader) for _ in range(recipe.chunks)])
-
-
-def join(parts: list[Samples]) -> Samples:
-    """Several chunks as one."""
-    views = Views(
-        torch.cat([p.views.pixels for p in parts]),
-        torch.cat([p.views.spectra for p in parts]),
-        torch.cat([p.views.contrast for p in parts]),
-    )
-    return Samples(views, torch.cat([p.b for p in parts]), torch.cat([p.structure for p in parts]))

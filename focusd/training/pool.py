@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from focusd.training.procedural import procedural
 from focusd.training.synthesis import SCENE_PX
-from focusd.training.textures import Texture, periodic
+from focusd.training.textures import Role, Texture, periodic
 
 Image = NDArray[np.float32]
 
-HELD_OUT_SEED = 1_000_000_000
-"""Procedural textures from this seed on are never trained on."""
+FIRST_SEED: dict[Role, int] = {"train": 0, "tune": 1_000_000_000, "report": 2_000_000_000}
+"""Procedural textures are kept apart by their seeds."""
 
 
 class Pool:
-    """Objects for one side of the split between training and evaluation."""
+    """The objects that serve one role."""
 
-    def __init__(self, textures: list[Texture], procedural_count: int, held_out: bool) -> None:
-        chosen = [t for t in textures if t.held_out == held_out]
+    def __init__(self, textures: list[Texture], procedural_count: int, role: Role) -> None:
+        chosen = [t for t in textures if t.role == role]
         self._images = [t.image.astype(np.float16) for t in chosen]
         self._weights = _source_weights([t.name for t in chosen])
-        first = HELD_OUT_SEED if held_out else 0
+        first = FIRST_SEED[role]
         self._drawn = [procedural(first + k, SCENE_PX).astype(np.float16) for k in range(procedural_count)]
 
     def __len__(self) -> int:
@@ -36,8 +38,19 @@ class Pool:
         return self._real(rng) if kind < 0.55 and self._images else self._procedural(rng)
 
     def _real(self, rng: np.random.Generator) -> Image:
-        image = self._images[int(rng.choice(len(self._images), p=self._weights))]
-        return periodic(image.astype(np.float32), SCENE_PX, rng)
+        image = self._images[int(rng.choice(len(self._images), p=self._weights))].astype(np.float32)
+        return periodic(self._resized(image, rng), SCENE_PX, rng)
+
+    def _resized(self, image: Image, rng: np.random.Generator) -> Image:
+        """Half of the larger images shrunk by a random factor: other scales of the same scene."""
+        most = min(image.shape) / 128
+        if most <= 1 or rng.random() < 0.5:
+            return image
+        factor = rng.uniform(1, min(most, 3))
+        size = [round(n / factor) for n in image.shape]
+        tensor = torch.from_numpy(image)[None, None]
+        shrunk = functional.interpolate(tensor, size=size, mode="bilinear", antialias=True)
+        return shrunk[0, 0].numpy()
 
     def _procedural(self, rng: np.random.Generator) -> Image:
         image = self._drawn[int(rng.integers(len(self._drawn)))]

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,11 @@ from skimage import io
 
 Image = NDArray[np.float32]
 
-HELD_OUT_SOURCES = ("skimage016", "fluo_360x360", "AS_")
+Role = Literal["train", "tune", "report"]
+"""What a texture serves: training, choices made by looking (σ's correction, early curves), or reported figures."""
+
+TUNE_SOURCES = ("fluo_360x360",)
+REPORT_SOURCES = ("skimage016", "AS_")
 """Sources (folders or prefixes of file names) that are never trained on."""
 
 MIN_EXTENT_PX = 80
@@ -33,7 +38,7 @@ class Texture:
 
     image: Image
     name: str
-    held_out: bool
+    role: Role
 
 
 def read_textures(folder: Path) -> list[Texture]:
@@ -47,15 +52,17 @@ def _read(path: Path, folder: Path) -> Iterator[Texture]:
     image = sharpened(_grey(np.asarray(io.imread(path))))
     if image is not None:
         name = path.relative_to(folder).as_posix()
-        yield Texture(image, name, is_held_out(name))
+        yield Texture(image, name, role_of(name))
 
 
-def is_held_out(name: str) -> bool:
-    """Whether a texture is kept for evaluation: whole sources, and half of the mixed folder by its names."""
+def role_of(name: str) -> Role:
+    """What a texture serves, by its source: whole sources, and the mixed folder by its files' names."""
     if name.startswith("neubias_xy/"):
         stem = Path(name).stem.split("__")[-1][:8]  # variants of one image share the start of the name
-        return zlib.crc32(stem.encode()) % 2 == 0
-    return any(f"/{source}" in f"/{name}" for source in HELD_OUT_SOURCES)
+        return "report" if zlib.crc32(stem.encode()) % 2 == 0 else "train"
+    if any(f"/{source}" in f"/{name}" for source in REPORT_SOURCES):
+        return "report"
+    return "tune" if any(f"/{source}" in f"/{name}" for source in TUNE_SOURCES) else "train"
 
 
 def sharpened(image: Image) -> Image | None:
@@ -85,7 +92,7 @@ def fine_share(image: Image) -> float:
 
 
 def periodic(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """A periodic (size, size) object: a random crop of a texture or, of a small one, its mirror tiling."""
+    """A periodic (size, size) object: a random crop of a texture, turned at random, and its mirror images."""
     image = np.rot90(image, int(rng.integers(4)))
     image = image[:, ::-1] if rng.random() < 0.5 else image
     half = size // 2

@@ -18,15 +18,16 @@ from torch.nn import functional
 
 from focusd.errors import ModelError
 from focusd.sharpness.network import FocusNet, Score
-from focusd.training.loader import batches, join, make_chunk
+from focusd.training.loader import batches, make_chunk
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe
-from focusd.training.synthesis import Samples
+from focusd.training.synthesis import Samples, join
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 EVERY = 250
 """Steps between checkpoints and validations."""
+EMPTY_WEIGHT = 0.25
 
 
 @dataclass
@@ -61,35 +62,40 @@ def train(
     return state.average.eval()
 
 
-def loss_of(score: Score, samples: Samples) -> Tensor:
-    """β-NLL (β = ½) of b under a Gaussian, plus cross-entropy of the structure where it is not arguable.
+def loss_of(score: Score, samples: Samples, progress: float) -> Tensor:
+    """β-NLL of b under a Gaussian, plus cross-entropy of the structure where it is not arguable.
 
     Source: Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation", ICLR 2022, eq. 4:
-    weighting by σ^(2β) keeps hard samples from being written off as noise early on.
+    weighting by σ^(2β) keeps hard samples from being written off as noise early on. β falls from ½ to 0, so that
+    the end of the training maximises the likelihood itself. Of empty tiles only σ has something to learn.
+
+    Args:
+        progress: of the training, 0…1.
     """
     sigma = score.log_sigma.exp()
+    weight = sigma.detach() ** (1 - progress) * torch.where(samples.structure == 0, EMPTY_WEIGHT, 1.0)
     nll = 0.5 * ((score.b - samples.b) / sigma).square() + score.log_sigma
     entropy = functional.binary_cross_entropy_with_logits(
         score.structure, samples.structure, reduction="none"
     )
     clear = (samples.structure != 0.5).float()
-    return (nll * sigma.detach()).mean() + 0.05 * (entropy * clear).mean()
+    return (nll * weight).mean() + 0.05 * (entropy * clear).mean()
 
 
 def validate(network: FocusNet, samples: Samples) -> dict[str, float]:
-    """Errors of b on samples with structure, coverage of σ, and accuracy of the structure output."""
+    """Errors of b on samples with structure, coverage of σ, and how empty ones are told."""
     score = predict(network, samples)
-    seen = samples.structure == 1
+    empty, seen = samples.structure == 0, samples.structure == 1
     error = (score.b - samples.b).abs()[seen]
     ratio = error / score.log_sigma.exp()[seen]
-    clear = samples.structure != 0.5
-    right = ((score.structure > 0) == (samples.structure > 0.5))[clear]
+    called_empty = (score.structure < 0).float()
     return {
         "median_error": float(error.median()),
         "mean_error": float(error.mean()),
         "within_1_sigma": float((ratio < 1).float().mean()),
         "within_2_sigma": float((ratio < 2).float().mean()),
-        "structure_accuracy": float(right.float().mean()),
+        "empty_found": float(called_empty[empty].mean()),
+        "empty_false": float(called_empty[seen].mean()),
     }
 
 
@@ -107,7 +113,7 @@ def predict(network: FocusNet, samples: Samples) -> Score:
     return Score(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def validation_samples(pool: Pool, recipe: Recipe, chunks: int = 24) -> Samples:
+def held_out_samples(pool: Pool, recipe: Recipe, chunks: int) -> Samples:
     """A fixed set of samples from a pool."""
     return join([make_chunk(pool, recipe, index) for index in range(chunks)])
 
@@ -118,7 +124,8 @@ def _step(state: _State, recipe: Recipe, samples: Samples) -> float:
         group["lr"] = _learning_rate(recipe, state.step)
     views = samples.views
     pixels = views.pixels.contiguous(memory_format=torch.channels_last)
-    loss = loss_of(state.network(pixels, views.spectra, views.contrast), samples)
+    score = state.network(pixels, views.spectra, views.contrast)
+    loss = loss_of(score, samples, state.step / recipe.steps)
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)

@@ -30,7 +30,7 @@ class ScriptedOperations:
     z_um: float = 0.0
 
     async def calibrate(
-        self, *, range_um: float | None, step_um: float | None, report: Report
+        self, *, range_um: float | None, step_um: float | None, planes_um: list[float] | None, report: Report
     ) -> dict[str, Any]:
         report("focus.progress", {"plane": 1, "of": 1})
         return {"id": "c1", "planes": 51, "fwhm_um": 95.0, "range_um": range_um, "step_um": step_um}
