@@ -1,4 +1,4 @@
-"""`python -m bench score`: how good the score is, with the paper's own measures."""
+"""`python -m bench NAME`: every figure in the README, one command each."""
 
 from __future__ import annotations
 
@@ -31,4 +31,18 @@ def score(
     run_score(textures, stacks, min(count, 40) if quick else count, 4 if quick else 1, seed, out, json)
 
 
-app()
+@app.command()
+def invariance(
+    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
+    count: Annotated[int, typer.Option(min=8, help="Textures.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of crops.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """The network's score through other objectives, in other light, with other exposures; empty fields."""
+    from bench.invariance import run_invariance
+
+    run_invariance(textures, count, seed, json)
+
+
+if __name__ == "__main__":
+    app()

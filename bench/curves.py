@@ -30,9 +30,9 @@ class Curves:
     values: Array
     sigma: Array | None = None
 
-    def normalised(self) -> Array:
-        """Each texture's curve scaled to 0…1 over the planes within ±50 µm (DeepFocus, section 3.1)."""
-        inner = self.values[:, np.abs(self.z_um) <= SPREAD_WITHIN_UM]
+    def normalised(self, within_um: float = SPREAD_WITHIN_UM) -> Array:
+        """Each texture's curve scaled to 0…1 over the planes around the focus (DeepFocus, section 3.1)."""
+        inner = self.values[:, np.abs(self.z_um) <= within_um]
         low, high = inner.min(1, keepdims=True), inner.max(1, keepdims=True)
         return np.asarray((self.values - low) / np.maximum(high - low, 1e-12))
 
@@ -57,14 +57,12 @@ class Curves:
         return Curves(self.z_um, self.values[kept], self.sigma[kept])
 
     def entropy(self) -> float:
-        """H(z | score) per plane in nats, the normalised score in 50 bins over its whole range.
+        """H(z | score) per plane in nats; each curve scaled to 0…1 over all its planes, the score in 50 bins.
 
         0: the score tells the plane. ln(planes): it tells nothing. A perfect score of |z| has ln 2 for the sign,
         and what the bins lump together.
         """
-        curves = self.normalised()
-        edges = np.linspace(curves.min(), curves.max(), BINS + 1)
-        index = np.clip(np.digitize(curves, edges) - 1, 0, BINS - 1)
+        index = np.clip((self.normalised(np.inf) * BINS).astype(int), 0, BINS - 1)
         joint = np.zeros((BINS, len(self.z_um)))
         np.add.at(joint, (index, np.broadcast_to(np.arange(len(self.z_um)), index.shape)), 1.0)
         joint /= joint.sum()

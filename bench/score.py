@@ -8,11 +8,14 @@ regions, on its recorded planes.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,35 +25,33 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.curves import Curves
+from bench.plots import draw_curves
+from bench.synthetic import (
+    BACKGROUND,
+    ELECTRONS,
+    FIELD_PX,
+    INSTRUMENT,
+    Image,
+    exposures,
+    gaussian_transfers,
+    held_out_objects,
+    optical_transfers,
+)
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack
-from focusd.microscope.samples import SAMPLES
-from focusd.optics.imaging import Camera, kernel_transfer
-from focusd.optics.instrument import Instrument
-from focusd.optics.psf import camera_psf
-from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
 from focusd.sharpness.classical import MEASURES
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
-from focusd.training.pool import FIRST_SEED
-from focusd.training.procedural import procedural
-from focusd.training.textures import periodic, read_textures
 
-matplotlib.use("Agg")
-
-INSTRUMENT = Instrument(magnification=10.0, na=0.3)
-ABERRATIONS = {SPHERICAL: 0.03, ASTIGMATISM_VERTICAL: 0.03, COMA_X: 0.02}
-FIELD_PX = 512
-PLANES = np.linspace(-120, 120, 132)
-ELECTRONS = 8000.0
-BACKGROUND = 0.05
+PLANES_UM = np.linspace(-120, 120, 132)
 REGION_PX = 384
-DEFAULT_TEXTURES = Path("../shared/data/textures")
 DEFAULT_STACKS = Path("../shared/data/stacks")
-NAMES = ("cnn", *MEASURES)
+CNN, TILE = "cnn", "cnn_tile"
+"""The network's score of the field, and of one 128 px tile in its middle."""
+NAMES = (CNN, TILE, *MEASURES)
 
-Image = NDArray[np.float32]
-Table_ = dict[str, Curves]
+CurvesByName = dict[str, Curves]
+Values = dict[str, NDArray[np.float64]]
 
 
 def run_score(
@@ -63,61 +64,78 @@ def run_score(
     json_file: Path | None,
 ) -> None:
     """Measure, print the table, draw the plot, write the JSON."""
-    torch.set_num_threads(2)
     out.mkdir(parents=True, exist_ok=True)
-    scorer = Scorer(load_model(), INSTRUMENT.sampling)
     objects = held_out_objects(textures, count, seed)
-    planes = PLANES[::stride]
-    blurred = synthetic(scorer, objects, planes, _optical_transfers(planes), "our optics")
-    gaussian = synthetic(scorer, objects, planes, _gaussian_transfers(planes), "Gaussian blur")
-    real = recorded(Scorer(scorer.model, None), stacks or DEFAULT_STACKS)
+    optical = synthetic(objects, stride, "our optics")
+    gaussian = synthetic(objects, stride, "Gaussian blur")
+    real = recorded(stacks or DEFAULT_STACKS)
     measures = {
-        name: _figures(blurred[name], gaussian[name], [r[name] for r in real.values()]) for name in NAMES
+        name: _figures(optical[name], gaussian[name], [tables[name] for tables in real.values()])
+        for name in NAMES
     }
-    _print(measures, len(objects), len(planes), list(real))
-    _plot(blurred, gaussian, out / "score.png")
+    _print(measures, f"{len(objects)} held-out textures; real: {', '.join(real) or 'none'}")
+    draw_curves(optical, gaussian, out / "score.png")
     if json_file:
-        json_file.write_text(json.dumps({"measures": measures}, indent=1) + "\n", encoding="utf-8")
+        each = {
+            stack: {name: _real_figures([curves]) for name, curves in tables.items()}
+            for stack, tables in real.items()
+        }
+        text = json.dumps({"measures": measures, "stacks": each}, indent=1)
+        json_file.write_text(text + "\n", encoding="utf-8")
     Console().print(f"plot: {(out / 'score.png').resolve()}", soft_wrap=True)
 
 
-def held_out_objects(folder: Path | None, count: int, seed: int) -> list[Image]:
-    """Objects that were never trained on: photographs of scikit-image, held-out real textures, procedural ones.
-
-    Args:
-        folder: None: the project's own textures where present, of which only the held-out ones are taken.
-    """
-    rng = np.random.default_rng(seed)
-    photographs = [name for name in SAMPLES if name not in ("empty", "cells", "filaments", "beads", "cloud")]
-    objects = [SAMPLES[name]((FIELD_PX, FIELD_PX), seed) for name in photographs] if folder is None else []
-    source = folder or DEFAULT_TEXTURES
-    real = [t for t in read_textures(source) if folder or t.role == "report"] if source.is_dir() else []
-    order = rng.permutation(len(real))[: max(0, 2 * count // 3 - len(objects))]
-    objects += [periodic(real[i].image, FIELD_PX, rng) for i in order]
-    objects += [procedural(FIRST_SEED["report"] + k, FIELD_PX) for k in range(count - len(objects))]
-    return objects[:count]
+def synthetic(objects: list[Image], stride: int, title: str) -> CurvesByName:
+    """Curves of all measures over simulated stacks, on all cores."""
+    workers = os.cpu_count() or 1
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        tasks = [pool.submit(_measure_object, o, stride, title, seed) for seed, o in enumerate(objects)]
+        rows = [task.result() for task in track(tasks, description=title)]
+    planes = PLANES_UM[::stride]
+    values = {name: np.array([row[name] for row in rows]) for name in (*NAMES, "sigma")}
+    return {name: Curves(planes, values[name], _stated(values, name)) for name in NAMES}
 
 
-def synthetic(
-    scorer: Scorer, objects: list[Image], planes: NDArray[np.float64], transfers: Tensor, title: str
-) -> Table_:
-    """Curves of all measures over simulated stacks."""
-    generator = torch.Generator().manual_seed(1)
-    camera = Camera(bit_depth=16, full_well=1.5 * ELECTRONS)
-    values = {name: np.zeros((len(objects), len(planes))) for name in NAMES}
-    sigma = np.zeros((len(objects), len(planes)))
-    for row, image in enumerate(track(objects, description=title)):
-        spectrum = torch.fft.rfft2(torch.from_numpy(image) + BACKGROUND)
-        for column, transfer in enumerate(transfers):
-            light = torch.fft.irfft2(spectrum * transfer, s=image.shape).clamp(min=0)
-            frame = camera.expose(light * ELECTRONS, generator).numpy().astype(np.uint16)
-            values["cnn"][row, column], sigma[row, column] = _cnn(scorer, frame)
-            for name, measure in MEASURES.items():
-                values[name][row, column] = measure(frame)
-    return {name: Curves(planes, values[name], sigma.mean(1) if name == "cnn" else None) for name in NAMES}
+def _stated(values: Values, name: str) -> NDArray[np.float64] | None:
+    """The mean uncertainty that a measure itself states."""
+    return values["sigma"].mean(1) if name in (CNN, TILE) else None
 
 
-def recorded(scorer: Scorer, folder: Path) -> dict[str, Table_]:
+def _measure_object(image: Image, stride: int, blur: str, seed: int) -> Values:
+    generator = torch.Generator().manual_seed(seed)
+    frames = exposures(image + BACKGROUND, _transfers(blur, stride), ELECTRONS, generator)
+    return _measure(list(frames), _scorer(INSTRUMENT.sampling))
+
+
+@cache
+def _transfers(blur: str, stride: int) -> Tensor:
+    planes = PLANES_UM[::stride]
+    return gaussian_transfers(planes) if blur == "Gaussian blur" else optical_transfers(planes)
+
+
+@cache
+def _scorer(sampling: float | None) -> Scorer:
+    return Scorer(load_model(), sampling)
+
+
+def _measure(frames: list[NDArray[Any]], scorer: Scorer) -> Values:
+    """All measures of the frames of one stack."""
+    scores = np.array([_score(scorer, frame) for frame in frames])
+    values = {CNN: scores[:, 0], TILE: scores[:, 1], "sigma": scores[:, 2]}
+    return values | {name: np.array([measure(f) for f in frames]) for name, measure in MEASURES.items()}
+
+
+def _score(scorer: Scorer, frame: NDArray[Any]) -> tuple[float, float, float]:
+    """b of the field, its tiles weighted by their precision; b of one tile in the middle; the tiles' median σ."""
+    measure = scorer.score(frame)
+    weight = measure.sigma**-2
+    rows, columns = measure.b.shape
+    field = float((weight * measure.b).sum() / weight.sum())
+    return field, float(measure.b[rows // 2, columns // 2]), float(np.median(measure.sigma))
+
+
+def recorded(folder: Path) -> dict[str, CurvesByName]:
     """Curves of all measures over the regions of real stacks, by the stack's name."""
     tables = {}
     for path in sorted([*folder.glob("*.tif"), *folder.glob("*.tiff")]):
@@ -127,20 +145,18 @@ def recorded(scorer: Scorer, folder: Path) -> dict[str, Table_]:
             Console().print(f"[yellow]{path.name}:[/] {error.message}", highlight=False)
             continue
         if len(stack.z_um) >= 7:
-            tables[path.name.split(".")[0]] = _stack_curves(scorer, stack)
+            tables[path.name.split(".")[0]] = _stack_curves(stack)
     return tables
 
 
-def _stack_curves(scorer: Scorer, stack: Stack) -> Table_:
-    regions = list(_regions(stack.pixels.shape[1:]))
+def _stack_curves(stack: Stack) -> CurvesByName:
+    """One curve a region; z from the plane of the highest Tenengrad; the optics are taken as unknown."""
+    torch.set_num_threads(2)
     z_um = stack.z_um - stack.z_um[int(np.argmax([MEASURES["tenengrad"](p) for p in stack.pixels]))]
-    cnn = np.array([[_cnn(scorer, plane[region]) for plane in stack.pixels] for region in regions])
-    curves = {"cnn": Curves(z_um, cnn[..., 0], cnn[..., 1].mean(1))}
-    for name, measure in MEASURES.items():
-        curves[name] = Curves(
-            z_um, np.array([[measure(p[region]) for p in stack.pixels] for region in regions])
-        )
-    return curves
+    regions = _regions(stack.pixels.shape[1:])
+    rows = [_measure([plane[region] for plane in stack.pixels], _scorer(None)) for region in regions]
+    values = {name: np.array([row[name] for row in rows]) for name in (*NAMES, "sigma")}
+    return {name: Curves(z_um, values[name], _stated(values, name)) for name in NAMES}
 
 
 def _regions(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
@@ -151,26 +167,6 @@ def _regions(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
             yield slice(y, y + size), slice(x, x + size)
 
 
-def _cnn(scorer: Scorer, frame: NDArray[np.unsignedinteger]) -> tuple[float, float]:
-    """b of a field, its tiles weighted by their precision, and the tiles' median σ."""
-    measure = scorer.score(frame)
-    weight = measure.sigma**-2
-    return float((weight * measure.b).sum() / weight.sum()), float(np.median(measure.sigma))
-
-
-def _optical_transfers(planes: NDArray[np.float64]) -> Tensor:
-    kernels = [camera_psf(INSTRUMENT, float(z), 256, ABERRATIONS).float() for z in planes]
-    return torch.stack([kernel_transfer(torch.fft.ifftshift(k), (FIELD_PX, FIELD_PX)) for k in kernels])
-
-
-def _gaussian_transfers(planes: NDArray[np.float64]) -> Tensor:
-    """Gaussian blur with the geometric disc's RMS radius along one axis, half its radius."""
-    fy = torch.fft.fftfreq(FIELD_PX)[:, None]
-    fx = torch.fft.rfftfreq(FIELD_PX)[None, :]
-    widths = [INSTRUMENT.blur_radius_um(float(z)) / 2 / INSTRUMENT.pixel_um for z in planes]
-    return torch.stack([torch.exp(-2 * (np.pi * w) ** 2 * (fy**2 + fx**2)) for w in widths])
-
-
 def _figures(optical: Curves, gaussian: Curves, real: list[Curves]) -> dict[str, float | None]:
     """One measure's row of the table."""
     best = optical.best(0.8)
@@ -179,50 +175,30 @@ def _figures(optical: Curves, gaussian: Curves, real: list[Curves]) -> dict[str,
         "sigma_synth": optical.spread(),
         "sigma_synth_best80": best.spread() if best else None,
         "sigma_synth_robust": optical.robust_spread(),
-        "sigma_synth_gaussian": gaussian.spread(),
         "entropy_synth": optical.entropy(),
-        "entropy_synth_gaussian": gaussian.entropy(),
-        "sigma_real": _mean(real, Curves.spread),
-        "entropy_real": _mean(real, Curves.entropy),
+        "sigma_gaussian": gaussian.spread(),
+        "entropy_gaussian": gaussian.entropy(),
+        **_real_figures(real),
         "range_um": reach_um,
         "range_dof": reach_um / INSTRUMENT.depth_of_field_um,
+        "dz_um": float(np.median(optical.depth_uncertainty_um()[np.abs(optical.z_um) <= 60])),
     }
+
+
+def _real_figures(curves: list[Curves]) -> dict[str, float | None]:
+    return {"sigma_real": _mean(curves, Curves.spread), "entropy_real": _mean(curves, Curves.entropy)}
 
 
 def _mean(curves: list[Curves], figure: Callable[[Curves], float]) -> float | None:
     return float(np.mean([figure(c) for c in curves])) if curves else None
 
 
-def _print(measures: dict[str, dict[str, Any]], textures: int, planes: int, stacks: list[str]) -> None:
-    table = Table(title=f"{textures} held-out textures, {planes} planes; real: {', '.join(stacks) or 'none'}")
+def _print(measures: dict[str, dict[str, Any]], title: str) -> None:
+    table = Table(title=f"{title}; {FIELD_PX} px fields, entropies per plane in nats (50 bins)")
     columns = list(next(iter(measures.values())))
     table.add_column("measure")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
     for name, row in measures.items():
         table.add_row(name, *("–" if row[c] is None else f"{row[c]:.3f}" for c in columns))
-    Console(width=160).print(table)
-
-
-def _plot(optical: Table_, gaussian: Table_, path: Path) -> None:
-    """Mean curve ± SD of each measure, as in the paper's Fig. 3, and dz(z)."""
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 4, figsize=(16, 7), layout="constrained")
-    for axis, name in zip(axes.flat, NAMES, strict=False):
-        for curves, colour, label in (
-            (optical, "tab:blue", "our optics"),
-            (gaussian, "tab:orange", "Gaussian"),
-        ):
-            z, values = curves[name].z_um, curves[name].normalised()
-            mean, spread = values.mean(0), values.std(0)
-            axis.plot(z, mean, color=colour, label=label)
-            axis.fill_between(z, mean - spread, mean + spread, color=colour, alpha=0.25)
-        axis.set(title=name, xlabel="z (µm)", ylim=(-0.2, 1.5 if name != "cnn" else None))
-    axes.flat[0].legend()
-    for name in NAMES:
-        axes.flat[7].semilogy(optical[name].z_um, optical[name].depth_uncertainty_um(), label=name)
-    axes.flat[7].set(title="dz = σ / slope (µm)", xlabel="z (µm)", ylim=(0.3, 300))
-    axes.flat[7].legend(fontsize=7)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    Console(width=170).print(table)
