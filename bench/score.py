@@ -142,7 +142,7 @@ def recorded(folder: Path) -> dict[str, CurvesByName]:
         try:
             stack = read_stack(path)
         except FocusdError as error:
-            Console().print(f"[yellow]{path.name}:[/] {error.message}", highlight=False)
+            Console().print(f"{path.name}: {error.message}", highlight=False, markup=False)
             continue
         if len(stack.z_um) >= 7:
             tables[path.name.split(".")[0]] = _stack_curves(stack)

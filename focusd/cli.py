@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
@@ -69,5 +70,7 @@ def main() -> None:
     try:
         app()
     except FocusdError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error.message}", highlight=False, soft_wrap=True)
+        # As Text: a message may hold brackets that rich would take for markup.
+        text = Text.assemble(("error: ", "red"), error.message)
+        Console(stderr=True, highlight=False).print(text, soft_wrap=True)
         raise SystemExit(1) from None

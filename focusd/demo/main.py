@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -98,7 +99,7 @@ def _recorded(demo: _Demo, path: Path) -> None:
                 _refocus(demo, daemon, calibration, name, "recorded", true_um)
             demo.progress.advance(task)
     except FocusdError as error:
-        demo.tell(f"[yellow]{name}:[/] {error.message}")
+        demo.tell(f"[yellow]{name}:[/] {escape(error.message)}")
 
 
 def _calibrate(
@@ -187,7 +188,7 @@ def _table(runs: list[dict[str, Any]]) -> Table:
 def _row(run: dict[str, Any]) -> list[str]:
     texts = [run["sample"], run["source"], f"{run['z_start_um']:.1f}", f"{run['z_true_um']:.1f}"]
     if run["error_um"] is None:
-        return [*texts, "–", "–", "–", "–", "–", f"[red]{run['outcome']}[/]"]
+        return [*texts, "–", "–", "–", "–", "–", f"[red]{escape(run['outcome'])}[/]"]
     colour = "green" if _is_good(run) else "red"
     return [
         *texts,

@@ -4,6 +4,8 @@ goes back to where it began.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -185,20 +187,16 @@ class RigOperations:
         return self._instrument.depth_of_field_um if self._instrument else calibration.axial_unit_um
 
 
-class _reported:  # noqa: N801 (used as a function)
-    """Publishes `focus.failed` when the block raises."""
-
-    def __init__(self, report: Report, kind: str) -> None:
-        self._report, self._kind = report, kind
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if error is not None:
-            known = isinstance(error, FocusdError)
-            reason = str(error) if known else "cancelled" if not isinstance(error, Exception) else repr(error)
-            self._report("focus.failed", {"kind": self._kind, "reason": reason})
+@contextmanager
+def _reported(report: Report, kind: str) -> Iterator[None]:
+    """Publish `focus.failed` when the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) if isinstance(error, FocusdError) else repr(error)
+        cancelled = not isinstance(error, Exception)
+        report("focus.failed", {"kind": kind, "reason": "cancelled" if cancelled else reason})
+        raise
 
 
 def _fingerprint(config: RigConfig, camera_name: str, scorer: Scorer) -> Fingerprint:

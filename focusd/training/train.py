@@ -6,7 +6,8 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,22 +193,17 @@ def _log(out: Path, values: dict[str, float]) -> None:
         file.write(json.dumps(values) + "\n")
 
 
-class _progress:  # noqa: N801 (used as a function)
-    """A progress bar with the running loss."""
+@contextmanager
+def _progress(recipe: Recipe, done: int) -> Iterator[Callable[[float], None]]:
+    """A progress bar with the running loss; yields what to call with each step's loss."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("training", total=recipe.steps, completed=done)
+        running: float | None = None
 
-    def __init__(self, recipe: Recipe, done: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
-        self._task = self._bar.add_task("training", total=recipe.steps, completed=done)
-        self._loss: float | None = None
+        def advance(loss: float) -> None:
+            nonlocal running
+            running = loss if running is None else 0.98 * running + 0.02 * loss
+            bar.update(task, advance=1, description=f"training, loss {running:.4f}")
 
-    def __enter__(self) -> Callable[[float], None]:
-        self._bar.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _advance(self, loss: float) -> None:
-        self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
-        self._bar.update(self._task, advance=1, description=f"training, loss {self._loss:.4f}")
+        yield advance

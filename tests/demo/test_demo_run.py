@@ -1,0 +1,90 @@
+"""A reduced run of the demo itself: two simulated slides and one recorded stack, over ZeroMQ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focusd.demo import main
+from tests.system.stack import write_stack
+
+KEYS = {
+    "sample",
+    "source",
+    "z_start_um",
+    "z_true_um",
+    "z_found_um",
+    "error_um",
+    "dof_um",
+    "exposures",
+    "seconds",
+    "outcome",
+}
+"""What a program that reads the figures relies on."""
+
+
+@dataclass
+class Ran:
+    """What a run has left behind."""
+
+    status: int
+    runs: list[dict[str, Any]]
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("demo")
+    stacks = folder / "stacks"
+    stacks.mkdir()
+    write_stack(stacks / "paper.ome.tif", [float(z) for z in np.linspace(-60, 60, 13)])
+    (stacks / "broken.tif").write_bytes(b"no TIFF at all")
+    out, figures = folder / "out", folder / "figures.json"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(main, "SAMPLES", ("beads",))
+        patched.setattr(main, "PLANES", 2)
+        status = main.run_demo(out, figures, stacks, seed=3)
+    return Ran(status, json.loads(figures.read_text(encoding="utf-8"))["runs"], out)
+
+
+def test_the_figures_are_complete(ran: Ran) -> None:
+    assert [(run["sample"], run["source"]) for run in ran.runs] == [
+        ("beads", "simulated"),
+        ("paper", "recorded"),
+        ("paper", "recorded"),
+    ]
+    for run in ran.runs:
+        assert set(run) == KEYS
+        assert run["outcome"] == "focused"
+        assert run["error_um"] == pytest.approx(run["z_found_um"] - run["z_true_um"])
+        assert run["exposures"] >= 3
+        assert run["seconds"] > 0
+
+
+def test_the_simulated_run_ends_within_one_depth_of_field(ran: Ran) -> None:
+    simulated = ran.runs[0]
+    assert ran.status == 0
+    assert abs(simulated["error_um"]) <= simulated["dof_um"]
+    assert simulated["z_start_um"] == 0.0
+    assert 0 < abs(simulated["z_true_um"]) <= main.REACH_UM
+
+
+def test_the_recorded_runs_start_on_both_sides_of_the_focus(ran: Ran) -> None:
+    assert [run["z_start_um"] for run in ran.runs[1:]] == [-60.0, 60.0]
+    assert {run["z_true_um"] for run in ran.runs[1:]} == {0.0}
+
+
+def test_every_calibration_and_run_has_its_picture(ran: Ran) -> None:
+    names = ["calibration-paper.png", "calibration-simulated-gravel.png"]
+    names += [f"run-{n:02d}-{name}.png" for n, name in [(1, "beads"), (2, "paper"), (3, "paper")]]
+    assert sorted(path.name for path in ran.out.iterdir()) == sorted(names)
+    for name in names:
+        with Image.open(ran.out / name) as picture:
+            assert min(picture.size) > 300
+            assert np.ptp(np.asarray(picture.convert("L"))) > 100, "something is drawn"

@@ -1,0 +1,246 @@
+"""Calibrate, move and tell the state, on a scripted microscope: what is stored, and where the stage ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+
+from focusd.errors import (
+    CalibrationError,
+    FocusdError,
+    HardwareError,
+    NoSampleError,
+    RequestError,
+    SaturatedError,
+    TravelLimitError,
+)
+from focusd.service.operations import RigOperations
+from focusd.service.store import CalibrationStore
+from tests.service.scripted import (
+    Reports,
+    ScriptedMicroscope,
+    ScriptedScorer,
+    calibrate_at_focus,
+    config_of,
+    operations_of,
+)
+
+pytestmark = pytest.mark.anyio
+
+HOME_UM = 3.0
+"""Where the scripted stage stands at first."""
+
+
+def stored(state: Path) -> dict[Path, str]:
+    """The files of the rig's calibrations, and their content."""
+    return {path: path.read_text() for path in (state / "scripted" / "calibrations").glob("*")}
+
+
+def failing(error: Exception, at: int) -> Callable[[int], None]:
+    """An `at_snap` that raises before one exposure."""
+
+    def at_snap(number: int) -> None:
+        if number == at:
+            raise error
+
+    return at_snap
+
+
+async def test_calibration_is_stored_and_the_stage_back_at_its_start(
+    operations: RigOperations, microscope: ScriptedMicroscope, tmp_path: Path
+) -> None:
+    result = await calibrate_at_focus(operations)
+
+    assert microscope.z_um == HOME_UM
+    assert (result["planes"], len(microscope.snaps)) == (41, 41)
+    assert microscope.snaps == pytest.approx(np.arange(-97, 104, 5).tolist())
+    assert result["z_focus_um"] == pytest.approx(0, abs=0.5)
+    assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
+    assert list(stored(tmp_path)) == [Path(result["path"])]
+    saved = CalibrationStore(Path(result["path"]).parent).load("10x/0.3")
+    assert (saved.fwhm_um, saved.r2) == (result["fwhm_um"], result["r2"])
+
+
+async def test_calibration_reports_each_plane_and_its_end(operations: RigOperations) -> None:
+    reports = Reports()
+
+    result = await operations.calibrate(range_um=40, step_um=8, planes_um=None, report=reports)
+
+    assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 11) for n in range(1, 12)]
+    assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result})
+
+
+async def test_given_planes_are_taken_in_ascending_order(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    planes = [50.0, -60.0, -40.0, -20.0, -5.0, 5.0, 20.0, 40.0, 61.0]
+
+    result = await operations.calibrate(range_um=None, step_um=None, planes_um=planes, report=Reports())
+
+    assert microscope.snaps == sorted(planes)
+    assert result["planes"] == 9
+    assert microscope.z_um == HOME_UM
+
+
+def flatten(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.blur = lambda z: 0.5 + 0.01 * np.cos(z)
+
+
+def defocus(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.focus_um = 98.0
+
+
+def empty(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.structure = 0.1
+
+
+def saturate(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    microscope.saturated = 0.5
+
+
+def darken(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    microscope.at_snap = failing(HardwareError("no light"), at=9)
+
+
+def slip(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    microscope.at_snap = lambda number: number == 9 and setattr(microscope, "slips_to_um", 90.0)
+
+
+HARMS = [
+    (flatten, CalibrationError, "do not form a calibration curve"),
+    (defocus, CalibrationError, "at the edge of the stack; focus by eye first"),
+    (empty, NoSampleError, "choose a textured, flat field"),
+    (saturate, SaturatedError, "50% of the pixels"),
+    (darken, HardwareError, "no light"),
+    (slip, HardwareError, "reads back 90.000 µm"),
+]
+
+
+@pytest.mark.parametrize(("harm", "error", "message"), HARMS)
+async def test_calibration_that_fails_changes_nothing(
+    operations: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    harm: Callable[[ScriptedMicroscope, ScriptedScorer], None],
+    error: type[FocusdError],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    harm(microscope, scorer)
+    reports = Reports()
+
+    with pytest.raises(error, match=message) as raised:
+        await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=reports)
+
+    assert microscope.moves, "it failed on the way"
+    assert microscope.z_um == HOME_UM
+    assert stored(tmp_path) == {}
+    assert reports.events[-1] == ("focus.failed", {"kind": "calibrate", "reason": raised.value.message})
+
+
+async def test_cancelled_calibration_goes_home_and_keeps_the_last_one(
+    operations: RigOperations, microscope: ScriptedMicroscope, tmp_path: Path
+) -> None:
+    await calibrate_at_focus(operations)
+    before = stored(tmp_path)
+    with anyio.CancelScope() as scope:
+        reports = Reports(at_progress=lambda number: number == 5 and scope.cancel())
+        await operations.calibrate(range_um=80, step_um=5, planes_um=None, report=reports)
+
+    assert scope.cancelled_caught
+    assert microscope.z_um == HOME_UM
+    assert len(reports.of("focus.progress")) == 5
+    assert reports.events[-1] == ("focus.failed", {"kind": "calibrate", "reason": "cancelled"})
+    assert stored(tmp_path) == before
+
+
+async def test_stack_beyond_the_limits_is_refused(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    with pytest.raises(TravelLimitError, match=r"stage\.min_um"):
+        await operations.calibrate(range_um=200, step_um=20, planes_um=None, report=Reports())
+    with pytest.raises(TravelLimitError, match=r"stage\.max_um"):
+        await operations.calibrate(
+            range_um=None, step_um=None, planes_um=[0, 10, 20, 30, 40, 50, 151], report=Reports()
+        )
+    assert max(microscope.moves) <= 150
+    assert microscope.z_um == HOME_UM
+
+
+@pytest.mark.parametrize(("range_um", "step_um"), [(10, 4), (100, 0.01)])
+async def test_stack_of_too_few_or_too_many_planes_is_refused_before_it_begins(
+    operations: RigOperations, microscope: ScriptedMicroscope, range_um: float, step_um: float
+) -> None:
+    with pytest.raises(RequestError, match="3 to 500 steps"):
+        await operations.calibrate(range_um=range_um, step_um=step_um, planes_um=None, report=Reports())
+    assert not microscope.snaps
+
+
+async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
+    operations: RigOperations, microscope: ScriptedMicroscope, tmp_path: Path
+) -> None:
+    (tmp_path / "scripted").write_text("a file where the folder should be")
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        await calibrate_at_focus(operations)
+    assert len(microscope.snaps) == 41
+    assert microscope.z_um == HOME_UM
+
+
+async def test_moves_inside_the_limits_only(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    assert await operations.move(z_um=-20.0, report=Reports()) == {"z_start_um": HOME_UM, "z_um": -20.0}
+    with pytest.raises(TravelLimitError, match=r"stage\.max_um"):
+        await operations.move(z_um=150.1, report=Reports())
+    assert microscope.z_um == -20
+
+
+async def test_a_move_that_goes_wrong_is_taken_back(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    microscope.slips_to_um = 55.0
+    with pytest.raises(HardwareError, match="reads back 55"):
+        await operations.move(z_um=20.0, report=Reports())
+    assert microscope.moves == [20, HOME_UM]
+
+
+async def test_the_state_tells_where_the_rig_stands(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    before = await operations.state()
+    await calibrate_at_focus(operations)
+    after = await operations.state()
+
+    assert before["z_um"] is None
+    assert before["calibration"]["usable"] is False
+    assert "focusctl calibrate" in before["calibration"]["reason"]
+    assert (after["z_um"], after["limits_um"], after["fault"]) == (HOME_UM, [-150, 150], None)
+    assert (after["rig"], after["camera"], after["model"]) == ("scripted", "scripted", "scripted")
+    assert after["calibration"]["usable"] is True
+    assert after["calibration"]["fwhm_um"] > 0
+
+
+async def test_the_state_answers_after_a_fault_and_the_hardware_is_left_alone(
+    microscope: ScriptedMicroscope, scorer: ScriptedScorer, tmp_path: Path
+) -> None:
+    released = threading.Event()
+    microscope.at_snap = lambda number: number == 5 and released.wait(60)
+    config = config_of(tmp_path, stage={"timeout_s": 0.3})
+    async with operations_of(config, microscope, scorer) as operations:
+        with pytest.raises(HardwareError, match="the camera did not answer"):
+            await calibrate_at_focus(operations)
+        left_at_um, moved = microscope.z_um, len(microscope.moves)
+        for refused in (operations.move(z_um=0.0, report=Reports()), calibrate_at_focus(operations)):
+            with pytest.raises(HardwareError, match="an operator has to check it"):
+                await refused
+        state = await operations.state()
+        released.set()
+
+    assert "the camera did not answer" in state["fault"]
+    assert (state["z_um"], len(microscope.moves)) == (left_at_um, moved)
+    assert left_at_um != HOME_UM, "a rig at fault is not moved, not even home"

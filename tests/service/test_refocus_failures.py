@@ -1,0 +1,179 @@
+"""A search that finds nothing says why, never guesses, stays in its budget, and leaves the stage where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from focusd.errors import (
+    BudgetError,
+    CalibrationError,
+    FocusdError,
+    HardwareError,
+    NoConvergenceError,
+    NoSampleError,
+    RequestError,
+    SaturatedError,
+)
+from focusd.service.operations import RigOperations
+from tests.service.scripted import Curve, Reports, ScriptedMicroscope, ScriptedScorer, refocus
+
+pytestmark = pytest.mark.anyio
+
+HOME_UM = 3.0
+"""Where the scripted stage stands at first."""
+NO_FOCUS = (NoConvergenceError, BudgetError)
+
+
+def empty(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.structure = 0.1
+
+
+def saturate(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    microscope.saturated = 0.25
+
+
+def take_away(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.focus_um = -110.0
+
+
+def blunt(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.sigma = 2.0
+
+
+def darken(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    def no_light(number: int) -> None:
+        if number == 3:
+            raise HardwareError("no light")
+
+    microscope.at_snap = no_light
+
+
+def slip(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    microscope.slips_to_um = -40.0
+
+
+HARMS = [
+    (empty, NoSampleError, "nothing to focus on"),
+    (saturate, SaturatedError, "25% of the pixels"),
+    (take_away, NO_FOCUS, "beyond the calibrated range|not enclosed"),
+    (blunt, NoConvergenceError, r"fit no focus clearly \(σ = "),
+    (darken, HardwareError, "no light"),
+    (slip, HardwareError, "reads back -40"),
+]
+
+
+@pytest.mark.parametrize(("harm", "error", "message"), HARMS)
+async def test_a_search_that_fails_says_why_and_goes_home(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    harm: Callable[[ScriptedMicroscope, ScriptedScorer], None],
+    error: type[FocusdError] | tuple[type[FocusdError], ...],
+    message: str,
+) -> None:
+    harm(microscope, scorer)
+    reports = Reports()
+
+    with pytest.raises(error, match=message) as raised:
+        await refocus(calibrated, report=reports)
+
+    assert microscope.z_um == HOME_UM
+    assert microscope.moves == [] if harm is saturate else microscope.moves[-1] == HOME_UM
+    assert reports.events[-1] == ("focus.failed", {"kind": "refocus", "reason": raised.value.message})
+
+
+async def test_failures_carry_what_was_measured(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    scorer.structure = 0.1
+    with pytest.raises(NoSampleError) as nothing:
+        await refocus(calibrated)
+    assert [probe["z_um"] for probe in nothing.value.data["probes"]] == microscope.snaps
+
+    microscope.saturated = 0.25
+    with pytest.raises(SaturatedError) as bright:
+        await refocus(calibrated)
+    assert bright.value.data["saturated_fraction"] == pytest.approx(0.25)
+    assert bright.value.data["z_um"] == HOME_UM
+
+
+async def test_cancelled_search_goes_home(calibrated: RigOperations, microscope: ScriptedMicroscope) -> None:
+    with anyio.CancelScope() as scope:
+        reports = Reports(at_progress=lambda number: number == 2 and scope.cancel())
+        await refocus(calibrated, report=reports)
+
+    assert scope.cancelled_caught
+    assert len(microscope.snaps) == 2
+    assert microscope.moves[-1] == microscope.z_um == HOME_UM
+    assert reports.events[-1] == ("focus.failed", {"kind": "refocus", "reason": "cancelled"})
+
+
+def uphill(defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of no focus at all: never convex."""
+    return 0.5 + 0.002 * defocus_um
+
+
+def level(defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores that do not depend on z."""
+    return np.full_like(defocus_um, 0.5)
+
+
+@pytest.mark.parametrize(("given", "allowed"), [(None, 8), (3, 3), (5, 5), (12, 12)])
+async def test_exposures_end_with_the_budget(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    given: int | None,
+    allowed: int,
+) -> None:
+    scorer.blur = uphill
+    with suppress(FocusdError):
+        await refocus(calibrated, max_exposures=given)
+    assert len(microscope.snaps) == allowed
+
+
+@pytest.mark.xfail(strict=True, reason="nothing asks whether the scores follow the curve at all")
+@pytest.mark.parametrize("blur", [uphill, level])
+async def test_scores_that_follow_no_curve_are_no_focus(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer, blur: Curve
+) -> None:
+    scorer.blur = blur
+    with pytest.raises(NO_FOCUS):
+        await refocus(calibrated)
+    assert microscope.z_um == HOME_UM
+
+
+@pytest.mark.xfail(strict=True, reason="at_edge misses the upper end by a rounding error")
+async def test_a_focus_beyond_the_calibrated_range_is_never_guessed(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    guessed = {}
+    for focus_um in [*range(-160, -109, 10), *range(120, 171, 10)]:
+        scorer.focus_um = float(focus_um)
+        with suppress(*NO_FOCUS):
+            guessed[focus_um] = (await refocus(calibrated))["z_found_um"]
+        await calibrated.move(z_um=HOME_UM, report=Reports())
+    assert guessed == {}
+
+
+async def test_an_unknown_strategy_is_refused_before_anything_moves(
+    calibrated: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    with pytest.raises(RequestError, match="unknown strategy 'guess'"):
+        await refocus(calibrated, strategy="guess")
+    assert (microscope.snaps, microscope.moves) == ([], [])
+    assert (await refocus(calibrated, strategy="published"))["outcome"] == "focused"
+
+
+async def test_without_a_calibration_nothing_is_exposed(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    with pytest.raises(CalibrationError, match="run `focusctl calibrate`"):
+        await refocus(operations)
+    assert (microscope.snaps, microscope.moves) == ([], [])

@@ -1,0 +1,220 @@
+"""Calibrations on disk: whole or not at all, and a file that cannot be used says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from focusd.autofocus.calibration import Calibration, calibrate
+from focusd.errors import CalibrationError
+from focusd.service.store import CalibrationStore
+from tests.autofocus.exposures import exposure
+
+OBJECTIVE = "10x/0.3"
+
+
+class PowerCut(BaseException):
+    """The process ends here."""
+
+
+def calibration_of(focus_um: float = 0.0) -> Calibration:
+    stack = [exposure(z, focus_um) for z in np.arange(-100, 101, 4.0)]
+    return calibrate(stack, {"objective": OBJECTIVE, "na": 0.3, "binning": 1, "magnification": None}, 0.5)[0]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CalibrationStore:
+    return CalibrationStore(tmp_path / "rig" / "calibrations")
+
+
+def edit(store: CalibrationStore, **changes: Any) -> Path:
+    """Save a calibration and change its file; a value of None removes the key."""
+    path = store.save(OBJECTIVE, calibration_of())
+    values = json.loads(path.read_text(encoding="utf-8")) | changes
+    kept = {key: value for key, value in values.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    return path
+
+
+def test_a_calibration_comes_back_as_it_was_saved(store: CalibrationStore) -> None:
+    saved = calibration_of()
+
+    store.save(OBJECTIVE, saved)
+    loaded = store.load(OBJECTIVE)
+
+    for name in ("z_um", "b", "sigma"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
+    assert (loaded.profile, loaded.r2, loaded.fingerprint) == (saved.profile, saved.r2, saved.fingerprint)
+    z_um = np.linspace(-120, 120, 37)
+    np.testing.assert_array_equal(loaded(z_um), saved(z_um))
+
+
+def test_the_file_is_readable_and_named_after_the_objective(store: CalibrationStore) -> None:
+    path = store.save(OBJECTIVE, calibration_of())
+
+    assert path.name == "10x_0.3.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert values["format"] == 1
+    assert values["fingerprint"]["objective"] == OBJECTIVE
+    assert values["fwhm_um"] == pytest.approx(calibration_of().fwhm_um)
+
+
+def test_each_objective_keeps_its_own(store: CalibrationStore) -> None:
+    first, second = calibration_of(), calibration_of(20.0)
+
+    store.save("10x", first)
+    store.save("20x", second)
+
+    np.testing.assert_array_equal(store.load("10x").z_um, first.z_um)
+    np.testing.assert_array_equal(store.load("20x").z_um, second.z_um)
+
+
+@pytest.mark.parametrize("objective", ["../../escape", "/etc/objective", "a b\nc", "..", "Plan µ 10×"])
+def test_no_name_of_an_objective_leaves_the_folder(store: CalibrationStore, objective: str) -> None:
+    path = store.save(objective, calibration_of())
+
+    assert path.parent == store.path("10x").parent
+    assert path.resolve().parent == path.parent.resolve()
+    assert store.load(objective).r2 > 0.8
+
+
+def test_a_new_calibration_takes_the_place_of_the_old(store: CalibrationStore) -> None:
+    store.save(OBJECTIVE, calibration_of())
+    path = store.save(OBJECTIVE, calibration_of(20.0))
+
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of(20.0).z_um)
+    assert list(path.parent.iterdir()) == [path], "nothing else is left behind"
+
+
+def test_a_crash_before_the_rename_leaves_the_old_calibration(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.save(OBJECTIVE, calibration_of())
+    before = path.read_bytes()
+
+    def cut(source: Path, target: Path) -> None:
+        assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 1, "it is whole by now"
+        assert target == path
+        raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", cut)
+        with pytest.raises(PowerCut):
+            store.save(OBJECTIVE, calibration_of(20.0))
+
+    assert path.read_bytes() == before
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+    store.save(OBJECTIVE, calibration_of(20.0))
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of(20.0).z_um)
+
+
+def test_a_crash_while_writing_leaves_the_old_calibration(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.save(OBJECTIVE, calibration_of())
+
+    def cut(_descriptor: int) -> None:
+        raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", cut)
+        with pytest.raises(PowerCut):
+            store.save(OBJECTIVE, calibration_of(20.0))
+
+    assert path == store.path(OBJECTIVE)
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+
+
+def test_a_disk_that_refuses_is_an_error_that_names_the_file(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(CalibrationError, match=r"10x_0\.3\.json: .*cannot be written: No space left"):
+        store.save(OBJECTIVE, calibration_of())
+
+
+def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path, store: CalibrationStore) -> None:
+    (tmp_path / "rig").write_text("in the way")
+
+    with pytest.raises(CalibrationError, match=r"rig/calibrations/.*cannot be written: .*(directory|exists)"):
+        store.save(OBJECTIVE, calibration_of())
+    with pytest.raises(CalibrationError, match="calibrate"):
+        store.load(OBJECTIVE)
+
+
+def test_without_a_calibration_the_error_says_how_to_make_one(store: CalibrationStore) -> None:
+    with pytest.raises(CalibrationError, match=r"'10x/0.3' has no calibration; .* run `focusctl calibrate`"):
+        store.load(OBJECTIVE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"format": 1',
+        b"\xff\xfe\x00",
+        b"null",
+        b"[]",
+        b"7",
+        b'"calibration"',
+        b"{}",
+        b'{"format": 1}',
+        b'{"format": 1, "z_um": {}, "b": {}, "sigma": {}}',
+    ],
+)
+def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: bytes) -> None:
+    path = edit(store)
+    path.write_bytes(content)
+
+    with pytest.raises(CalibrationError, match=r"10x_0\.3\.json: cannot be read .*; calibrate anew"):
+        store.load(OBJECTIVE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": 2}, "format 2, this focusd reads 1"),
+        ({"format": "1"}, "format '1'"),
+        ({"b": None}, "'b'"),
+        ({"fingerprint": None}, "'fingerprint'"),
+        ({"b": [0.1, 0.2]}, "gaps"),
+        ({"b": [float("nan")] * 51}, "gaps"),
+        ({"sigma": [0.1] * 50 + [float("inf")]}, "gaps"),
+        ({"z_um": [0.0] * 51}, "do not ascend"),
+        ({"z_um": [[0.0] * 51], "b": [[0.0] * 51], "sigma": [[0.0] * 51]}, "do not ascend"),
+        ({"z_um": [0.0], "b": [0.0], "sigma": [0.0]}, "do not ascend"),
+        ({"z_um": "wide"}, "could not convert"),
+        ({"r2": "good"}, "could not convert"),
+        ({"profile": {"top": 1.0}}, "missing"),
+        ({"profile": [1, 2, 3]}, ""),
+        ({"fingerprint": 7}, ""),
+    ],
+)
+def test_a_calibration_with_something_wrong_in_it_is_refused(
+    store: CalibrationStore, changes: dict[str, Any], reason: str
+) -> None:
+    edit(store, **changes)
+
+    with pytest.raises(
+        CalibrationError, match=rf"cannot be read as a calibration \(.*{reason}.*calibrate anew"
+    ):
+        store.load(OBJECTIVE)
+
+
+@pytest.mark.xfail(strict=True, reason="the profile's numbers are not checked")
+@pytest.mark.parametrize("value", [float("nan"), 0.0, "wide", None])
+def test_a_profile_without_a_width_is_refused(store: CalibrationStore, value: object) -> None:
+    profile = {"top": 1.0, "depth": 0.9, "centre_um": 0.0, "width_um": value, "power": 1.0}
+    edit(store, profile=profile)
+
+    with pytest.raises(CalibrationError, match="calibrate anew"):
+        store.load(OBJECTIVE)
