@@ -24,12 +24,14 @@ class Shift:
         focus_um: average over the tiles that count.
         sigma_um: standard uncertainty of it.
         local_um: (rows, columns) focus of each tile, NaN where it does not count.
-        at_edge: the best match lies at the end of the positions that could be seen.
+        misfit: RMS difference, in units of b, between the mean scores and the curve at its best place.
+        at_edge: most tiles match best at an end of the positions that could be seen.
     """
 
     focus_um: float
     sigma_um: float
     local_um: Array
+    misfit: float
     at_edge: bool
 
 
@@ -42,7 +44,8 @@ def locate(
     """Match the scores with the curve, tile by tile (DeepFocus, section 2, step 7).
 
     Δz(y, x) = argmin Σᵢ (b[y, x, zᵢ] − b_calib(zᵢ − Δz))², averaged over the region of interest. Candidates are
-    the positions from which the first exposure's defocus lies in the calibrated range.
+    the positions from which the first exposure's defocus lies in the calibrated range. Of a plane beyond that range
+    the curve only tells that it is at least as blurred as the range's end.
 
     Args:
         observations: two or more planes.
@@ -50,15 +53,23 @@ def locate(
         limits_um: the stage's; the focus is not looked for beyond them.
     """
     candidates = _candidates(observations[0].z_um, calibration, limits_um)
-    expected = calibration(np.array([o.z_um for o in observations])[:, None] - candidates[None, :])
+    defocus = np.array([o.z_um for o in observations])[:, None] - candidates[None, :]
     b = np.stack([o.b[seen] for o in observations])
-    cost = ((b[:, :, None] - expected[:, None, :]) ** 2).sum(0)
+    cost = (_difference(b[:, :, None], defocus[:, None, :], calibration) ** 2).sum(0)
+    best = cost.argmin(1)
     tiles = _minima(candidates, cost)
     local = np.full(seen.shape, np.nan)
     local[seen] = tiles
-    edge = (tiles.mean() <= candidates[1]) or (tiles.mean() >= candidates[-2])
-    sigma = _uncertainty(observations, candidates, expected, seen)
-    return Shift(float(tiles.mean()), sigma, local, bool(edge))
+    edge = np.mean((best <= 1) | (best >= len(candidates) - 2)) > 0.5
+    sigma, misfit = _uncertainty(observations, candidates, defocus, calibration, seen)
+    return Shift(float(tiles.mean()), sigma, local, misfit, bool(edge))
+
+
+def _difference(b: Array, defocus_um: Array, calibration: Calibration) -> Array:
+    """Scores minus the curve; 0 beyond the calibrated range for scores above its end."""
+    outside = (defocus_um < calibration.min_um) | (defocus_um > calibration.max_um)
+    difference = b - calibration(defocus_um)
+    return np.where(outside, np.minimum(difference, 0.0), difference)
 
 
 def _candidates(start_um: float, calibration: Calibration, limits_um: tuple[float, float]) -> Array:
@@ -80,19 +91,23 @@ def _minima(candidates: Array, cost: Array) -> Array:
 
 
 def _uncertainty(
-    observations: list[Observation], candidates: Array, expected: Array, seen: NDArray[np.bool_]
-) -> float:
-    """Standard deviation of the focus under the scores' own σ, which also tells an ambiguous match.
+    observations: list[Observation],
+    candidates: Array,
+    defocus_um: Array,
+    calibration: Calibration,
+    seen: NDArray[np.bool_],
+) -> tuple[float, float]:
+    """Standard deviation of the focus under the scores' own σ, which also tells an ambiguous match; and the misfit.
 
     The tiles of one field share their texture's error, so they do not average it away: their mean σ counts,
     widened to the misfit between scores and curve where that is larger.
     """
     mean = np.array([o.mean_b(seen) for o in observations])
     sigma = np.array([float(o.sigma[seen].mean()) for o in observations])
-    residual = mean[:, None] - expected
-    misfit = np.sqrt((residual**2).mean(0).min())
+    residual = _difference(mean[:, None], defocus_um, calibration)
+    misfit = float(np.sqrt((residual**2).mean(0).min()))
     chi2 = (residual**2 / (sigma[:, None] ** 2 + misfit**2)).sum(0)
     weight = np.exp(-0.5 * (chi2 - chi2.min()))
     weight /= weight.sum()
     centre = float((weight * candidates).sum())
-    return float(np.sqrt((weight * (candidates - centre) ** 2).sum()))
+    return float(np.sqrt((weight * (candidates - centre) ** 2).sum())), misfit

@@ -136,9 +136,14 @@ def _free_ports(count: int) -> list[int]:
 
 def _toml(values: dict[str, Any]) -> str:
     """Two levels of tables; JSON's strings, numbers and lists are TOML's too."""
-    top = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    top = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if not isinstance(value, dict)
+    ]
     tables = [
-        f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+        f"[{name}]\n"
+        + "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
         for name, table in values.items()
         if isinstance(table, dict)
     ]

@@ -14,10 +14,13 @@ from focusd.autofocus.observation import Observation, tiles_with_structure
 from focusd.autofocus.published import Interval, first_interval, next_probe
 from focusd.autofocus.shift import Shift, locate
 from focusd.config import AutofocusConfig, StageConfig
-from focusd.errors import NoConvergenceError, NoSampleError
+from focusd.errors import BudgetError, NoConvergenceError, NoSampleError
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
 from focusd.sharpness.scorer import Region
+
+MAX_MISFIT = 0.2
+"""Largest RMS distance of the scores from the curve, in units of the curve's rise, that is still an answer."""
 
 
 class Refocus:
@@ -54,7 +57,7 @@ class Refocus:
         """Bring the sample into focus and stay there; the stage goes back to its start on any error.
 
         Raises:
-            NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
+            NoSampleError, SaturatedError, NoConvergenceError, BudgetError, and what the hardware raises.
         """
         began_s = time.monotonic()
         async with self._observer.operation() as start_um:
@@ -65,17 +68,23 @@ class Refocus:
         return self._result(interval, shift, z_um) | {"seconds": time.monotonic() - began_s}
 
     async def _probe(self, interval: Interval) -> None:
-        """Expose and score until the search is satisfied or the budget is spent."""
-        while len(self.observations) < self._budget:
-            seen = self._seen() if self.observations else None
-            probes = [(o.z_um, o.mean_b(seen)) for o in self.observations if seen is not None]
-            z_um = next_probe(interval, probes, self._away_is_low)
-            if z_um is None:
-                return
+        """Expose and score until the search is satisfied."""
+        while (z_um := self._next_z_um(interval)) is not None:
+            if len(self.observations) >= self._budget:
+                raise BudgetError(
+                    f"{self._budget} exposures show no minimum of the blurriness; allow more exposures, or bring the "
+                    "sample closer to focus",
+                    probes=self.probes,
+                )
             observation = await self._observer.observe(z_um if self.observations else None, self._roi)
             self.observations.append(observation)
             count = {"exposure": len(self.observations), "of": self._budget}
             self._report("focus.progress", summary(observation) | count)
+
+    def _next_z_um(self, interval: Interval) -> float | None:
+        seen = self._seen() if self.observations else None
+        probes = [(o.z_um, o.mean_b(seen)) for o in self.observations if seen is not None]
+        return next_probe(interval, probes, self._away_is_low)
 
     def _seen(self) -> NDArray[np.bool_]:
         """Tiles that count. One empty frame is forgiven: far out of focus a sample may show nothing."""
@@ -95,6 +104,12 @@ class Refocus:
         if shift.at_edge:
             raise NoConvergenceError(
                 "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus",
+                probes=self.probes,
+            )
+        if shift.misfit > MAX_MISFIT * float(np.ptp(self._calibration.b)):
+            raise NoConvergenceError(
+                f"the scores do not follow the calibration curve (RMS misfit {shift.misfit:.2f}); the field may hold "
+                "several depths: choose a region of interest, or calibrate on a more similar sample",
                 probes=self.probes,
             )
         if shift.sigma_um > self._calibration.fwhm_um / 4:

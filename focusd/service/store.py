@@ -59,7 +59,7 @@ class CalibrationStore:
             raise CalibrationError(
                 f"the objective {objective!r} has no calibration; focus by eye, then run `focusctl calibrate`"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise CalibrationError(
                 f"{path}: cannot be read as a calibration ({error}); calibrate anew"
             ) from error
@@ -103,5 +103,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         raise ValueError("the curve holds gaps")
     if z_um.ndim != 1 or len(z_um) < 2 or not (np.diff(z_um) > 0).all():
         raise ValueError("the curve's positions do not ascend")
-    profile = Moffat(**values["profile"])
+    profile = Moffat(**{name: float(value) for name, value in values["profile"].items()})
+    if not 0 < profile.fwhm_um < np.inf:
+        raise ValueError("the profile has no width")
     return Calibration(z_um, b, sigma, profile, float(values["r2"]), dict(values["fingerprint"]))

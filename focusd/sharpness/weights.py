@@ -55,7 +55,10 @@ def load_model(path: Path | None = None) -> Model:
             metadata = dict(file.metadata() or {})
             network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{path}: not weights of this version of focusd's network: {error}") from error
+        reason = str(error).splitlines()[0]  # torch goes on to list every tensor
+        raise ModelError(
+            f"{path}: not weights of this version of focusd's network ({reason}); reinstall focusd"
+        ) from error
     return Model(network.eval(), path.stem, sha256, metadata)
 
 

@@ -20,9 +20,10 @@ class _Chunks(IterableDataset[Samples]):
         self._pool, self._recipe, self._first = pool, recipe, first
 
     def __iter__(self) -> Iterator[Samples]:
-        torch.set_num_threads(1)
         info = get_worker_info()
         index, stride = (self._first, 1) if info is None else (self._first + info.id, info.num_workers)
+        if info is not None:  # in a process of its own
+            torch.set_num_threads(1)
         while True:
             yield make_chunk(self._pool, self._recipe, index)
             index += stride

@@ -130,7 +130,9 @@ def _draw_sampling(rng: np.random.Generator, count: int) -> tuple[NDArray[np.flo
         sampling = CANONICAL_SAMPLING * rng.uniform(1 - SAMPLING_TOLERANCE, 1 + SAMPLING_TOLERANCE, count)
         return sampling, sampling
     if kind < 0.88:  # resampled
-        return CANONICAL_SAMPLING * 2 ** rng.uniform(-0.7, 1.0, count), np.full(count, CANONICAL_SAMPLING)
+        sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-0.7, 1.0, count)
+        taken_as_it_is = np.abs(sampling / CANONICAL_SAMPLING - 1) <= SAMPLING_TOLERANCE
+        return sampling, np.where(taken_as_it_is, sampling, CANONICAL_SAMPLING)
     sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-1.0, 0.4, count)  # unknown to the user: taken as it is
     return sampling, sampling
 

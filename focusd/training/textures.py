@@ -24,6 +24,8 @@ Role = Literal["train", "tune", "report"]
 TUNE_SOURCES = ("fluo_360x360",)
 REPORT_SOURCES = ("skimage016", "AS_")
 """Sources (folders or prefixes of file names) that are never trained on."""
+RELATIVES_OF_TRAINED = ("noisy", "nup")
+"""In the mixed folder: variants of images that are trained on, under other names."""
 
 MIN_EXTENT_PX = 80
 SHARPNESS_FLOOR = 0.006
@@ -59,7 +61,9 @@ def role_of(name: str) -> Role:
     """What a texture serves, by its source: whole sources, and the mixed folder by its files' names."""
     if name.startswith("neubias_xy/"):
         stem = Path(name).stem.split("__")[-1][:8]  # variants of one image share the start of the name
-        return "report" if zlib.crc32(stem.encode()) % 2 == 0 else "train"
+        if zlib.crc32(stem.encode()) % 2:
+            return "train"
+        return "tune" if any(word in name for word in RELATIVES_OF_TRAINED) else "report"
     if any(f"/{source}" in f"/{name}" for source in REPORT_SOURCES):
         return "report"
     return "tune" if any(f"/{source}" in f"/{name}" for source in TUNE_SOURCES) else "train"

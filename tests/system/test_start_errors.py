@@ -69,7 +69,6 @@ def test_one_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
     assert "reinstall focusd" in line
 
 
-@pytest.mark.xfail(strict=True, reason="torch's message of many lines is passed on as it is")
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> None:
     weights = tmp_path / "other.safetensors"
     save_file({"layer.weight": torch.zeros(2)}, weights)

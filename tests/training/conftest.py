@@ -32,7 +32,7 @@ def pool(recipe: Recipe) -> Pool:
     return Pool([], recipe.procedural, "train")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def samples(pool: Pool, recipe: Recipe) -> Samples:
     """A few dozens; they hold structure of all degrees."""
     chunks = recipe.model_copy(update={"seed": 99})

@@ -91,7 +91,7 @@ class Overconfident(nn.Module):
         return Score(b, log_sigma, torch.full_like(b, 5.0))
 
 
-def noisy(count: int = 6000) -> Samples:
+def noisy(count: int = 3000) -> Samples:
     """Locations whose answers are wrong by a Gaussian error that grows from 0.01 to 0.11 with b."""
     generator = torch.Generator().manual_seed(0)
     b = torch.rand(count, generator=generator)

@@ -44,7 +44,7 @@ def test_chunks_and_seeds_differ(pool: Pool, recipe: Recipe) -> None:
 )
 def test_synthesis_in_the_trainings_own_process_leaves_its_threads_alone(pool: Pool, recipe: Recipe) -> None:
     torch.set_num_threads(2)
-    next(batches(pool, recipe, 0, workers=0))
+    next(batches(pool, recipe.model_copy(update={"scenes": 1, "chunks": 1}), 0, workers=0))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert threads == 2
