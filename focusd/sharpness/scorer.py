@@ -11,10 +11,15 @@ from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.sharpness.network import Score
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, resample, tile_starts, views_at
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, blank, resample, tile_starts, views_at
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
+
+_SURELY_EMPTY = -20.0
+"""Logit of structure."""
+_LARGEST_PIXEL = 1e15
+"""The square of a larger one leaves single precision."""
 
 Region = tuple[int, int, int, int]
 """(y, x, height, width) in pixels of the frame."""
@@ -64,9 +69,9 @@ class Scorer:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
                 outside of it.
         """
-        _check_pixels(pixels)
+        counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        frame, factor = resample(torch.from_numpy(pixels.astype(np.float32)), self.sampling)
+        frame, factor = resample(torch.from_numpy(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
         rows, columns = _tile_grid(region, factor)
@@ -88,7 +93,8 @@ class Scorer:
         for start in range(0, len(y), self._batch):
             views = views_at(frame, y[start : start + self._batch], x[start : start + self._batch])
             pixels = views.pixels.contiguous(memory_format=torch.channels_last)
-            parts.append(self._network(pixels, views.spectra, views.contrast))
+            score = self._network(pixels, views.spectra, views.contrast)
+            parts.append(score._replace(structure=score.structure.masked_fill(blank(views), _SURELY_EMPTY)))
         return Score(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -100,13 +106,17 @@ def _tile_grid(region: Region, factor: float) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(columns)
 
 
-def _check_pixels(pixels: NDArray[np.generic]) -> None:
+def _checked(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The frame in single precision, if it is one."""
     if pixels.ndim != 2 or pixels.size == 0:
         raise RequestError(f"a frame has two axes (y, x) and pixels in it, not the shape {pixels.shape}")
     if pixels.dtype.kind not in "uf":
         raise RequestError(f"pixels are unsigned integers or floats, not {pixels.dtype}")
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise RequestError("the frame holds NaN or infinite pixels")
+    with np.errstate(over="ignore"):
+        counts = pixels.astype(np.float32)
+    if not (np.abs(counts) <= _LARGEST_PIXEL).all():  # also true of NaN
+        raise RequestError(f"the frame holds pixels that are NaN, infinite or beyond {_LARGEST_PIXEL:g}")
+    return counts
 
 
 def _check_region(region: Region | None, shape: tuple[int, ...]) -> Region:

@@ -29,6 +29,9 @@ SAMPLING_TOLERANCE = 0.1
 """Frames within this fraction of the canonical sampling are not resampled, which would cost detail."""
 
 
+_LEAST_CONTRAST = 1e-4
+
+
 @dataclass(frozen=True)
 class Views:
     """A batch of locations.
@@ -106,8 +109,16 @@ def normalise(crops: Tensor) -> Views:
     deviation = (crops - mean).square().mean((-2, -1), keepdim=True).sqrt()
     floor = 1e-4 * mean.abs() + 1e-6  # a constant view becomes zeros, not amplified rounding
     pixels = (crops - mean) / torch.maximum(deviation, floor)
-    contrast = torch.log10((deviation / (mean.abs() + floor)).clamp(1e-4, 10.0))[..., 0, 0]
+    contrast = torch.log10((deviation / (mean.abs() + floor)).clamp(_LEAST_CONTRAST, 10.0))[..., 0, 0]
     return Views(pixels, radial_spectra(pixels), contrast)
+
+
+def blank(views: Views) -> Tensor:
+    """Which locations are constant in every view, as a closed shutter or a saturated lamp makes them: (batch,) bool.
+
+    Training never shows such ones: a real camera has noise.
+    """
+    return (views.contrast <= math.log10(1.02 * _LEAST_CONTRAST)).all(1)
 
 
 def radial_spectra(pixels: Tensor) -> Tensor:

@@ -67,6 +67,7 @@ def save_model(network: FocusNet, path: Path, metadata: dict[str, object]) -> st
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, path, {key: json.dumps(value) for key, value in metadata.items()})
+    path.chmod(0o644)  # safetensors writes for its user alone
     sha256 = _sha256(path)
     _hash_file(path).write_text(f"{sha256}  {path.name}\n", encoding="ascii")
     return sha256

@@ -39,9 +39,6 @@ def test_chunks_and_seeds_differ(pool: Pool, recipe: Recipe) -> None:
     assert not same(chunk, make_chunk(pool, recipe.model_copy(update={"seed": 6}), 7))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the loader sets one thread also where it runs in the training's process"
-)
 def test_synthesis_in_the_trainings_own_process_leaves_its_threads_alone(pool: Pool, recipe: Recipe) -> None:
     torch.set_num_threads(2)
     next(batches(pool, recipe.model_copy(update={"scenes": 1, "chunks": 1}), 0, workers=0))

@@ -136,9 +136,6 @@ def test_what_the_network_sees_is_the_sampling_after_resampling_or_an_unknown_on
         assert bool((optics.seen[resampled] == torch.tensor(CANONICAL_SAMPLING)).all())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="frames drawn to be resampled, but within the tolerance, are not: their b is off"
-)
 def test_the_label_knows_when_a_frame_is_not_resampled() -> None:
     for seed in range(100):
         optics = drawn(seed)

@@ -52,17 +52,22 @@ def test_a_source_serves_one_role(name: str, role: Role) -> None:
         ("xy_16bit__nuclei_high_dynamic_range.png", "xy_8bit__nuclei_high_dynamic_range.png"),
         ("xy_8bit__mitocheck_incenp_t1.png", "xy_8bit__mitocheck_incenp_t70.png"),
         ("xyc_8bit__membranes_nuclei.tif", "xyc_16bit__membranes_nuclei_hot_pixel.tif"),
-        *[
-            pytest.param(*pair, marks=pytest.mark.xfail(strict=True, reason="trained on and reported on"))
-            for pair in (
-                ("xy_8bit__large_noisy_nuclei.png", "xy_8bit__nuclei_noisy_large.png"),
-                ("xy_8bit__nup.png", "xy_8bit__nup_bgsubtracted.tif"),
-            )
-        ],
     ],
 )
 def test_variants_of_one_image_serve_the_same_role(one: str, two: str) -> None:
     assert role_of(f"neubias_xy/{one}") == role_of(f"neubias_xy/{two}")
+
+
+@pytest.mark.parametrize(
+    ("trained", "relative"),
+    [
+        ("xy_8bit__large_noisy_nuclei.png", "xy_8bit__nuclei_noisy_large.png"),
+        ("xy_8bit__nup.png", "xy_8bit__nup_bgsubtracted.tif"),
+    ],
+)
+def test_relatives_of_trained_images_serve_no_figures(trained: str, relative: str) -> None:
+    assert role_of(f"neubias_xy/{trained}") == "train"
+    assert role_of(f"neubias_xy/{relative}") == "tune"
 
 
 def test_the_mixed_source_is_split_in_two() -> None:
