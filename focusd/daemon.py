@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -32,7 +33,7 @@ SHUTDOWN_S = 4.0
 
 
 def run(config: RigConfig) -> None:
-    """Run until SIGINT or SIGTERM.
+    """Run until SIGINT or SIGTERM, then end the process with exit code 0.
 
     Raises:
         FocusdError: the daemon cannot start; the message says why.
@@ -42,6 +43,9 @@ def run(config: RigConfig) -> None:
         anyio.run(_run, config)
     except BaseExceptionGroup as group:
         raise _first(group) from None
+    # All is put away. What native libraries do when the interpreter goes must neither hang nor change the exit code.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -13,6 +13,8 @@ class FocusdError(Exception):
 
     code: ClassVar[int] = -32000
     retryable: ClassVar[bool] = False
+    outcome: ClassVar[str] = "error"
+    """One word for a table: how an operation that raised this has ended."""
 
     def __init__(self, message: str, **data: Any) -> None:
         super().__init__(message)
@@ -42,6 +44,7 @@ class BusyError(FocusdError):
     """Another operation owns the microscope."""
 
     code = -32050
+    outcome = "busy"
     retryable = True
 
 
@@ -49,6 +52,7 @@ class NoConvergenceError(FocusdError):
     """The search ended without a trustworthy focus."""
 
     code = -32010
+    outcome = "no_convergence"
     retryable = True
 
 
@@ -56,24 +60,28 @@ class TravelLimitError(FocusdError):
     """A move would leave the stage's limits or the travel allowed to one operation."""
 
     code = -32011
+    outcome = "travel_limit"
 
 
 class HardwareError(FocusdError):
     """The camera or the stage failed, hung, or did something other than it was told."""
 
     code = -32012
+    outcome = "hardware_error"
 
 
 class NoSampleError(FocusdError):
     """The field holds nothing to focus on."""
 
     code = -32013
+    outcome = "no_sample"
 
 
 class CancelledJobError(FocusdError):
     """The job was cancelled before it ended."""
 
     code = -32014
+    outcome = "cancelled"
     retryable = True
 
 
@@ -81,18 +89,21 @@ class SaturatedError(FocusdError):
     """Too many pixels are at the camera's maximum to judge the focus."""
 
     code = -32015
+    outcome = "saturated"
 
 
 class CalibrationError(FocusdError):
     """There is no calibration, or it belongs to another objective, camera, model or preprocessing."""
 
     code = -32016
+    outcome = "calibration_mismatch"
 
 
 class BudgetError(FocusdError):
     """The exposures allowed to the operation are spent."""
 
     code = -32017
+    outcome = "budget_spent"
     retryable = True
 
 
@@ -106,3 +117,4 @@ class UnreachableError(FocusdError):
     """The client hears nothing from the daemon, or not in time."""
 
     retryable = True
+    outcome = "unreachable"

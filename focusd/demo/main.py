@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -37,6 +38,7 @@ class _Demo:
     work: Path
     progress: Progress
     runs: list[dict[str, Any]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def tell(self, text: str) -> None:
         self.progress.console.print(text, highlight=False)
@@ -58,6 +60,8 @@ def run_demo(out: Path, json_file: Path | None, stacks: Path | None, seed: int) 
         for path in files:
             _recorded(demo, path)
     console.print(_table(demo.runs))
+    for reason in demo.reasons:
+        console.print(reason, style="dim", markup=False, highlight=False)
     if json_file:
         json_file.write_text(json.dumps({"runs": demo.runs}, indent=1) + "\n", encoding="utf-8")
     console.print(f"{time.monotonic() - began_s:.0f} s. The pictures are in {out.resolve()}", soft_wrap=True)
@@ -131,14 +135,15 @@ def _refocus(
     demo.runs.append(run)
     try:
         found = daemon.client.refocus()
+        run |= {key: found[key] for key in ("z_found_um", "exposures", "seconds", "outcome")}
+        run["error_um"] = found["z_found_um"] - true_um
+        planes, probes = [start_um, found["z_found_um"]], found["probes"]
     except FocusdError as error:
-        run["outcome"] = error.message
-        return
-    run |= {key: found[key] for key in ("z_found_um", "exposures", "seconds", "outcome")}
-    run["error_um"] = found["z_found_um"] - true_um
-    frames = photograph(daemon.config, [start_um, found["z_found_um"]])
+        run["outcome"] = error.outcome
+        demo.reasons.append(f"{sample} from {start_um:.1f} µm: {error.message}")
+        planes, probes = [start_um], error.data.get("probes", [])
     picture = demo.out / f"run-{len(demo.runs):02d}-{sample}.png"
-    draw_run(run, found["probes"], calibration["curve"], frames, picture)
+    draw_run(run, probes, calibration["curve"], photograph(daemon.config, planes), picture)
 
 
 def _stack_files(folder: Path | None) -> list[Path]:
@@ -174,12 +179,13 @@ def _is_good(run: dict[str, Any]) -> bool:
 
 def _table(runs: list[dict[str, Any]]) -> Table:
     """All runs, none left out."""
-    table = Table(title="Refocus runs (published search; each row one run, none left out)")
+    title = "Refocus runs by the published search, none left out; z in µm"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("sample", "source"):
-        table.add_column(column)
-    for column in ("start µm", "true µm", "found µm", "error µm", "error DOF", "exposures", "seconds"):
-        table.add_column(column, justify="right")
-    table.add_column("outcome", max_width=44)
+        table.add_column(column, no_wrap=True)
+    for column in ("start", "true", "found", "error", "in DOF", "exp.", "s"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=4)
+    table.add_column("outcome", no_wrap=True)
     for run in runs:
         table.add_row(*_row(run))
     return table
@@ -188,7 +194,7 @@ def _table(runs: list[dict[str, Any]]) -> Table:
 def _row(run: dict[str, Any]) -> list[str]:
     texts = [run["sample"], run["source"], f"{run['z_start_um']:.1f}", f"{run['z_true_um']:.1f}"]
     if run["error_um"] is None:
-        return [*texts, "–", "–", "–", "–", "–", f"[red]{escape(run['outcome'])}[/]"]
+        return [*texts, "–", "–", "–", "–", "–", f"[red]{run['outcome']}[/]"]
     colour = "green" if _is_good(run) else "red"
     return [
         *texts,

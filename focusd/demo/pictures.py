@@ -36,11 +36,12 @@ def draw_calibration(calibration: dict[str, Any], title: str, path: Path) -> Non
     """The calibration curve, its profile, its full width at half maximum."""
     from matplotlib import pyplot as plt
 
-    z, b, fit = (np.array(calibration["curve"][key]) for key in ("z_um", "b", "profile"))
+    fit = np.array(calibration["profile"]["b"])
     half, level = calibration["fwhm_um"] / 2, (fit.min() + fit.max()) / 2
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    axes.plot(z, fit, color="tab:orange", label=f"Moffat profile, R² {calibration['r2']:.3f}")
-    axes.plot(z, b, "o", color="tab:blue", markersize=4, label="measured")
+    label = f"Moffat profile, R² {calibration['r2']:.3f}"
+    axes.plot(calibration["profile"]["z_um"], fit, color="tab:orange", label=label)
+    axes.plot(*calibration["curve"].values(), "o", color="tab:blue", markersize=4, label="measured")
     axes.annotate("", (-half, level), (half, level), arrowprops={"arrowstyle": "<->", "color": "grey"})
     axes.text(0, level, f"FWHM {2 * half:.0f} µm", ha="center", va="bottom", color="grey")
     axes.set(xlabel="defocus z (µm)", ylabel="blurriness b_calib", title=title, ylim=(0, None))
@@ -56,20 +57,22 @@ def draw_run(
     frames: list[Pixels],
     path: Path,
 ) -> None:
-    """A refocus: the frame before and after, and its probes on the calibration curve."""
+    """A refocus: the frame before and after (there is none if it failed), and its probes on the calibration curve."""
     from matplotlib import pyplot as plt
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     low, high = np.percentile(frames[-1], [0.5, 99.8])
-    names = [f"before, z = {run['z_start_um']:.1f} µm", f"after, z = {run['z_found_um']:.1f} µm"]
-    for axes, frame, name in zip((left, middle), frames, names, strict=True):
+    for axes, frame, name, key in zip(
+        (left, middle), frames, ("before", "after"), ("z_start_um", "z_found_um"), strict=False
+    ):
         axes.imshow(frame, cmap="gray", vmin=low, vmax=high)
-        axes.set_title(name)
+        axes.set_title(f"{name}, z = {run[key]:.1f} µm")
+    for axes in (left, middle):
         axes.set_axis_off()
     _draw_probes(right, run, probes, curve)
-    figure.suptitle(
-        f"{run['sample']}: error {run['error_um']:+.2f} µm ({run['error_um'] / run['dof_um']:+.2f} DOF)"
-    )
+    error_um = run["error_um"]
+    told = run["outcome"] if error_um is None else f"{error_um:+.2f} µm ({error_um / run['dof_um']:+.2f} DOF)"
+    figure.suptitle(f"{run['sample']}: {told if error_um is None else 'error ' + told}")
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
@@ -78,9 +81,9 @@ def _draw_probes(
     axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]
 ) -> None:
     """The scores of the exposures over z, and the curve where the search has put it."""
-    axes.plot(
-        np.array(curve["z_um"]) + run["z_found_um"], curve["b"], color="tab:blue", label="b_calib, moved"
-    )
+    if run["z_found_um"] is not None:
+        moved_um = np.array(curve["z_um"]) + run["z_found_um"]
+        axes.plot(moved_um, curve["b"], color="tab:blue", label="b_calib, moved")
     z, b, sigma = ([probe[key] for probe in probes] for key in ("z_um", "b", "sigma"))
     axes.errorbar(
         z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)"

@@ -119,8 +119,11 @@ def daemons(rigs: list[dict[str, Any]], folder: Path) -> Iterator[Iterator[DemoD
 
 
 def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:
-    """Recorded planes to start from, spread over both sides of the focus."""
-    away = [float(z) for z in stack.z_um if abs(z - focus_um) > 0.02 * np.ptp(stack.z_um)]
+    """Recorded planes to start from, spread over both sides of the focus.
+
+    Not the stack's ends: from there the focus lies at the very edge of the range that the stack calibrates.
+    """
+    away = [float(z) for z in stack.z_um[1:-1] if abs(z - focus_um) > 0.02 * np.ptp(stack.z_um)]
     picks = np.linspace(0, len(away) - 1, min(count, len(away))).round().astype(int)
     return [away[i] for i in dict.fromkeys(picks.tolist())]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from focusd.config import LogConfig
 from focusd.service.events import EventBus
 
 _FORWARDED = ("warning", "error", "critical")
+_PYMMCORE_PLUS = {"PYMM_LOG_FILE": "0", "PYMM_LOG_LEVEL": "CRITICAL"}
+"""Read when it is imported: else it writes a file of its own, and its records to stderr a second time."""
 _sinks: list[Callable[[dict[str, Any]], None]] = []
 
 
@@ -35,7 +38,9 @@ def configure_logging(config: LogConfig) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    os.environ.update(_PYMMCORE_PLUS)
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(config.level.upper())  # importing pymmcore-plus lowers the root logger's own level
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

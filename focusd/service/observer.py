@@ -11,7 +11,7 @@ import numpy as np
 from anyio import to_thread
 
 from focusd.autofocus.observation import Observation
-from focusd.errors import SaturatedError
+from focusd.errors import CancelledJobError, FocusdError, SaturatedError
 from focusd.microscope.protocol import Frame
 from focusd.service.rig import Rig
 from focusd.sharpness.scorer import Region, Scorer
@@ -31,15 +31,30 @@ class Observer:
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
-        """One operation's travel. Yields the z at which it begins; goes back there if it fails or is cancelled."""
+        """One operation's travel. Yields the z at which it begins; goes back there if it fails or is cancelled.
+
+        Raises:
+            CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
+        """
         start_um = await self.rig.begin_operation()
         try:
             yield start_um
-        except BaseException:
-            if not self.rig.fault:
-                with anyio.CancelScope(shield=True):
-                    await self.rig.return_to_start()
+        except FocusdError as error:
+            error.data["stage_z_um"] = await self._go_home()
             raise
+        except anyio.get_cancelled_exc_class():
+            z_um = await self._go_home()
+            raise CancelledJobError(f"cancelled; the stage stands at {z_um} µm", stage_z_um=z_um) from None
+        except Exception:
+            await self._go_home()
+            raise
+
+    async def _go_home(self) -> float | None:
+        """Back to where the operation began, unless the hardware is at fault; returns the last z read back."""
+        if not self.rig.fault:
+            with anyio.CancelScope(shield=True):
+                await self.rig.return_to_start()
+        return self.rig.last_z_um
 
     async def observe(self, z_um: float | None, roi: Region | None) -> Observation:
         """The scores of one exposure at z, or where the stage stands.

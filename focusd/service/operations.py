@@ -165,21 +165,18 @@ class RigOperations:
             described = self._describe(self._calibration())
         except CalibrationError as error:
             return {"usable": False, "reason": error.message}
-        described.pop("curve")
-        return {"usable": True, **described}
+        return {"usable": True, **{k: v for k, v in described.items() if k not in ("curve", "profile")}}
 
     def _describe(self, calibration: Calibration) -> Result:
+        fine_um = np.linspace(calibration.min_um, calibration.max_um, 201)
         return {
             "objective": self._objective,
             "fwhm_um": calibration.fwhm_um,
             "range_um": [calibration.min_um, calibration.max_um],
             "r2": calibration.r2,
             "dof_um": self._depth_of_field_um(calibration),
-            "curve": {
-                "z_um": calibration.z_um.tolist(),
-                "b": calibration.b.tolist(),
-                "profile": calibration.profile(calibration.z_um).tolist(),
-            },
+            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
+            "profile": {"z_um": fine_um.tolist(), "b": calibration.profile(fine_um).tolist()},
         }
 
     def _depth_of_field_um(self, calibration: Calibration) -> float:
@@ -192,10 +189,11 @@ def _reported(report: Report, kind: str) -> Iterator[None]:
     """Publish `focus.failed` when the block raises."""
     try:
         yield
-    except BaseException as error:
-        reason = str(error) if isinstance(error, FocusdError) else repr(error)
-        cancelled = not isinstance(error, Exception)
-        report("focus.failed", {"kind": kind, "reason": "cancelled" if cancelled else reason})
+    except Exception as error:
+        outcome, reason = (
+            (error.outcome, str(error)) if isinstance(error, FocusdError) else ("error", repr(error))
+        )
+        report("focus.failed", {"kind": kind, "outcome": outcome, "reason": reason})
         raise
 
 

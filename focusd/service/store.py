@@ -43,7 +43,9 @@ class CalibrationStore:
         try:
             write_atomically(path, json.dumps(_to_json(calibration), indent=1))
         except OSError as error:
-            raise CalibrationError(f"{path}: the calibration cannot be written: {error.strerror}") from error
+            raise CalibrationError(
+                f"{path}: the calibration cannot be written ({error.strerror}); check state_dir in the configuration"
+            ) from error
         return path
 
     def load(self, objective: str) -> Calibration:

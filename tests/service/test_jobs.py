@@ -89,7 +89,7 @@ async def test_failures_are_kept_and_do_not_spread() -> None:
     assert failed.error == {
         "code": -32013,
         "message": "nothing here",
-        "data": {"structure": 0.1, "retryable": False, "job_id": failed.id},
+        "data": {"structure": 0.1, "retryable": False, "outcome": "no_sample", "job_id": failed.id},
     }
     assert crashed.error is not None
     assert crashed.error["code"] == -32603

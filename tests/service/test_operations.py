@@ -12,6 +12,7 @@ import pytest
 
 from focusd.errors import (
     CalibrationError,
+    CancelledJobError,
     FocusdError,
     HardwareError,
     NoSampleError,
@@ -140,7 +141,10 @@ async def test_calibration_that_fails_changes_nothing(
     assert microscope.moves, "it failed on the way"
     assert microscope.z_um == HOME_UM
     assert stored(tmp_path) == {}
-    assert reports.events[-1] == ("focus.failed", {"kind": "calibrate", "reason": raised.value.message})
+    assert reports.events[-1] == (
+        "focus.failed",
+        {"kind": "calibrate", "outcome": raised.value.outcome, "reason": raised.value.message},
+    )
 
 
 async def test_cancelled_calibration_goes_home_and_keeps_the_last_one(
@@ -148,14 +152,15 @@ async def test_cancelled_calibration_goes_home_and_keeps_the_last_one(
 ) -> None:
     await calibrate_at_focus(operations)
     before = stored(tmp_path)
-    with anyio.CancelScope() as scope:
-        reports = Reports(at_progress=lambda number: number == 5 and scope.cancel())
+    scope = anyio.CancelScope()
+    reports = Reports(at_progress=lambda number: number == 5 and scope.cancel())
+    with scope, pytest.raises(CancelledJobError) as raised:
         await operations.calibrate(range_um=80, step_um=5, planes_um=None, report=reports)
 
-    assert scope.cancelled_caught
-    assert microscope.z_um == HOME_UM
+    assert microscope.z_um == raised.value.data["stage_z_um"] == HOME_UM
     assert len(reports.of("focus.progress")) == 5
-    assert reports.events[-1] == ("focus.failed", {"kind": "calibrate", "reason": "cancelled"})
+    topic, told = reports.events[-1]
+    assert (topic, told["outcome"]) == ("focus.failed", "cancelled")
     assert stored(tmp_path) == before
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from focusd.errors import (
     BudgetError,
     CalibrationError,
+    CancelledJobError,
     FocusdError,
     HardwareError,
     NoConvergenceError,
@@ -83,9 +84,12 @@ async def test_a_search_that_fails_says_why_and_goes_home(
     with pytest.raises(error, match=message) as raised:
         await refocus(calibrated, report=reports)
 
-    assert microscope.z_um == HOME_UM
+    assert microscope.z_um == raised.value.data["stage_z_um"] == HOME_UM
     assert microscope.moves == [] if harm is saturate else microscope.moves[-1] == HOME_UM
-    assert reports.events[-1] == ("focus.failed", {"kind": "refocus", "reason": raised.value.message})
+    assert reports.events[-1] == (
+        "focus.failed",
+        {"kind": "refocus", "outcome": raised.value.outcome, "reason": raised.value.message},
+    )
 
 
 async def test_failures_carry_what_was_measured(
@@ -104,14 +108,16 @@ async def test_failures_carry_what_was_measured(
 
 
 async def test_cancelled_search_goes_home(calibrated: RigOperations, microscope: ScriptedMicroscope) -> None:
-    with anyio.CancelScope() as scope:
-        reports = Reports(at_progress=lambda number: number == 2 and scope.cancel())
+    scope = anyio.CancelScope()
+    reports = Reports(at_progress=lambda number: number == 2 and scope.cancel())
+    with scope, pytest.raises(CancelledJobError, match=r"the stage stands at -?[\d.]+ µm") as raised:
         await refocus(calibrated, report=reports)
 
-    assert scope.cancelled_caught
+    assert raised.value.data["stage_z_um"] == HOME_UM
     assert len(microscope.snaps) == 2
     assert microscope.moves[-1] == microscope.z_um == HOME_UM
-    assert reports.events[-1] == ("focus.failed", {"kind": "refocus", "reason": "cancelled"})
+    topic, told = reports.events[-1]
+    assert (topic, told["outcome"]) == ("focus.failed", "cancelled")
 
 
 def uphill(defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -53,9 +53,6 @@ daemon.run(config.load_config(Path(sys.argv[1])))
 
 
 # Not strict: on a machine so busy that closing alone takes longer than the bound, the end is clean.
-@pytest.mark.xfail(
-    strict=False, reason="Python takes its handler of SIGALRM away before the process has ended"
-)
 def test_an_interpreter_that_outlasts_the_bound_still_exits_0(tmp_path: Path) -> None:
     values = rig(tmp_path / "state")
     with running(tmp_path, values, lambda path: [sys.executable, "-c", SLOW_TO_LEAVE, str(path)]) as daemon:
@@ -78,7 +75,6 @@ def test_a_second_daemon_on_the_same_ports_is_refused(
     assert "Traceback" not in second.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="importing pymmcore-plus sets the root logger's level to DEBUG")
 def test_the_log_holds_one_json_object_a_line_and_nothing_below_its_level(bench: Bench) -> None:
     records = [json.loads(line) for line in bench.daemon.log.read_text(encoding="utf-8").splitlines()]
     assert "serving" in [record["event"] for record in records]
