@@ -179,12 +179,12 @@ def _is_good(run: dict[str, Any]) -> bool:
 
 def _table(runs: list[dict[str, Any]]) -> Table:
     """All runs, none left out."""
-    title = "Refocus runs by the published search, none left out; z in µm"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("sample", "source"):
-        table.add_column(column, no_wrap=True)
-    for column in ("start", "true", "found", "error", "in DOF", "exp.", "s"):
-        table.add_column(column, justify="right", no_wrap=True, min_width=4)
+    title = "Refocus by the published search, no run left out; z in µm"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("sample", no_wrap=True, max_width=12)  # so that it all fits into 80 columns
+    table.add_column("", no_wrap=True)
+    for column in ("start", "true", "found", "error", "DOF", "exp", "s"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     for run in runs:
         table.add_row(*_row(run))
@@ -192,7 +192,7 @@ def _table(runs: list[dict[str, Any]]) -> Table:
 
 
 def _row(run: dict[str, Any]) -> list[str]:
-    texts = [run["sample"], run["source"], f"{run['z_start_um']:.1f}", f"{run['z_true_um']:.1f}"]
+    texts = [run["sample"], run["source"][:3], f"{run['z_start_um']:.1f}", f"{run['z_true_um']:.1f}"]
     if run["error_um"] is None:
         return [*texts, "–", "–", "–", "–", "–", f"[red]{run['outcome']}[/]"]
     colour = "green" if _is_good(run) else "red"

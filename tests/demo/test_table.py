@@ -44,9 +44,7 @@ def printed(runs: list[dict[str, Any]]) -> list[str]:
     """The table's rows for people; colours left out."""
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(_table(runs))
-    return [
-        line for line in console.file.getvalue().splitlines() if "simulated" in line or "recorded" in line
-    ]  # type: ignore[attr-defined]
+    return [line for line in console.file.getvalue().splitlines() if " sim " in line or " rec " in line]  # type: ignore[attr-defined]
 
 
 def cells_of(row: str) -> list[str]:
@@ -55,13 +53,13 @@ def cells_of(row: str) -> list[str]:
 
 def test_a_good_run_shows_its_figures() -> None:
     (row,) = printed([GOOD])
-    shown = ["cells", "simulated", "0.0", "31.7", "32.90", "+1.20", "+0.15", "4", "1.3", "focused"]
+    shown = ["cells", "sim", "0.0", "31.7", "32.90", "+1.20", "+0.15", "4", "1.3", "focused"]
     assert cells_of(row) == shown
 
 
 def test_a_failed_run_shows_its_reason_and_no_figures() -> None:
     (row,) = printed([FAILED])
-    shown = ["moon", "recorded", "0.0", "31.7", "–", "–", "–", "–", "–", FAILED["outcome"]]
+    shown = ["moon", "rec", "0.0", "31.7", "–", "–", "–", "–", "–", FAILED["outcome"]]
     assert cells_of(row) == shown
 
 
