@@ -181,11 +181,11 @@ def _table(runs: list[dict[str, Any]]) -> Table:
     """All runs, none left out."""
     title = "Refocus by the published search, no run left out; z in µm"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("sample", no_wrap=True, max_width=12)  # so that it all fits into 80 columns
+    table.add_column("sample", no_wrap=True, max_width=11)  # so that it all fits into 80 columns
     table.add_column("", no_wrap=True)
     for column in ("start", "true", "found", "error", "DOF", "exp", "s"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("outcome", no_wrap=True)
+    table.add_column("outcome", no_wrap=True, min_width=14)
     for run in runs:
         table.add_row(*_row(run))
     return table

@@ -81,9 +81,10 @@ def _draw_probes(
     axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]
 ) -> None:
     """The scores of the exposures over z, and the curve where the search has put it."""
-    if run["z_found_um"] is not None:
-        moved_um = np.array(curve["z_um"]) + run["z_found_um"]
-        axes.plot(moved_um, curve["b"], color="tab:blue", label="b_calib, moved")
+    found = run["z_found_um"] is not None
+    moved_um = np.array(curve["z_um"]) + (run["z_found_um"] if found else run["z_true_um"])
+    label = "b_calib, moved to the focus found" if found else "b_calib at the true focus"
+    axes.plot(moved_um, curve["b"], color="tab:blue", label=label)
     z, b, sigma = ([probe[key] for probe in probes] for key in ("z_um", "b", "sigma"))
     axes.errorbar(
         z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)"
