@@ -1,23 +1,11 @@
 """A tiny recipe, a small pool, and samples from it."""
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from focusd.training.loader import make_chunk
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe
 from focusd.training.synthesis import Samples, join
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Training sets the number of torch's threads; the other tests keep theirs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
