@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.synthetic import FIELD_PX, Image, exposures, held_out_objects, optical_transfers
+from bench.synthetic import FIELD_PX, Image, exposures, field_score, held_out_objects, optical_transfers
 from focusd.optics.imaging import vignette
 from focusd.optics.instrument import Instrument
 from focusd.sharpness.scorer import Scorer
@@ -104,9 +104,7 @@ def _scores(condition: Condition, objects: list[Image], scorer: Scorer) -> Score
 def _field(scorer: Scorer, frame: NDArray[np.uint16]) -> tuple[float, float, float]:
     """b weighted by precision, median σ, and mean probability of structure."""
     measure = scorer.score(frame)
-    weight = measure.sigma**-2
-    b = float((weight * measure.b).sum() / weight.sum())
-    return b, float(np.median(measure.sigma)), float(measure.structure.mean())
+    return field_score(measure), float(np.median(measure.sigma)), float(measure.structure.mean())
 
 
 def _row(scores: Scores, reference: Scores) -> dict[str, float]:

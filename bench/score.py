@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from bench.curves import Curves
+from bench.curves import BINS, Curves
 from bench.plots import draw_curves
 from bench.synthetic import (
     BACKGROUND,
@@ -33,10 +33,12 @@ from bench.synthetic import (
     INSTRUMENT,
     Image,
     exposures,
+    field_score,
     gaussian_transfers,
     held_out_objects,
     optical_transfers,
 )
+from focusd.demo.main import DEFAULT_STACKS
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack
 from focusd.sharpness.classical import MEASURES
@@ -45,7 +47,6 @@ from focusd.sharpness.weights import load_model
 
 PLANES_UM = np.linspace(-120, 120, 132)
 REGION_PX = 384
-DEFAULT_STACKS = Path("../shared/data/stacks")
 CNN, TILE = "cnn", "cnn_tile"
 """The network's score of the field, and of one 128 px tile in its middle."""
 NAMES = (CNN, TILE, *MEASURES)
@@ -92,14 +93,16 @@ def synthetic(objects: list[Image], stride: int, title: str) -> CurvesByName:
     with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         tasks = [pool.submit(_measure_object, o, stride, title, seed) for seed, o in enumerate(objects)]
         rows = [task.result() for task in track(tasks, description=title)]
-    planes = PLANES_UM[::stride]
-    values = {name: np.array([row[name] for row in rows]) for name in (*NAMES, "sigma")}
-    return {name: Curves(planes, values[name], _stated(values, name)) for name in NAMES}
+    return _curves(PLANES_UM[::stride], rows)
 
 
-def _stated(values: Values, name: str) -> NDArray[np.float64] | None:
-    """The mean uncertainty that a measure itself states."""
-    return values["sigma"].mean(1) if name in (CNN, TILE) else None
+def _curves(z_um: NDArray[np.float64], rows: list[Values]) -> CurvesByName:
+    """The measures of several stacks, by name; the network's with the mean uncertainty that it states."""
+    sigma = np.array([row["sigma"].mean() for row in rows])
+    return {
+        name: Curves(z_um, np.array([row[name] for row in rows]), sigma if name in (CNN, TILE) else None)
+        for name in NAMES
+    }
 
 
 def _measure_object(image: Image, stride: int, blur: str, seed: int) -> Values:
@@ -129,10 +132,8 @@ def _measure(frames: list[NDArray[Any]], scorer: Scorer) -> Values:
 def _score(scorer: Scorer, frame: NDArray[Any]) -> tuple[float, float, float]:
     """b of the field, its tiles weighted by their precision; b of one tile in the middle; the tiles' median σ."""
     measure = scorer.score(frame)
-    weight = measure.sigma**-2
     rows, columns = measure.b.shape
-    field = float((weight * measure.b).sum() / weight.sum())
-    return field, float(measure.b[rows // 2, columns // 2]), float(np.median(measure.sigma))
+    return field_score(measure), float(measure.b[rows // 2, columns // 2]), float(np.median(measure.sigma))
 
 
 def recorded(folder: Path) -> dict[str, CurvesByName]:
@@ -151,12 +152,10 @@ def recorded(folder: Path) -> dict[str, CurvesByName]:
 
 def _stack_curves(stack: Stack) -> CurvesByName:
     """One curve a region; z from the plane of the highest Tenengrad; the optics are taken as unknown."""
-    torch.set_num_threads(2)
     z_um = stack.z_um - stack.z_um[int(np.argmax([MEASURES["tenengrad"](p) for p in stack.pixels]))]
     regions = _regions(stack.pixels.shape[1:])
     rows = [_measure([plane[region] for plane in stack.pixels], _scorer(None)) for region in regions]
-    values = {name: np.array([row[name] for row in rows]) for name in (*NAMES, "sigma")}
-    return {name: Curves(z_um, values[name], _stated(values, name)) for name in NAMES}
+    return _curves(z_um, rows)
 
 
 def _regions(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
@@ -194,7 +193,7 @@ def _mean(curves: list[Curves], figure: Callable[[Curves], float]) -> float | No
 
 
 def _print(measures: dict[str, dict[str, Any]], title: str) -> None:
-    table = Table(title=f"{title}; {FIELD_PX} px fields, entropies per plane in nats (50 bins)")
+    table = Table(title=f"{title}; {FIELD_PX} px fields, entropies per plane in nats ({BINS} bins)")
     columns = list(next(iter(measures.values())))
     table.add_column("measure")
     for column in columns:

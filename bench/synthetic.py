@@ -15,6 +15,7 @@ from focusd.optics.imaging import Camera, kernel_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
+from focusd.sharpness.scorer import FocusMeasure
 from focusd.training.pool import FIRST_SEED
 from focusd.training.procedural import procedural
 from focusd.training.textures import periodic, read_textures
@@ -86,3 +87,9 @@ def exposures(
     for transfer in transfers:
         image = torch.fft.irfft2(spectrum * transfer, s=light.shape).clamp(min=0)
         yield camera.expose(image * electrons, generator).numpy().astype(np.uint16)
+
+
+def field_score(measure: FocusMeasure) -> float:
+    """b of a field: its tiles weighted by their precision, as calibration and search weigh them."""
+    weight = measure.sigma**-2
+    return float((weight * measure.b).sum() / weight.sum())

@@ -57,7 +57,7 @@ def locate(
     b = np.stack([o.b[seen] for o in observations])
     cost = (_difference(b[:, :, None], defocus[:, None, :], calibration) ** 2).sum(0)
     best = cost.argmin(1)
-    tiles = _minima(candidates, cost)
+    tiles = _minima(candidates, cost, best)
     local = np.full(seen.shape, np.nan)
     local[seen] = tiles
     edge = np.mean((best <= 1) | (best >= len(candidates) - 2)) > 0.5
@@ -79,9 +79,9 @@ def _candidates(start_um: float, calibration: Calibration, limits_um: tuple[floa
     return np.linspace(low, high, _STEPS)
 
 
-def _minima(candidates: Array, cost: Array) -> Array:
-    """Positions of the minima of (tiles, candidates), interpolated by a parabola through three points."""
-    best = cost.argmin(1).clip(1, cost.shape[1] - 2)
+def _minima(candidates: Array, cost: Array, best: NDArray[np.intp]) -> Array:
+    """Positions of the minima of (tiles, candidates), near the indices `best`, by a parabola through three points."""
+    best = best.clip(1, cost.shape[1] - 2)
     rows = np.arange(len(cost))
     left, middle, right = (cost[rows, best + k] for k in (-1, 0, 1))
     bend = left - 2 * middle + right

@@ -62,19 +62,24 @@ def draw_run(
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
     low, high = np.percentile(frames[-1], [0.5, 99.8])
-    for axes, frame, name, key in zip(
-        (left, middle), frames, ("before", "after"), ("z_start_um", "z_found_um"), strict=False
-    ):
+    panels = ((left, "before", "z_start_um"), (middle, "after", "z_found_um"))
+    for axes, _, _ in panels:
+        axes.set_axis_off()
+    for (axes, name, key), frame in zip(panels, frames, strict=False):
         axes.imshow(frame, cmap="gray", vmin=low, vmax=high)
         axes.set_title(f"{name}, z = {run[key]:.1f} µm")
-    for axes in (left, middle):
-        axes.set_axis_off()
     _draw_probes(right, run, probes, curve)
-    error_um = run["error_um"]
-    told = run["outcome"] if error_um is None else f"{error_um:+.2f} µm ({error_um / run['dof_um']:+.2f} DOF)"
-    figure.suptitle(f"{run['sample']}: {told if error_um is None else 'error ' + told}")
+    figure.suptitle(f"{run['sample']}: {_told(run)}")
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def _told(run: dict[str, Any]) -> str:
+    """How the run ended, in a few words."""
+    error_um = run["error_um"]
+    if error_um is None:
+        return str(run["outcome"])
+    return f"error {error_um:+.2f} µm ({error_um / run['dof_um']:+.2f} DOF)"
 
 
 def _draw_probes(

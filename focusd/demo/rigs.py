@@ -57,10 +57,10 @@ class DemoDaemon:
     """A daemon in a process of its own."""
 
     def __init__(self, values: dict[str, Any], folder: Path) -> None:
-        control, events = _free_ports(2)
+        control, events = free_ports(2)
         server = {"control": f"tcp://127.0.0.1:{control}", "events": f"tcp://127.0.0.1:{events}"}
         file = folder / f"{values['name']}-{control}.toml"
-        file.write_text(_toml(values | {"server": server, "log": {"format": "json"}}), encoding="utf-8")
+        file.write_text(to_toml(values | {"server": server, "log": {"format": "json"}}), encoding="utf-8")
         self.config: RigConfig = load_config(file)
         self._log = file.with_suffix(".log")
         with self._log.open("wb") as log:
@@ -128,7 +128,7 @@ def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:
     return [away[i] for i in dict.fromkeys(picks.tolist())]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
@@ -137,17 +137,17 @@ def _free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _toml(values: dict[str, Any]) -> str:
-    """Two levels of tables; JSON's strings, numbers and lists are TOML's too."""
-    top = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-        if not isinstance(value, dict)
-    ]
+def to_toml(values: dict[str, Any]) -> str:
+    """A configuration file of two levels."""
+    top = [_pair(key, value) for key, value in values.items() if not isinstance(value, dict)]
     tables = [
-        f"[{name}]\n"
-        + "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
+        "\n".join([f"[{name}]", *(_pair(key, value) for key, value in table.items())])
         for name, table in values.items()
         if isinstance(table, dict)
     ]
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def _pair(key: str, value: object) -> str:
+    """JSON's strings, numbers and lists are TOML's too."""
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}"

@@ -162,21 +162,24 @@ class RigOperations:
 
     def _calibration_state(self) -> Result:
         try:
-            described = self._describe(self._calibration())
+            return {"usable": True, **self._figures(self._calibration())}
         except CalibrationError as error:
             return {"usable": False, "reason": error.message}
-        return {"usable": True, **{k: v for k, v in described.items() if k not in ("curve", "profile")}}
 
     def _describe(self, calibration: Calibration) -> Result:
         fine_um = np.linspace(calibration.min_um, calibration.max_um, 201)
+        return self._figures(calibration) | {
+            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
+            "profile": {"z_um": fine_um.tolist(), "b": calibration.profile(fine_um).tolist()},
+        }
+
+    def _figures(self, calibration: Calibration) -> Result:
         return {
             "objective": self._objective,
             "fwhm_um": calibration.fwhm_um,
             "range_um": [calibration.min_um, calibration.max_um],
             "r2": calibration.r2,
             "dof_um": self._depth_of_field_um(calibration),
-            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
-            "profile": {"z_um": fine_um.tolist(), "b": calibration.profile(fine_um).tolist()},
         }
 
     def _depth_of_field_um(self, calibration: Calibration) -> float:
@@ -190,10 +193,8 @@ def _reported(report: Report, kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        outcome, reason = (
-            (error.outcome, str(error)) if isinstance(error, FocusdError) else ("error", repr(error))
-        )
-        report("focus.failed", {"kind": kind, "outcome": outcome, "reason": reason})
+        told = error if isinstance(error, FocusdError) else FocusdError(repr(error))
+        report("focus.failed", {"kind": kind, "outcome": told.outcome, "reason": told.message})
         raise
 
 

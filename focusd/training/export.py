@@ -19,6 +19,9 @@ from focusd.training.train import LOG, predict, validate
 
 matplotlib.use("Agg")
 
+THIRDS = {"all": (0.0, math.inf), "b < ⅓": (0.0, 1 / 3), "⅓ … ⅔": (1 / 3, 2 / 3), "⅔ … 1": (2 / 3, 1.0)}
+"""Ranges of b for which the card gives figures."""
+
 
 def export(network: FocusNet, recipe: Recipe, report: Samples, run: Path, folder: Path) -> Path:
     """Write `<name>.safetensors`, its hash, `<name>.md` and `<name>.png` into a folder; returns the weights' path.
@@ -38,9 +41,6 @@ def export(network: FocusNet, recipe: Recipe, report: Samples, run: Path, folder
     _plot(network, report, run / LOG, path.with_suffix(".png"))
     path.with_suffix(".md").write_text(_card(network, recipe, report, sha256), encoding="utf-8")
     return path
-
-
-THIRDS = {"all": (0.0, math.inf), "b < ⅓": (0.0, 1 / 3), "⅓ … ⅔": (1 / 3, 2 / 3), "⅔ … 1": (2 / 3, 1.0)}
 
 
 def _card(network: FocusNet, recipe: Recipe, report: Samples, sha256: str) -> str:
@@ -65,7 +65,8 @@ waves RMS), its standard deviation, and whether the location holds anything to f
 - **Command**: `focusd train --recipe models/recipes/{recipe.name}.toml --textures DIR --out RUN`.
 - **Textures**: dsb2018 (CC0), bccd (MIT), cellprofiler_examples (BSD-3), neubias_xy (CC-BY 4.0), those that are
   sharp after shrinking. Kept for tuning (σ's correction): dsb2018's `fluo_360x360`. Kept for figures: all of
-  scikit-image's images, cellprofiler's `AS_*`, half of neubias_xy (`focusd/training/textures.py`).
+  scikit-image's images, cellprofiler's `AS_*`, half of neubias_xy but what resembles trained images
+  (`focusd/training/textures.py`).
 
 On {len(report.b):,} locations of textures kept for figures (real and procedural; random instruments, 20–50,000
 electrons at the brightest point, all defocus), errors in units of b:
@@ -79,8 +80,8 @@ that are called empty.
 
 ![training]({recipe.name}.png)
 
-**Limits.** A texture that is soft in itself looks defocused; σ says so only in part. Thick samples were not
-trained on. The score does not tell the sign of the defocus.
+**Limits.** A texture that is soft in itself looks defocused; σ says so only in part. Samples thicker than
+two axial units were not trained on. The score does not tell the sign of the defocus.
 """
 
 

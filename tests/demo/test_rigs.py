@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focusd.config import RecordedConfig, SimulatedConfig, load_config
-from focusd.demo.rigs import _free_ports, _toml, daemons, recorded_rig, simulated_rig, starting_planes
+from focusd.demo.rigs import daemons, free_ports, recorded_rig, simulated_rig, starting_planes, to_toml
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack
 
@@ -29,17 +29,17 @@ def stack_of(z_um: list[float], pixel_um: float | None = None) -> Stack:
 
 @given(st.dictionaries(keys, scalars | tables, max_size=5))
 def test_values_survive_their_way_through_toml(values: dict[str, Any]) -> None:
-    assert tomllib.loads(_toml(values)) == values
+    assert tomllib.loads(to_toml(values)) == values
 
 
 def test_any_path_survives_its_way_through_toml() -> None:
     values = {"state_dir": "/home/ada/🔬/state"}
-    assert tomllib.loads(_toml(values)) == values
+    assert tomllib.loads(to_toml(values)) == values
 
 
 def test_the_simulated_rig_is_a_valid_configuration(tmp_path: Path) -> None:
     file = tmp_path / "rig.toml"
-    file.write_text(_toml(simulated_rig(tmp_path / "state", "cells", 3, -41.5)), encoding="utf-8")
+    file.write_text(to_toml(simulated_rig(tmp_path / "state", "cells", 3, -41.5)), encoding="utf-8")
 
     config = load_config(file)
 
@@ -55,7 +55,7 @@ def test_the_recorded_rig_stays_inside_its_stack(tmp_path: Path) -> None:
     file = tmp_path / "rig.toml"
     path = tmp_path / "wafer pattern (2).ome.tif"
     values = recorded_rig(tmp_path / "state", path, stack_of([-30.0, 0.0, 50.5], 0.65), 7.0)
-    file.write_text(_toml(values), encoding="utf-8")
+    file.write_text(to_toml(values), encoding="utf-8")
 
     config = load_config(file)
 
@@ -90,7 +90,7 @@ def test_a_stack_of_the_focus_alone_gives_no_start() -> None:
 
 
 def test_ports_are_free_and_differ() -> None:
-    assert len(set(_free_ports(4))) == 4
+    assert len(set(free_ports(4))) == 4
 
 
 def test_a_daemon_that_ends_at_once_is_an_error_with_its_reason(tmp_path: Path) -> None:

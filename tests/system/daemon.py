@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import zmq
 
+from focusd.demo.rigs import free_ports, to_toml
 from focusd.errors import UnreachableError
 from focusd.wire.client import Client
 
@@ -54,14 +54,10 @@ def rig(state: Path, **sections: Values) -> Values:
 
 
 def write(folder: Path, values: Values) -> Path:
-    """The values as a TOML file; JSON's strings, numbers and lists are TOML's too."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for name, table in values.items():
-        if isinstance(table, dict):
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    """The values as a configuration file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rig.toml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(to_toml(values), encoding="utf-8")
     return path
 
 
@@ -137,15 +133,6 @@ def running(folder: Path, values: Values, command: Callable[[Path], list[str]] =
         yield daemon
     finally:
         daemon.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 @contextmanager
