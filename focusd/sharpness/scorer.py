@@ -114,7 +114,10 @@ def _checked(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
         raise RequestError(f"pixels are unsigned integers or floats, not {pixels.dtype}")
     with np.errstate(over="ignore"):
         counts = pixels.astype(np.float32)
-    if not (np.abs(counts) <= _LARGEST_PIXEL).all():  # also true of NaN
+    wide = (
+        pixels.dtype.kind == "f" or pixels.dtype.itemsize > 2
+    )  # a camera's 8 and 16 bit cannot be out of range
+    if wide and not (np.abs(counts) <= _LARGEST_PIXEL).all():  # also true of NaN
         raise RequestError(f"the frame holds pixels that are NaN, infinite or beyond {_LARGEST_PIXEL:g}")
     return counts
 
