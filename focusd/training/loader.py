@@ -33,7 +33,8 @@ def make_chunk(pool: Pool, recipe: Recipe, index: int) -> Samples:
     """The samples of one chunk."""
     rng = np.random.default_rng((recipe.seed, index))
     objects = [pool.draw(rng) for _ in range(recipe.scenes)]
-    return synthesise(objects, int(rng.integers(2**31)), recipe.tiles)
+    seed = int(rng.integers(2**31))
+    return synthesise(objects, seed, recipe.tiles, mainstream=rng.random() < recipe.mainstream)
 
 
 def batches(pool: Pool, recipe: Recipe, first_step: int, workers: int) -> Iterator[Samples]:

@@ -1,7 +1,7 @@
 """Procedural textures: objects drawn from a seed, sharp down to the pixel, values in 0…1.
 
 They stand beside the real textures so that the network meets shapes that those do not hold: lines, points,
-mosaics, scale-free noise, regular patterns.
+mosaics, scale-free noise, regular patterns, strokes, printed text.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 from numpy.typing import NDArray
 from scipy import ndimage, spatial
 
@@ -105,7 +108,50 @@ def pattern(rng: np.random.Generator, size: int) -> Image:
     return _unit(tiled)
 
 
-FAMILIES: tuple[Family, ...] = (cloud, dead_leaves, mosaic, filaments, beads, cells, pattern)
+def hatching(rng: np.random.Generator, size: int) -> Image:
+    """Thin parallel strokes in one to three directions, over the whole field or over patches of it."""
+    y, x = np.indices((size, size), dtype=np.float32)
+    canvas = np.zeros((size, size), dtype=np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        angle, period = rng.uniform(0, np.pi), rng.uniform(3, 40)
+        bend = rng.uniform(0, 6) * np.sin(2 * np.pi * (x + y) / size * rng.integers(1, 5))
+        place = (y * np.cos(angle) + x * np.sin(angle) + bend) % period
+        stroke = np.clip(rng.uniform(0.8, max(1.0, period / 3)) - place, 0, 1) * rng.uniform(0.3, 1)
+        where = cloud(rng, size) > rng.uniform(0.2, 0.7) if rng.random() < 0.5 else True
+        canvas = np.maximum(canvas, stroke * where)
+    return _unit(canvas)
+
+
+def text(rng: np.random.Generator, size: int) -> Image:
+    """Lines of letters, as on a printed page or a labelled slide."""
+    page = PIL.Image.new("L", (2 * size, 2 * size))
+    pen = PIL.ImageDraw.Draw(page)
+    y = 0.0
+    while y < 2 * size:
+        height = rng.uniform(7, 12) if rng.random() < 0.7 else rng.uniform(12, 40)
+        letters = rng.integers(33, 127, int(4 * size / height))
+        spaced = np.where(rng.random(len(letters)) < 0.17, 32, letters)
+        font = PIL.ImageFont.load_default(height)
+        pen.text((rng.uniform(-20, 20), y), "".join(map(chr, spaced)), int(rng.integers(80, 256)), font)
+        y += height * rng.uniform(1.0, 1.8)
+    turned = page.rotate(rng.uniform(0, 360), PIL.Image.Resampling.BILINEAR)
+    image = np.asarray(
+        turned.crop((size // 2, size // 2, size // 2 + size, size // 2 + size)), dtype=np.float32
+    )
+    return _unit(-image if rng.random() < 0.5 else image)
+
+
+FAMILIES: tuple[Family, ...] = (
+    cloud,
+    dead_leaves,
+    mosaic,
+    filaments,
+    beads,
+    cells,
+    pattern,
+    hatching,
+    text,
+)
 
 
 def procedural(seed: int, size: int) -> Image:

@@ -31,6 +31,10 @@ class Recipe(BaseModel):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
     procedural: Annotated[int, Field(ge=1)] = 560
     """Procedural textures in the pool."""
+    mainstream: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the chunks imaged by well-kept instruments of known optics."""
+    start: str | None = None
+    """Weights to start from, beside the shipped ones; None starts from random ones."""
 
     @property
     def batch(self) -> int:

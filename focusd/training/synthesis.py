@@ -3,7 +3,8 @@
 Instruments span those in use (NA/n 0.1–0.95, pixels of 0.18–0.7 λ/NA), light is incoherent or partially
 coherent, optics slightly aberrated, samples flat, tilted, stepped or two layers thick. Cameras have 8 to 16 bits,
 few to many photons, read noise, offset, hot pixels, saturation and vignetting; some are consumer cameras.
-Everything follows from a seed.
+A recipe may ask for a share of mainstream instruments: fluorescence or bright field with open condenser, flat sample,
+sampling as the configuration states it, a scientific camera, at least 300 electrons. Everything follows from a seed.
 
 The network reads blur in pixels, so that it learns the *apparent* blurriness: b · canonical / actual sampling of
 the frame as it sees it. The scorer turns it back where the sampling is known.
@@ -49,6 +50,8 @@ FAR_U = 33.0
 """For some: a finely sampled frame of unknown optics shows wider blur, and the score must not fold back there."""
 
 _KERNEL_SIZES = (64, 128, 256)
+_ABERRATION_WAVES = {False: (0.0, 0.02, 0.05), True: (0.02, 0.04)}
+"""SD of each term, waves RMS, by whether the instruments are mainstream."""
 
 
 class Samples(NamedTuple):
@@ -82,20 +85,26 @@ class Optics(NamedTuple):
     aberrations: dict[int, Tensor]
 
 
-def synthesise(objects: Sequence[NDArray[np.float32]], seed: int, tiles: int) -> Samples:
+def synthesise(
+    objects: Sequence[NDArray[np.float32]], seed: int, tiles: int, mainstream: bool = False
+) -> Samples:
     """Image each (512, 512) object once and cut a number of locations from each frame.
 
     Args:
         objects: periodic, values 0…1.
         seed: of everything random here.
         tiles: locations a frame.
+        mainstream: as the module says.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    optics, kernel_px = draw_optics(rng, len(objects))
+    optics, kernel_px = draw_optics(rng, len(objects), mainstream)
     scene = torch.stack([torch.from_numpy(_radiance(o, rng)) for o in objects])
-    light, depth = _image(scene, optics, kernel_px, rng)
-    parts = [_locations(light[i], depth[i], optics, i, tiles, rng, generator) for i in range(len(objects))]
+    light, depth = _image(scene, optics, kernel_px, rng, mainstream)
+    parts = [
+        _locations(light[i], depth[i], optics, i, tiles, rng, generator, mainstream)
+        for i in range(len(objects))
+    ]
     return join(parts)
 
 
@@ -105,16 +114,17 @@ def join(parts: Sequence[Samples]) -> Samples:
     return Samples(views, torch.cat([p.b for p in parts]), torch.cat([p.structure for p in parts]))
 
 
-def draw_optics(rng: np.random.Generator, count: int) -> tuple[Optics, int]:
+def draw_optics(rng: np.random.Generator, count: int, mainstream: bool = False) -> tuple[Optics, int]:
     """Random instruments that share a kernel size (drawn first, so that small blurs are computed fast)."""
     kernel_px = int(rng.choice(_KERNEL_SIZES, p=(0.38, 0.26, 0.36)))
     sin_alpha = rng.uniform(0.1, 0.8, count) if rng.random() < 0.85 else rng.uniform(0.8, 0.95, count)
-    sampling, seen = _draw_sampling(rng, count)
+    sampling, seen = _near_canonical(rng, count) if mainstream else _draw_sampling(rng, count)
     limit = FAR_U if kernel_px == _KERNEL_SIZES[-1] and rng.random() < 0.2 else MAX_U
     reach = 0.42 * kernel_px * sampling * np.sqrt(1 - sin_alpha**2)
     u = _draw_defocus(rng, np.minimum(reach, limit * seen / CANONICAL_SAMPLING), kernel_px)
-    condenser = np.ones(count) if rng.random() < 0.8 else rng.uniform(0.5, 1.0, count)
-    strength = rng.choice([0.0, 0.02, 0.05])
+    open_condenser = mainstream or rng.random() < 0.8
+    condenser = np.ones(count) if open_condenser else rng.uniform(0.5, 1.0, count)
+    strength = rng.choice(_ABERRATION_WAVES[mainstream])
     terms = (ASTIGMATISM_OBLIQUE, ASTIGMATISM_VERTICAL, COMA_Y, COMA_X, SPHERICAL)
     aberrations = {j: _float(rng.normal(0, strength, count)) for j in terms if strength > 0}
     optics = Optics(
@@ -126,14 +136,19 @@ def draw_optics(rng: np.random.Generator, count: int) -> tuple[Optics, int]:
 def _draw_sampling(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The cameras' sampling, and that of the frames as the network sees them."""
     kind = rng.random()
-    if kind < 0.68:  # near enough the canonical sampling to be taken as it is
-        sampling = CANONICAL_SAMPLING * rng.uniform(1 - SAMPLING_TOLERANCE, 1 + SAMPLING_TOLERANCE, count)
-        return sampling, sampling
+    if kind < 0.68:
+        return _near_canonical(rng, count)
     if kind < 0.88:  # resampled
         sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-0.7, 1.0, count)
         taken_as_it_is = np.abs(sampling / CANONICAL_SAMPLING - 1) <= SAMPLING_TOLERANCE
         return sampling, np.where(taken_as_it_is, sampling, CANONICAL_SAMPLING)
     sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-1.0, 0.4, count)  # unknown to the user: taken as it is
+    return sampling, sampling
+
+
+def _near_canonical(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sampling near enough the canonical one to be taken as it is."""
+    sampling = CANONICAL_SAMPLING * rng.uniform(1 - SAMPLING_TOLERANCE, 1 + SAMPLING_TOLERANCE, count)
     return sampling, sampling
 
 
@@ -147,9 +162,11 @@ def _draw_defocus(
     return signed
 
 
-def _image(scene: Tensor, optics: Optics, kernel_px: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _image(
+    scene: Tensor, optics: Optics, kernel_px: int, rng: np.random.Generator, flat: bool
+) -> tuple[Tensor, Tensor]:
     """Expected light on the camera, and the defocus u of each object point; both the scene's shape."""
-    if rng.random() < 0.85:
+    if flat or rng.random() < 0.85:
         return _blur(scene, optics, kernel_px), optics.u[:, None, None].expand_as(scene)
     height = _float(rng.uniform(0.1, 2.0, len(scene)))[:, None, None]
     share = _relief(rng)[None]
@@ -205,11 +222,13 @@ def _locations(
     tiles: int,
     rng: np.random.Generator,
     generator: torch.Generator,
+    mainstream: bool,
 ) -> Samples:
     """Expose a frame and cut random locations."""
-    camera, electrons = _draw_camera(light, rng)
+    camera, electrons = _draw_camera(light, rng, mainstream)
     shade = vignette((SCENE_PX, SCENE_PX), rng.uniform(0, 0.4) * (rng.random() < 0.5), light)
-    frame = _spoil(camera.expose(electrons * shade, generator), camera.full_scale, rng)
+    frame = camera.expose(electrons * shade, generator)
+    frame = frame if mainstream else _spoil(frame, camera.full_scale, rng)
     frame, electrons, depth = _cut([frame, electrons, depth], rng)
     sampling, seen = float(optics.sampling[scene]), float(optics.seen[scene])
     if seen != sampling:
@@ -222,12 +241,13 @@ def _locations(
     return Samples(views_at(frame, y, x), b * (CANONICAL_SAMPLING / seen), structure)
 
 
-def _draw_camera(light: Tensor, rng: np.random.Generator) -> tuple[Camera, Tensor]:
+def _draw_camera(light: Tensor, rng: np.random.Generator, mainstream: bool) -> tuple[Camera, Tensor]:
     """A camera, and the electrons that the light makes in it."""
     bits = int(rng.choice([8, 12, 16], p=(0.35, 0.25, 0.4)))
-    dimmest = 20 if rng.random() < 0.25 else 300
+    dimmest = 300 if mainstream or rng.random() >= 0.25 else 20
     peak = math.exp(rng.uniform(math.log(dimmest), math.log(50000)))
-    used = rng.uniform(1.05, 1.6) if rng.random() < 0.04 else rng.uniform(0.1, 0.95)
+    overexposed = not mainstream and rng.random() < 0.04
+    used = rng.uniform(1.05, 1.6) if overexposed else rng.uniform(0.1, 0.95)
     camera = Camera(
         bit_depth=bits,
         full_well=peak / used,

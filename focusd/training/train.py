@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from focusd.errors import ModelError
 from focusd.sharpness.network import FocusNet, Score
+from focusd.sharpness.weights import load_model, shipped_weights
 from focusd.training.loader import batches, make_chunk
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe
@@ -156,7 +157,7 @@ def _average(average: FocusNet, network: FocusNet, keep: float) -> None:
 def _resume(recipe: Recipe, out: Path) -> _State:
     """A fresh state, or that of the checkpoint."""
     torch.manual_seed(recipe.seed)
-    network = FocusNet().train()
+    network = _initial(recipe).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
@@ -172,6 +173,15 @@ def _resume(recipe: Recipe, out: Path) -> _State:
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step = saved["step"]
     return state
+
+
+def _initial(recipe: Recipe) -> FocusNet:
+    """Random weights, or those that the recipe starts from, σ's correction undone."""
+    if recipe.start is None:
+        return FocusNet()
+    network = load_model(shipped_weights().with_name(f"{recipe.start}.safetensors")).network
+    network.sigma_correction.zero_()
+    return network
 
 
 def _save(state: _State, recipe: Recipe, out: Path) -> None:
