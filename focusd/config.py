@@ -134,7 +134,7 @@ class CalibrationConfig(Section):
 
     range_um: Positive = 100.0
     """Half the stack's extent."""
-    step_um: Positive = 4.0
+    step_um: Positive = 2.0
 
     @model_validator(mode="after")
     def _enough_planes(self) -> Self:
@@ -146,8 +146,16 @@ class CalibrationConfig(Section):
 class AutofocusConfig(Section):
     """The search."""
 
-    strategy: Literal["published"] = "published"
-    max_exposures: Annotated[int, Field(ge=3, le=100)] = 8
+    strategy: Literal["posterior", "published"] = "posterior"
+    max_exposures: Annotated[int, Field(ge=2, le=100)] = 8
+    max_seconds: Positive | None = None
+    """No exposure is begun later than this after the request."""
+    max_dose_ms: Positive | None = None
+    """Exposure time of one refocus."""
+    target_dof: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The posterior search ends when σ is below this fraction of the depth of field."""
+    verify: bool = True
+    """The posterior search ends with an exposure at the focus."""
     structure_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Patches less likely than this to hold structure are left out."""
     max_saturated: Annotated[float, Field(gt=0, le=1)] = 0.2

@@ -35,10 +35,13 @@ RESULT_ROWS = {
     "message": "",
     "z_start_um": "µm",
     "z_found_um": "µm",
+    "focus_um": "µm",
     "shift_um": "µm",
     "sigma_um": "µm",
     "dof_um": "µm",
+    "strategy": "",
     "exposures": "",
+    "dose_ms": "ms",
     "seconds": "s",
     "objective": "",
     "planes": "",
@@ -97,6 +100,9 @@ def refocus(
     roi: Annotated[str | None, typer.Option(help="Region of interest: y,x,height,width in pixels.")] = None,
     strategy: Annotated[str | None, typer.Option(help="Search strategy; default: as configured.")] = None,
     max_exposures: Annotated[int | None, typer.Option(help="Exposures allowed.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Time allowed.")] = None,
+    max_dose_ms: Annotated[float | None, typer.Option(help="Exposure time allowed in all.")] = None,
+    target_um: Annotated[float | None, typer.Option(help="σ at which the posterior search ends.")] = None,
     endpoint: Endpoint = CONTROL,
     events: Events = EVENTS,
     as_json: AsJson = False,
@@ -104,7 +110,15 @@ def refocus(
     """Bring the sample into focus."""
     region = _region(roi)
     with _connected(endpoint, events) as client, _subscribed(client) as stream:
-        job = client.refocus(roi=region, strategy=strategy, max_exposures=max_exposures, wait=False)
+        job = client.refocus(
+            roi=region,
+            strategy=strategy,
+            max_exposures=max_exposures,
+            max_seconds=max_seconds,
+            max_dose_ms=max_dose_ms,
+            target_um=target_um,
+            wait=False,
+        )
         result = _follow(client, stream, job["job_id"], quiet=as_json)
     if as_json:
         _print_json(result)

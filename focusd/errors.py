@@ -56,6 +56,18 @@ class NoConvergenceError(FocusdError):
     retryable = True
 
 
+class OutOfRangeError(NoConvergenceError):
+    """The focus lies beyond what is calibrated or can be reached."""
+
+    outcome = "out_of_range"
+
+
+class AmbiguousError(NoConvergenceError):
+    """The exposures fit no single focus well enough."""
+
+    outcome = "ambiguous"
+
+
 class TravelLimitError(FocusdError):
     """A move would leave the stage's limits or the travel allowed to one operation."""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from focusd.autofocus.moffat import Moffat, fit_moffat, r_squared
-from focusd.autofocus.observation import Observation, tiles_with_structure
+from focusd.autofocus.observation import Observation, blocks_with_structure, tiles_with_structure
+from focusd.autofocus.pupil import find_origin
+from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError, NoSampleError
+from focusd.optics.instrument import Instrument
 
 Array = NDArray[np.float64]
 
@@ -30,19 +33,23 @@ class Calibration:
     """The curve, and all that it depends on.
 
     Attributes:
-        z_um: (n,) defocus, ascending, 0 at the minimum.
+        z_um: (n,) defocus, ascending, 0 at the origin.
         b: (n,) blurriness.
         sigma: (n,) spread of b over the field.
+        transfer: the curve per spatial frequency, on the same planes.
         profile: the Moffat fit in the same coordinates.
         r2: of the fit.
+        origin: how the origin was found: `pupil` or `sharpest` (see `find_origin`).
         fingerprint: objective, camera, model and preprocessing that the curve belongs to.
     """
 
     z_um: Array
     b: Array
     sigma: Array
+    transfer: Transfer
     profile: Moffat
     r2: float
+    origin: str
     fingerprint: Fingerprint
 
     def __call__(self, z_um: Array) -> Array:
@@ -95,7 +102,10 @@ class Calibration:
 
 
 def calibrate(
-    observations: list[Observation], fingerprint: Fingerprint, threshold: float
+    observations: list[Observation],
+    fingerprint: Fingerprint,
+    threshold: float,
+    instrument: Instrument | None = None,
 ) -> tuple[Calibration, float]:
     """The calibration of a stack, and the z of its focus.
 
@@ -103,6 +113,7 @@ def calibrate(
         observations: one a plane, any order.
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
+        instrument: where it is known, a model of its pupil tells the origin.
 
     Raises:
         CalibrationError: too few planes, or no single minimum inside the stack.
@@ -118,12 +129,25 @@ def calibrate(
     ordered = sorted(observations, key=lambda o: o.z_um)
     z = np.array([o.z_um for o in ordered])
     b = np.array([o.mean_b(seen) for o in ordered])
-    spread = np.array([float(o.b[seen].std()) for o in ordered])
-    return _centred(z, b, spread, fingerprint)
+    fit = _fit(z, b)
+    chosen = blocks_with_structure(ordered)
+    spectra = [o.spectrum(chosen) for o in ordered]
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument)
+    calibration = Calibration(
+        z - origin.z_um,
+        b,
+        np.array([float(o.b[seen].std()) for o in ordered]),
+        Transfer.of_stack(z - origin.z_um, spectra),
+        replace(fit, centre_um=fit.centre_um - origin.z_um),
+        r_squared(b, fit(z)),
+        origin.method,
+        dict(fingerprint),
+    )
+    return calibration, origin.z_um
 
 
-def _centred(z: Array, b: Array, spread: Array, fingerprint: Fingerprint) -> tuple[Calibration, float]:
-    """Fit the profile and move its minimum to the origin."""
+def _fit(z: Array, b: Array) -> Moffat:
+    """The profile, if the scores are a curve with its minimum inside the stack."""
     fit = fit_moffat(z, b)
     r2 = r_squared(b, fit(z))
     focus = fit.centre_um
@@ -142,5 +166,4 @@ def _centred(z: Array, b: Array, spread: Array, fingerprint: Fingerprint) -> tup
             z_um=z.tolist(),
             b=b.tolist(),
         )
-    centred = Moffat(fit.top, fit.depth, 0.0, fit.width_um, fit.power)
-    return Calibration(z - focus, b, spread, centred, r2, dict(fingerprint)), focus
+    return fit

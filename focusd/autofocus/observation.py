@@ -1,38 +1,104 @@
-"""What a decision is made from: the scores of one exposure."""
+"""What a decision is made from: the scores and the spectra of one exposure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_LEAST_CONTRAST = 0.02
+"""Of the strongest block's structure: weaker ones only add noise."""
+_STRUCTURE_FROM = 4
+"""First band that counts as structure: uneven illumination lies below."""
+_OVERLAP = 0.55
+"""Half-overlapping windowed blocks hold so many independent values each, of those of one block alone."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Power spectra of the blocks of one frame.
+
+    Attributes:
+        power: (rows, columns, bands).
+        noise: (rows, columns) power of white noise.
+        modes: (bands,) independent Fourier modes in a band of one block.
+        y_px, x_px: (rows, columns) centres of the blocks.
+        size_px: of one block.
+    """
+
+    power: Array
+    noise: Array
+    modes: Array
+    y_px: Array
+    x_px: Array
+    size_px: int
+
+    def structure(self) -> Array:
+        """(rows, columns) power above the noise."""
+        signal = (self.power - self.noise[..., None])[..., _STRUCTURE_FROM:]
+        return np.asarray((signal * self.modes[_STRUCTURE_FROM:]).sum(-1).clip(0))
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Power of one exposure.
+
+    Attributes:
+        power: (bands,) mean of the blocks that count.
+        noise: of white noise, in the same units.
+        modes: (bands,) independent Fourier modes behind each value.
+    """
+
+    power: Array
+    noise: float
+    modes: Array
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The scores of one frame.
+    """The scores and spectra of one frame.
 
     Attributes:
         z_um: where it was exposed.
         b: (rows, columns) blurriness of each tile, 0 sharp.
         sigma: (rows, columns) standard deviation of b.
         structure: (rows, columns) probability that the tile holds something to focus on.
+        y_px, x_px: (rows, columns) centres of the tiles.
+        blocks: power spectra, on a grid of their own.
     """
 
     z_um: float
     b: Array
     sigma: Array
     structure: Array
+    y_px: Array
+    x_px: Array
+    blocks: Blocks
 
-    def mean_b(self, seen: NDArray[np.bool_]) -> float:
+    def mean_b(self, seen: Mask) -> float:
         """Average of b over the tiles that are seen, each weighted by its precision."""
         weight = seen / self.sigma**2
         return float((weight * self.b).sum() / weight.sum())
 
+    def spectrum(self, chosen: Mask) -> Spectrum:
+        """Power of the chosen blocks together."""
+        blocks, count = self.blocks, int(chosen.sum())
+        modes = blocks.modes * (1 if count == 1 else _OVERLAP * count)
+        return Spectrum(blocks.power[chosen].mean(0), float(blocks.noise[chosen].mean()), modes)
 
-def tiles_with_structure(observations: list[Observation], threshold: float) -> NDArray[np.bool_]:
+
+def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:
     """Tiles that hold something to focus on in at least half of the exposures, (rows, columns)."""
     votes = np.mean([o.structure >= threshold for o in observations], axis=0)
     return np.asarray(votes >= 0.5)
+
+
+def blocks_with_structure(observations: Sequence[Observation]) -> Mask:
+    """Blocks that hold a fair part of the field's structure, (rows, columns); at least one."""
+    strength = np.max([o.blocks.structure() for o in observations], axis=0)
+    return np.asarray(strength >= _LEAST_CONTRAST * strength.max())

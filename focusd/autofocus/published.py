@@ -7,12 +7,100 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.focus import Focus
 from focusd.autofocus.moffat import r_squared
+from focusd.autofocus.observation import Mask, Observation, tiles_with_structure
+from focusd.autofocus.shift import Shift, locate
+from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
 
 GOLDEN = (3 - 5**0.5) / 2
 """Fraction of an interval at which golden-section search probes, 0.382."""
 
+MAX_MISFIT = 0.2
+"""Largest RMS distance of the scores from the curve, in units of the curve's rise, that is still an answer."""
+
 _CLOSEST_UM = 1e-3
+
+
+class PublishedSearch:
+    """The published search, fed with observations.
+
+    Args:
+        calibration: of the objective in use.
+        limits_um: the stage's.
+        away_is_low: the end that lies away from the sample is probed first.
+        threshold: probability of structure from which a tile counts.
+    """
+
+    def __init__(
+        self, calibration: Calibration, limits_um: tuple[float, float], *, away_is_low: bool, threshold: float
+    ) -> None:
+        self._calibration = calibration
+        self._limits_um = limits_um
+        self._away_is_low = away_is_low
+        self._threshold = threshold
+        self.observations: list[Observation] = []
+
+    def add(self, observation: Observation) -> None:
+        """Take one more exposure into account."""
+        self.observations.append(observation)
+
+    def next_z_um(self) -> float | None:
+        """Where to expose next; None when the scores are convex.
+
+        Raises:
+            NoSampleError: three exposures show nothing to focus on.
+        """
+        seen = self._seen()
+        probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
+        return next_probe(self._interval, probes, self._away_is_low)
+
+    def decide(self) -> Focus:
+        """The focus.
+
+        Raises:
+            OutOfRangeError: it lies beyond what is calibrated or can be reached.
+            AmbiguousError: the scores do not tell it.
+        """
+        shift = locate(self.observations, self._calibration, self._seen(), self._limits_um)
+        self._refuse_doubtful(shift)
+        clipped = self._interval.clipped
+        return Focus(
+            shift.focus_um,
+            shift.sigma_um,
+            shift.local,
+            f"the search was clipped to the {clipped}" if clipped else "",
+        )
+
+    @property
+    def _interval(self) -> Interval:
+        return first_interval(self.observations[0].z_um, self._calibration, self._limits_um)
+
+    def _seen(self) -> Mask:
+        """Tiles that count. Empty frames are forgiven at first: far out of focus a sample may show nothing."""
+        seen = tiles_with_structure(self.observations, self._threshold)
+        if seen.any():
+            return seen
+        if len(self.observations) >= 3:
+            raise NoSampleError(
+                "the field holds nothing to focus on; move to a textured field, or raise the exposure"
+            )
+        return np.ones_like(seen)
+
+    def _refuse_doubtful(self, shift: Shift) -> None:
+        if shift.at_edge:
+            raise OutOfRangeError(
+                "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
+            )
+        if shift.misfit > MAX_MISFIT * float(np.ptp(self._calibration.b)):
+            raise AmbiguousError(
+                f"the scores do not follow the calibration curve (RMS misfit {shift.misfit:.2f}); the field may hold "
+                "several depths: choose a region of interest, or calibrate on a more similar sample"
+            )
+        if shift.sigma_um > self._calibration.fwhm_um / 4:
+            raise AmbiguousError(
+                f"the scores fit no focus clearly (σ = {shift.sigma_um:.1f} µm); try another field or exposure"
+            )
 
 
 @dataclass(frozen=True)

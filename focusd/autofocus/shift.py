@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.focus import LocalMap
 from focusd.autofocus.observation import Observation
 
 Array = NDArray[np.float64]
@@ -23,14 +24,14 @@ class Shift:
     Attributes:
         focus_um: average over the tiles that count.
         sigma_um: standard uncertainty of it.
-        local_um: (rows, columns) focus of each tile, NaN where it does not count.
+        local: focus of each tile; its σ is that of the field.
         misfit: RMS difference, in units of b, between the mean scores and the curve at its best place.
         at_edge: most tiles match best at an end of the positions that could be seen.
     """
 
     focus_um: float
     sigma_um: float
-    local_um: Array
+    local: LocalMap
     misfit: float
     at_edge: bool
 
@@ -60,9 +61,11 @@ def locate(
     tiles = _minima(candidates, cost, best)
     local = np.full(seen.shape, np.nan)
     local[seen] = tiles
+    first = observations[0]
     edge = np.mean((best <= 1) | (best >= len(candidates) - 2)) > 0.5
     sigma, misfit = _uncertainty(observations, candidates, defocus, calibration, seen)
-    return Shift(float(tiles.mean()), sigma, local, misfit, bool(edge))
+    local_map = LocalMap(local, np.where(seen, sigma, np.nan), first.y_px, first.x_px)
+    return Shift(float(tiles.mean()), sigma, local_map, misfit, bool(edge))
 
 
 def _difference(b: Array, defocus_um: Array, calibration: Calibration) -> Array:

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import numpy as np
 from anyio import to_thread
 
-from focusd.autofocus.observation import Observation
+from focusd.autofocus.observation import Blocks, Observation
 from focusd.errors import CancelledJobError, FocusdError, SaturatedError
 from focusd.microscope.protocol import Frame
 from focusd.service.rig import Rig
-from focusd.sharpness.scorer import Region, Scorer
+from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.spectra import Region
+
+
+@dataclass
+class Stopwatch:
+    """Where an operation's time goes.
+
+    Attributes:
+        seconds: of each stage so far.
+    """
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"exposing": 0.0, "moving": 0.0, "scoring": 0.0}
+    )
+    began_s: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Count the block's time, however it ends."""
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.monotonic() - began_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the operation began."""
+        return time.monotonic() - self.began_s
+
+    def split(self) -> dict[str, float]:
+        """Seconds by stage; `waiting` is what no stage accounts for."""
+        return {**self.seconds, "waiting": max(0.0, self.elapsed_s - sum(self.seconds.values()))}
 
 
 class Observer:
@@ -28,6 +63,7 @@ class Observer:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
+        self.stopwatch = Stopwatch()
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -36,6 +72,7 @@ class Observer:
         Raises:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
+        self.stopwatch = Stopwatch()
         start_um = await self.rig.begin_operation()
         try:
             yield start_um
@@ -63,11 +100,31 @@ class Observer:
             SaturatedError: too many pixels at full scale; and what rig and scorer raise.
         """
         if z_um is not None:
-            await self.rig.move_to(z_um)
-        frame = await self.rig.snap()
+            await self.move_to(z_um)
+        with self.stopwatch.timing("exposing"):
+            frame = await self.rig.snap()
         self._refuse_saturated(frame)
-        measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
-        return Observation(frame.z_um, measure.b, measure.sigma, measure.structure)
+        with self.stopwatch.timing("scoring"):
+            return await to_thread.run_sync(self._look, frame, roi)
+
+    async def move_to(self, z_um: float) -> float:
+        """Move; returns the z read back."""
+        with self.stopwatch.timing("moving"):
+            return await self.rig.move_to(z_um)
+
+    def _look(self, frame: Frame, roi: Region | None) -> Observation:
+        """Scores and spectra of a frame."""
+        measure = self._scorer.score(frame.pixels, roi)
+        s = measure.spectra
+        return Observation(
+            frame.z_um,
+            measure.b,
+            measure.sigma,
+            measure.structure,
+            measure.y_px,
+            measure.x_px,
+            Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px),
+        )
 
     def _refuse_saturated(self, frame: Frame) -> None:
         fraction = frame.saturated_fraction

@@ -13,16 +13,22 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate
+from focusd.autofocus.focus import Search
 from focusd.autofocus.observation import Observation
+from focusd.autofocus.posterior import Prior
+from focusd.autofocus.published import PublishedSearch
+from focusd.autofocus.search import PosteriorSearch
 from focusd.config import RigConfig
 from focusd.errors import CalibrationError, FocusdError, RequestError
 from focusd.optics.instrument import Instrument
+from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
 from focusd.service.refocus import Refocus
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
-from focusd.sharpness.scorer import Region, Scorer
+from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.spectra import Region
 from focusd.sharpness.views import PREPROCESSING_VERSION
 
 Result = dict[str, Any]
@@ -64,7 +70,9 @@ class RigOperations:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
                 observations = await self._take_stack(planes, report)
                 threshold = self._config.autofocus.structure_threshold
-                calibration, focus_um = calibrate(observations, self._fingerprint, threshold)
+                calibration, focus_um = await to_thread.run_sync(
+                    calibrate, observations, self._fingerprint, threshold, self._instrument
+                )
                 path = await to_thread.run_sync(self._store.save, self._objective, calibration)
                 await self._rig.return_to_start()
         result = self._describe(calibration) | {
@@ -81,31 +89,80 @@ class RigOperations:
         roi: Region | None,
         strategy: str | None,
         max_exposures: int | None,
+        max_seconds: float | None = None,
+        max_dose_ms: float | None = None,
+        target_um: float | None = None,
+        prior: tuple[float, float] | None = None,
         report: Report,
     ) -> Result:
-        """Bring the sample into focus with the published search, and stay there.
+        """Bring the sample into focus, and stay there. None: as configured.
 
         Args:
             roi: (y, x, height, width) in pixels: the part of the field that has to be sharp; None: all of it.
-            strategy: None: as configured.
-            max_exposures: None: as configured.
+            strategy: `posterior` or `published`.
+            max_exposures, max_seconds, max_dose_ms: the budget.
+            target_um: σ at which the posterior search ends.
+            prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
         """
-        if strategy not in (None, "published"):
-            raise RequestError(f"unknown strategy {strategy!r}; this focusd knows 'published'")
-        config = self._config.autofocus
+        config, chosen = self._config.autofocus, strategy or self._config.autofocus.strategy
+        budget = Budget(
+            max_exposures or config.max_exposures,
+            max_seconds or config.max_seconds,
+            max_dose_ms or config.max_dose_ms,
+        )
         with _reported(report, "refocus"):
             calibration = await to_thread.run_sync(self._calibration)
-            budget = max_exposures or config.max_exposures
-            search = Refocus(
-                self._observer, calibration, self._config.stage, config, roi=roi, budget=budget, report=report
+            search = self._search(chosen, calibration, target_um, prior)
+            run = Refocus(
+                self._observer,
+                search,
+                budget,
+                exposure_ms=self._config.camera.exposure_ms,
+                roi=roi,
+                report=report,
             )
-            result = await search.run() | {"dof_um": self._depth_of_field_um(calibration)}
+            result = await run.run() | {
+                "strategy": chosen,
+                "dof_um": self._depth_of_field_um(calibration),
+            }
         report("focus.done", {"kind": "refocus", **result})
         return result
+
+    def _search(
+        self,
+        strategy: str,
+        calibration: Calibration,
+        target_um: float | None,
+        prior: tuple[float, float] | None,
+    ) -> Search:
+        """A new search.
+
+        Raises:
+            RequestError: there is no such strategy.
+        """
+        config, stage = self._config.autofocus, self._config.stage
+        limits_um = (stage.min_um, stage.max_um)
+        away_is_low = stage.towards_sample == "increasing"
+        threshold = config.structure_threshold
+        if strategy == "published":
+            return PublishedSearch(calibration, limits_um, away_is_low=away_is_low, threshold=threshold)
+        if strategy != "posterior":
+            raise RequestError(
+                f"unknown strategy {strategy!r}; this focusd knows 'posterior' and 'published'"
+            )
+        return PosteriorSearch(
+            calibration,
+            limits_um,
+            away_is_low=away_is_low,
+            threshold=threshold,
+            target_um=target_um or config.target_dof * self._depth_of_field_um(calibration),
+            verify=config.verify,
+            prior=Prior(*prior) if prior else None,
+        )
 
     async def move(self, *, z_um: float, report: Report) -> Result:
         """Move the stage to an absolute z, through the guard.
@@ -178,6 +235,7 @@ class RigOperations:
             "objective": self._objective,
             "fwhm_um": calibration.fwhm_um,
             "range_um": [calibration.min_um, calibration.max_um],
+            "origin": calibration.origin,
             "r2": calibration.r2,
             "dof_um": self._depth_of_field_um(calibration),
         }

@@ -13,9 +13,10 @@ import numpy as np
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.moffat import Moffat
+from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CalibrationStore:
@@ -90,10 +91,15 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "fingerprint": dict(calibration.fingerprint),
         "fwhm_um": calibration.fwhm_um,
         "r2": calibration.r2,
+        "origin": calibration.origin,
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
         "b": calibration.b.tolist(),
         "sigma": calibration.sigma.tolist(),
+        "transfer": {
+            "log_power": calibration.transfer.log_power.tolist(),
+            "error": calibration.transfer.error.tolist(),
+        },
     }
 
 
@@ -108,4 +114,18 @@ def _from_json(values: dict[str, Any]) -> Calibration:
     profile = Moffat(**{name: float(value) for name, value in values["profile"].items()})
     if not 0 < profile.fwhm_um < np.inf:
         raise ValueError("the profile has no width")
-    return Calibration(z_um, b, sigma, profile, float(values["r2"]), dict(values["fingerprint"]))
+    transfer = Transfer(z_um, *(np.array(values["transfer"][key]) for key in ("log_power", "error")))
+    if not all(
+        part.ndim == 2 and len(part) == len(z_um) and np.isfinite(part).all() for part in transfer.tables
+    ):
+        raise ValueError("the transfer holds gaps")
+    return Calibration(
+        z_um,
+        b,
+        sigma,
+        transfer,
+        profile,
+        float(values["r2"]),
+        str(values["origin"]),
+        dict(values["fingerprint"]),
+    )

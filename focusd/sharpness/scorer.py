@@ -11,6 +11,7 @@ from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.sharpness.network import Score
+from focusd.sharpness.spectra import Region, Spectra, block_spectra
 from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, blank, resample, tile_starts, views_at
 from focusd.sharpness.weights import Model
 
@@ -20,9 +21,6 @@ _SURELY_EMPTY = -20.0
 """Logit of structure."""
 _LARGEST_PIXEL = 1e15
 """The square of a larger one leaves single precision."""
-
-Region = tuple[int, int, int, int]
-"""(y, x, height, width) in pixels of the frame."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class FocusMeasure:
         sigma: its standard deviation.
         structure: probability that the tile holds something to focus on.
         y_px, x_px: tile centres, in pixels of the frame.
+        spectra: power spectra of the frame's blocks, on a grid of their own.
     """
 
     b: Array
@@ -41,6 +40,7 @@ class FocusMeasure:
     structure: Array
     y_px: Array
     x_px: Array
+    spectra: Spectra
 
 
 class Scorer:
@@ -85,6 +85,7 @@ class Scorer:
             structure=1 / (1 + np.exp(-structure)),
             y_px=(y.numpy().reshape(shape) + TILE_PX / 2) / factor,
             x_px=(x.numpy().reshape(shape) + TILE_PX / 2) / factor,
+            spectra=block_spectra(counts, region),
         )
 
     @torch.inference_mode()

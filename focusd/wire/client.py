@@ -189,6 +189,10 @@ class _Requests(ABC, Generic[Answer]):
         roi: Roi | None = None,
         strategy: str | None = None,
         max_exposures: int | None = None,
+        max_seconds: float | None = None,
+        max_dose_ms: float | None = None,
+        target_um: float | None = None,
+        prior: tuple[float, float] | None = None,
         wait: bool = True,
         timeout_s: float = REFOCUS_S,
         request_key: str | None = None,
@@ -199,9 +203,21 @@ class _Requests(ABC, Generic[Answer]):
 
         Args:
             roi: region of interest (y, x, height, width) in pixels.
+            strategy: `posterior` or `published`.
+            max_exposures, max_seconds, max_dose_ms: the budget.
+            target_um: standard uncertainty at which the posterior search ends.
+            prior: z and σ of the focus as far as it is known, for a warm start.
             request_key: that of an earlier request, to get its answer and not another run.
         """
-        params = {"roi": roi, "strategy": strategy, "max_exposures": max_exposures}
+        params = {
+            "roi": roi,
+            "strategy": strategy,
+            "max_exposures": max_exposures,
+            "max_seconds": max_seconds,
+            "max_dose_ms": max_dose_ms,
+            "target_um": target_um,
+            "prior": prior,
+        }
         return self._start("focus.run", params, wait, timeout_s, request_key)
 
     def move(self, z_um: float, *, timeout_s: float = MOVE_S, request_key: str | None = None) -> Answer:

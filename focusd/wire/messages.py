@@ -99,7 +99,16 @@ class RefocusParams(LongParams):
     roi: Roi | None = None
     """Region of interest (y, x, height, width) in pixels."""
     strategy: Name | None = None
-    max_exposures: Annotated[int, Field(ge=3, le=100)] | None = None
+    """`posterior` or `published`."""
+    max_exposures: Annotated[int, Field(ge=2, le=100)] | None = None
+    max_seconds: Length | None = None
+    """No exposure is begun later than this."""
+    max_dose_ms: Length | None = None
+    """Exposure time in all."""
+    target_um: Length | None = None
+    """Standard uncertainty at which the posterior search ends."""
+    prior: tuple[Finite, Length] | None = None
+    """z and σ of the focus as far as it is known, µm: a warm start."""
 
 
 class MoveParams(LongParams):

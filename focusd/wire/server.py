@@ -60,6 +60,10 @@ class Operations(Protocol):
         roi: tuple[int, int, int, int] | None,
         strategy: str | None,
         max_exposures: int | None,
+        max_seconds: float | None,
+        max_dose_ms: float | None,
+        target_um: float | None,
+        prior: tuple[float, float] | None,
         report: Report,
     ) -> JsonObject:
         """Bring the sample into focus."""

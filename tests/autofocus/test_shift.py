@@ -38,7 +38,7 @@ def test_one_plane_leaves_the_sign_open_and_says_so(calibration: Calibration, ob
 def test_local_map_follows_a_tilt(calibration: Calibration, observe: Observe) -> None:
     plane = np.linspace(-6, 6, 4)[None, :].repeat(3, 0) + 20
     shift = locate([observe(z, plane) for z in (0.0, -60.0, 60.0)], calibration, ALL, LIMITS)
-    assert shift.local_um == pytest.approx(plane, abs=0.2)
+    assert shift.local.focus_um == pytest.approx(plane, abs=0.2)
     assert shift.focus_um == pytest.approx(20, abs=0.2)
 
 
@@ -50,7 +50,7 @@ def test_tiles_without_structure_do_not_count(calibration: Calibration, observe:
         exposure.b[0, 0] = 0.9
     shift = locate(exposures, calibration, seen, LIMITS)
     assert shift.focus_um == pytest.approx(25.0, abs=0.2)
-    assert np.isnan(shift.local_um[0, 0])
+    assert np.isnan(shift.local.focus_um[0, 0])
 
 
 def test_focus_beyond_the_limits_is_told(calibration: Calibration, observe: Observe) -> None:

@@ -18,9 +18,10 @@ from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
 from focusd.sharpness.network import FocusNet
-from focusd.sharpness.scorer import FocusMeasure, Region, Scorer
+from focusd.sharpness.scorer import FocusMeasure, Scorer
+from focusd.sharpness.spectra import Region, Spectra
 from focusd.sharpness.weights import Model
-from tests.autofocus.exposures import curve
+from tests.autofocus.exposures import curve, exposure
 
 FULL_SCALE = 65535
 SHAPE = (20, 32)
@@ -91,8 +92,10 @@ class ScriptedScorer(Scorer):
         self.regions.append(region)
         defocus_um = np.full(TILES, pixels.view(np.float64).flat[0] - self.focus_um)
         same = np.ones(TILES)
+        blocks = exposure(float(defocus_um.flat[0])).blocks
+        spectra = Spectra(blocks.power, blocks.noise, blocks.modes, blocks.y_px, blocks.x_px, blocks.size_px)
         return FocusMeasure(
-            self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same
+            self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
         )
 
 
@@ -146,6 +149,6 @@ async def calibrate_at_focus(operations: RigOperations) -> dict[str, Any]:
 
 
 async def refocus(operations: RigOperations, **given: Any) -> dict[str, Any]:
-    """A refocus as configured but for what is given."""
-    asked = {"roi": None, "strategy": None, "max_exposures": None, "report": Reports()}
+    """A refocus by the published search, which looks at scores alone, but for what is given."""
+    asked = {"roi": None, "strategy": "published", "max_exposures": None, "report": Reports()}
     return await operations.refocus(**(asked | given))

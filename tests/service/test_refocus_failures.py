@@ -62,7 +62,7 @@ def slip(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
 HARMS = [
     (empty, NoSampleError, "nothing to focus on"),
     (saturate, SaturatedError, "25% of the pixels"),
-    (take_away, BudgetError, "show no minimum of the blurriness"),
+    (take_away, BudgetError, "8 exposures do not tell the focus"),
     (blunt, NoConvergenceError, r"fit no focus clearly \(σ = "),
     (darken, HardwareError, "no light"),
     (slip, HardwareError, "reads back -40"),

@@ -59,7 +59,7 @@ def test_the_file_is_readable_and_named_after_the_objective(store: CalibrationSt
 
     assert path.name == "10x_0.3.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    assert values["format"] == 1
+    assert values["format"] == 2
     assert values["fingerprint"]["objective"] == OBJECTIVE
     assert values["fwhm_um"] == pytest.approx(calibration_of().fwhm_um)
 
@@ -98,7 +98,7 @@ def test_a_crash_before_the_rename_leaves_the_old_calibration(
     before = path.read_bytes()
 
     def cut(source: Path, target: Path) -> None:
-        assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 1, "it is whole by now"
+        assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 2, "it is whole by now"
         assert target == path
         raise PowerCut
 
@@ -162,15 +162,15 @@ def test_without_a_calibration_the_error_says_how_to_make_one(store: Calibration
     [
         b"",
         b"{",
-        b'{"format": 1',
+        b'{"format": 2',
         b"\xff\xfe\x00",
         b"null",
         b"[]",
         b"7",
         b'"calibration"',
         b"{}",
-        b'{"format": 1}',
-        b'{"format": 1, "z_um": {}, "b": {}, "sigma": {}}',
+        b'{"format": 2}',
+        b'{"format": 2, "z_um": {}, "b": {}, "sigma": {}}',
     ],
 )
 def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: bytes) -> None:
@@ -184,13 +184,16 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "format 2, this focusd reads 1"),
-        ({"format": "1"}, "format '1'"),
+        ({"format": 3}, "format 3, this focusd reads 2"),
+        ({"format": "2"}, "format '2'"),
         ({"b": None}, "'b'"),
         ({"fingerprint": None}, "'fingerprint'"),
         ({"b": [0.1, 0.2]}, "gaps"),
         ({"b": [float("nan")] * 51}, "gaps"),
         ({"sigma": [0.1] * 50 + [float("inf")]}, "gaps"),
+        ({"transfer": None}, ""),
+        ({"transfer": {"log_power": [[0.0]] * 50, "error": [[0.0]] * 51}}, "gaps"),
+        ({"transfer": {"log_power": [[float("nan")]] * 51, "error": [[0.0]] * 51}}, "gaps"),
         ({"z_um": [0.0] * 51}, "do not ascend"),
         ({"z_um": [[0.0] * 51], "b": [[0.0] * 51], "sigma": [[0.0] * 51]}, "do not ascend"),
         ({"z_um": [0.0], "b": [0.0], "sigma": [0.0]}, "do not ascend"),

@@ -48,7 +48,7 @@ def test_a_region_of_interest_is_brought_into_focus(bench: Bench) -> None:
     result = bench.daemon.client.refocus(roi=(64, 0, 128, 256))
 
     assert abs(result["z_found_um"] - bench.true_focus_um) <= result["dof_um"]
-    assert len(result["local_um"]) == 1, "one row of tiles is looked at"
+    assert len(result["local"]["focus_um"]) == 1, "one row of blocks is looked at"
 
 
 def test_the_plain_client_of_the_readme_works_as_written(bench: Bench, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def call(method: str, params: Any) -> list[bytes]:
             call("focus.run", {"max_exposures": "8"}), -32602, "max_exposures", id="text for number"
         ),
         pytest.param(
-            call("focus.run", {"max_exposures": 2}), -32602, "max_exposures", id="too few exposures"
+            call("focus.run", {"max_exposures": 1}), -32602, "max_exposures", id="too few exposures"
         ),
         pytest.param(call("focus.run", {"roi": [0, 0, -1, 5]}), -32602, "roi", id="negative extent"),
         pytest.param(call("focus.run", {"zoom": 1}), -32602, "zoom", id="unknown param"),

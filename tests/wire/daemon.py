@@ -41,6 +41,10 @@ class ScriptedOperations:
         roi: tuple[int, int, int, int] | None,
         strategy: str | None,
         max_exposures: int | None,
+        max_seconds: float | None,
+        max_dose_ms: float | None,
+        target_um: float | None,
+        prior: tuple[float, float] | None,
         report: Report,
     ) -> dict[str, Any]:
         self.runs += 1

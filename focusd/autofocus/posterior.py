@@ -1,0 +1,182 @@
+"""Where the focus is, given all frames of a run: a probability over z (DESIGN §3).
+
+Two kinds of evidence. Each frame's score against b_calib(z): far-sighted and coarse. The spectra of all frames
+together against the calibrated transfer: fine, and independent of the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.transfer import Comparison, compare
+
+Array = NDArray[np.float64]
+
+COARSE_STEPS = 401
+FINE_STEPS = 81
+CORRELATED_BANDS = 4.0
+"""Neighbouring bands err together, by the same leakage and the same anisotropy: so many count as one."""
+SCORE_FREEDOM = 3.0
+"""Of Student's t for the scores: a texture that the network reads wrongly is rare, not impossible."""
+CURVE_ERROR = 0.01
+"""Of b_calib, in units of b, from one sample to the next."""
+UNIFORM_SHARE = 0.01
+"""Of the probability that a warm start leaves to the rest of the range: the sample may have been moved."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a decision sees of one exposure.
+
+    Attributes:
+        z_um: where it was exposed.
+        b: score of the field.
+        sigma: its standard deviation.
+        spectrum: of the blocks that hold something.
+    """
+
+    z_um: float
+    b: float
+    sigma: float
+    spectrum: Spectrum
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known before the first exposure: the last focus and the drift since."""
+
+    focus_um: float
+    sigma_um: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Probability of the focus.
+
+    Attributes:
+        z_um: (n,) ascending, closer together near the maximum.
+        weight: (n,) probability of each, with unit sum.
+        comparison: of the spectra at these positions.
+        misfit: χ² per value of the best explanation, at least 1; it widens the probability.
+    """
+
+    z_um: Array
+    weight: Array
+    comparison: Comparison
+    misfit: float
+
+    @property
+    def best_um(self) -> float:
+        """Mean within the main mode."""
+        inside = self._main_mode()
+        return float((self.weight * self.z_um)[inside].sum() / self.weight[inside].sum())
+
+    @property
+    def mode_um(self) -> float:
+        """The most probable position."""
+        return float(self.z_um[int(np.argmax(self._density()))])
+
+    @property
+    def sigma_um(self) -> float:
+        """Standard deviation over the whole range: it also tells an ambiguity."""
+        mean = float((self.weight * self.z_um).sum())
+        return float(np.sqrt((self.weight * (self.z_um - mean) ** 2).sum()))
+
+    @property
+    def certainty(self) -> float:
+        """Probability of the main mode."""
+        return float(self.weight[self._main_mode()].sum())
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the most probable position is an end of what could be looked at."""
+        index = int(np.argmax(self._density()))
+        return index <= 1 or index >= len(self.z_um) - 2
+
+    def _density(self) -> Array:
+        return np.asarray(self.weight / np.gradient(self.z_um))
+
+    def _main_mode(self) -> NDArray[np.bool_]:
+        """The stretch around the maximum in which the density does not rise again by more than a little."""
+        density = self._density()
+        top = int(np.argmax(density))
+        left = top - _descent(density[top::-1])
+        right = top + _descent(density[top:])
+        inside = np.zeros(len(density), dtype=bool)
+        inside[left : right + 1] = True
+        return inside
+
+
+def _descent(density: Array) -> int:
+    """Steps from a maximum to where the density rises again to e times its lowest so far; the lowest's index."""
+    lowest = np.minimum.accumulate(density)
+    rises = np.flatnonzero(density > np.e * lowest + 1e-12 * density[0])
+    return int(np.argmin(density[: rises[0]])) if len(rises) else len(density) - 1
+
+
+def posterior(
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    limits_um: tuple[float, float],
+    prior: Prior | None = None,
+) -> Posterior:
+    """The probability of the focus after one exposure or more.
+
+    Args:
+        evidence: in the order of exposure: the focus is looked for where the first one's defocus lies in the
+            calibrated range.
+        limits_um: the stage's; the focus is not looked for beyond them.
+    """
+    low = max(evidence[0].z_um - calibration.max_um, limits_um[0])
+    high = min(evidence[0].z_um - calibration.min_um, limits_um[1])
+    coarse = np.linspace(low, high, COARSE_STEPS)
+    first = _weigh(coarse, evidence, calibration, prior)
+    step = coarse[1] - coarse[0]
+    fine = (first.mode_um + np.linspace(-3 * step, 3 * step, FINE_STEPS)).clip(low, high)
+    return _weigh(np.unique(np.concatenate([coarse, fine])), evidence, calibration, prior)
+
+
+def _weigh(
+    z_um: Array, evidence: Sequence[Evidence], calibration: Calibration, prior: Prior | None
+) -> Posterior:
+    frames_um = np.array([e.z_um for e in evidence])
+    comparison = compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um)
+    misfit = misfit_of(comparison, len(evidence))
+    log_weight = -0.5 * comparison.chi2 / (misfit * CORRELATED_BANDS)
+    log_weight += _of_scores(z_um, evidence, calibration)
+    if prior:
+        log_weight += _of_prior(z_um, prior)
+    weight = np.exp(log_weight - log_weight.max()) * np.gradient(z_um)
+    return Posterior(z_um, weight / weight.sum(), comparison, misfit)
+
+
+def misfit_of(comparison: Comparison, frames: int) -> float:
+    """χ² per value at its best; a run that the transfer explains badly counts for less."""
+    freedom = max(1.0, comparison.bands * (frames - 1))
+    return max(1.0, float(comparison.chi2.min()) / freedom)
+
+
+def _of_scores(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:
+    """Log likelihood of the scores; of one field they err together, so that all count as one.
+
+    Beyond the calibrated range the curve only tells that a plane is at least as blurred as the range's end.
+    """
+    defocus = np.subtract.outer([e.z_um for e in evidence], z_um)
+    difference = np.array([[e.b] for e in evidence]) - calibration(defocus)
+    outside = (defocus < calibration.min_um) | (defocus > calibration.max_um)
+    difference = np.where(outside, np.minimum(difference, 0.0), difference)
+    variance = np.array([[e.sigma**2 + CURVE_ERROR**2] for e in evidence])
+    return np.asarray(
+        (-0.5 * (SCORE_FREEDOM + 1) * np.log1p(difference**2 / variance / SCORE_FREEDOM)).mean(0)
+    )
+
+
+def _of_prior(z_um: Array, prior: Prior) -> Array:
+    known = np.exp(-0.5 * ((z_um - prior.focus_um) / prior.sigma_um) ** 2) / prior.sigma_um
+    return np.log((1 - UNIFORM_SHARE) * known + UNIFORM_SHARE / np.ptp(z_um))

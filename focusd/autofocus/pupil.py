@@ -1,0 +1,98 @@
+"""The origin of a calibration: the plane of the pupil's zero defocus, which is that of the highest Strehl ratio.
+
+The sharpest plane is not it: with spherical aberration it moves by some tenths of a µm from sample to sample. A
+model of the pupil, fitted to the spectra of the stack near the focus, tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.transfer import Transfer, compare
+from focusd.optics.bands import banded_transfer
+from focusd.optics.instrument import Instrument
+from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
+
+Array = NDArray[np.float64]
+
+REACH_UNITS = 5.0
+"""The fit looks at planes so many axial units λ·n/NA² from the sharpest one."""
+MOST_PLANES = 16
+MAX_MISFIT = 4.0
+"""χ² per value above which the model is not this instrument's."""
+AXIAL_SCALE_ERROR = 0.05
+"""To which NA, wavelength and the stage's scale are known."""
+
+_TERMS = (SPHERICAL, ASTIGMATISM_VERTICAL, COMA_X)
+_START = (0.0, 0.0, 0.02, 0.02, 1.0)
+"""Origin (axial units), spherical aberration, astigmatism, coma (waves RMS), and scale of the axial unit."""
+_SCALE = (0.2, 0.02, 0.02, 0.02, 0.02)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a stack's focus is.
+
+    Attributes:
+        z_um: in the stack's own coordinates.
+        method: `pupil`, or `sharpest` where no model of the pupil explains the stack.
+    """
+
+    z_um: float
+    method: str
+
+
+def find_origin(
+    z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument | None
+) -> Origin:
+    """The origin by the pupil's model where the instrument is known and the model fits, else the sharpest plane.
+
+    Args:
+        z_um: (planes,) ascending.
+        spectra: one a plane.
+        block_px: size of the blocks behind them.
+    """
+    sharpest_um = _sharpest(z_um, spectra)
+    if instrument is not None:
+        origin_um, misfit = _fit_pupil(z_um, spectra, block_px, instrument, sharpest_um)
+        if misfit <= MAX_MISFIT:
+            return Origin(origin_um, "pupil")
+    return Origin(sharpest_um, "sharpest")
+
+
+def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
+    """Where the power, averaged over the bands on a logarithmic scale, is greatest; a parabola tells between planes."""
+    sharpness = Transfer.of_stack(z_um, spectra).log_power.mean(1)
+    top = int(np.clip(np.argmax(sharpness), 1, len(z_um) - 2))
+    near = slice(top - 1, top + 2)
+    bend, slope, _ = np.polyfit(z_um[near] - z_um[top], sharpness[near], 2)
+    if bend >= 0:
+        return float(z_um[np.argmax(sharpness)])
+    return float(np.clip(z_um[top] - slope / bend / 2, z_um[top - 1], z_um[top + 1]))
+
+
+def _fit_pupil(
+    z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument, start_um: float
+) -> tuple[float, float]:
+    """Origin and χ² per value of the model that explains the planes near the focus best."""
+    unit_um = instrument.axial_unit_um
+    near = np.flatnonzero(np.abs(z_um - start_um) <= REACH_UNITS * unit_um)
+    chosen = near[np.unique(np.linspace(0, len(near) - 1, MOST_PLANES).round().astype(int))]
+    defocus = (z_um[chosen] - start_um) / unit_um
+    frames = [spectra[i] for i in chosen]
+
+    def residuals(p: Array) -> Array:
+        aberrations = dict(zip(_TERMS, p[1:4], strict=True))
+        log_t = np.log(banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px))
+        model = Transfer(np.arange(len(frames), dtype=float), log_t, np.zeros_like(log_t))
+        fit = compare(model.z_um, frames, model, np.zeros(1))
+        return np.append(fit.residuals, (p[4] - 1) / AXIAL_SCALE_ERROR)
+
+    found = least_squares(residuals, _START, x_scale=_SCALE, diff_step=1e-2, loss="soft_l1", max_nfev=20)
+    return float(start_um + found.x[0] * unit_um), float(np.mean(residuals(found.x) ** 2))

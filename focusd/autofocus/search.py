@@ -1,0 +1,218 @@
+"""The search by the posterior: where to expose next, and when to stop. No I/O, no clock (DESIGN §3).
+
+The next exposure is the one after which σ(Δz) is expected to be smallest. Two distinct planes are needed for the
+sign. When σ is under its target, one exposure where the focus is believed to be verifies it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.focus import Focus
+from focusd.autofocus.local import local_map
+from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
+from focusd.autofocus.posterior import CORRELATED_BANDS, Evidence, Posterior, Prior, posterior
+from focusd.autofocus.transfer import distances
+from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
+
+Array = NDArray[np.float64]
+
+MIN_CERTAINTY = 0.99
+"""Probability of the main mode below which a focus is ambiguous."""
+FLOOR_UNITS = 0.01
+"""What no number of exposures takes away from σ, in λ·n/NA²: the calibration's own origin."""
+VERIFIED_UNITS = 0.4
+"""An exposure so close to the focus verifies it."""
+
+_HYPOTHESES = 40
+_OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
+_APART_UNITS = 0.25
+_AS_GOOD = 1.1
+"""Probes whose expected σ is within this factor of the least are as good; the nearest of them is taken."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Where the focus is believed to be.
+
+    Attributes:
+        focus_um: mean of the main mode.
+        sigma_um: standard uncertainty over the whole range.
+        certainty: probability of the main mode.
+    """
+
+    focus_um: float
+    sigma_um: float
+    certainty: float
+
+
+class PosteriorSearch:
+    """One search; feed it observations, ask it for the next z.
+
+    Args:
+        calibration: of the objective in use.
+        limits_um: the stage's.
+        away_is_low: of two probes as good, the one away from the sample is taken.
+        threshold: probability of structure from which a tile counts.
+        target_um: σ at which the search ends.
+        verify: expose once more at the focus before it ends.
+        prior: of a warm start.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        limits_um: tuple[float, float],
+        *,
+        away_is_low: bool,
+        threshold: float,
+        target_um: float,
+        verify: bool = True,
+        prior: Prior | None = None,
+    ) -> None:
+        self._calibration = calibration
+        self._limits_um = limits_um
+        self._away_is_low = away_is_low
+        self._threshold = threshold
+        self._target_um = target_um
+        self._verify = verify
+        self._prior = prior
+        self.observations: list[Observation] = []
+        self._posterior: Posterior | None = None
+
+    def add(self, observation: Observation) -> None:
+        """Take one more exposure into account."""
+        self.observations.append(observation)
+        self._posterior = posterior(self._evidence(), self._calibration, self._limits_um, self._prior)
+
+    @property
+    def belief(self) -> Posterior:
+        """The posterior after the last exposure; there has to be one."""
+        assert self._posterior is not None, "nothing has been observed yet"
+        return self._posterior
+
+    @property
+    def estimate(self) -> Estimate:
+        """The focus as far as it is known."""
+        floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
+        return Estimate(
+            self.belief.best_um, float(np.hypot(self.belief.sigma_um, floor_um)), self.belief.certainty
+        )
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the focus is known to the target, from two planes or more, and verified if that is asked for."""
+        estimate = self.estimate
+        known = estimate.sigma_um <= self._target_um and estimate.certainty >= MIN_CERTAINTY
+        planes = {round(o.z_um, 3) for o in self.observations}
+        return (
+            known and len(planes) >= 2 and not self.belief.at_edge and (self._is_verified or not self._verify)
+        )
+
+    def next_z_um(self) -> float | None:
+        """Where to expose next; None when the search is satisfied.
+
+        Raises:
+            NoSampleError: three exposures show nothing to focus on.
+            OutOfRangeError: the focus lies beyond what is calibrated or can be reached.
+        """
+        self._refuse_hopeless()
+        return None if self.satisfied else self.probe_um()
+
+    def probe_um(self) -> float:
+        """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
+        estimate = self.estimate
+        if estimate.sigma_um <= self._target_um and not self._is_verified:
+            return estimate.focus_um
+        candidates = self._candidates()
+        expected = self._expected_sigma(candidates)
+        good = candidates[expected <= _AS_GOOD * expected.min()]
+        here_um = self.observations[-1].z_um
+        away = 1e-6 if self._away_is_low else -1e-6
+        return float(min(good, key=lambda z: abs(z - here_um) + away * z))
+
+    def decide(self) -> Focus:
+        """The focus, once the search is satisfied.
+
+        Raises:
+            AmbiguousError: it is not known well enough; and as for `next_z_um`.
+        """
+        self._refuse_hopeless()
+        estimate = self.estimate
+        if not self.satisfied:
+            raise AmbiguousError(
+                f"the exposures fit no single focus well enough (σ = {estimate.sigma_um:.2f} µm, "
+                f"{self._target_um:.2f} µm is wanted); try another field, or a longer exposure",
+            )
+        local = local_map(self.observations, self._calibration, estimate.focus_um)
+        return Focus(estimate.focus_um, estimate.sigma_um, local)
+
+    @property
+    def _is_verified(self) -> bool:
+        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
+        return any(abs(o.z_um - self.belief.best_um) <= near_um for o in self.observations)
+
+    def _refuse_hopeless(self) -> None:
+        count = len(self.observations)
+        if count >= 3 and not tiles_with_structure(self.observations, self._threshold).any():
+            raise NoSampleError(
+                "the field holds nothing to focus on; move to a textured field, or raise the exposure"
+            )
+        if count >= 3 and self.belief.at_edge:
+            raise OutOfRangeError(
+                "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
+            )
+
+    def _evidence(self) -> list[Evidence]:
+        """All exposures, judged by the tiles and blocks that hold something in them together."""
+        tiles = tiles_with_structure(self.observations, self._threshold)
+        tiles = tiles if tiles.any() else np.ones_like(tiles)
+        blocks = blocks_with_structure(self.observations)
+        return [_evidence(o, tiles, blocks) for o in self.observations]
+
+    def _candidates(self) -> Array:
+        """Positions worth exposing, inside the limits and apart from those exposed."""
+        unit_um = self._calibration.axial_unit_um
+        here_um = self.observations[-1].z_um
+        offsets = unit_um * np.array(_OFFSETS_UNITS)
+        hypotheses = self._quantiles(9)
+        wanted = np.concatenate([here_um + offsets, self.belief.best_um + offsets, hypotheses])
+        wanted = np.unique(wanted.clip(*self._limits_um).round(3))
+        exposed = np.array([o.z_um for o in self.observations])
+        apart = np.abs(np.subtract.outer(wanted, exposed)).min(1) >= _APART_UNITS * unit_um
+        return np.asarray(wanted[apart] if apart.any() else wanted)
+
+    def _quantiles(self, count: int) -> Array:
+        """Equally probable hypotheses."""
+        levels = (np.arange(count) + 0.5) / count
+        return np.interp(levels, np.cumsum(self.belief.weight), self.belief.z_um)
+
+    def _expected_sigma(self, probes_um: Array) -> Array:
+        """σ(Δz) to expect after one more exposure at each probe, averaged over hypotheses drawn from the posterior.
+
+        Under a true hypothesis every other one loses the χ² by which the exposure would tell the two apart.
+        """
+        hypotheses = self._quantiles(_HYPOTHESES)
+        belief, spectrum = self.belief, self._evidence()[-1].spectrum
+        nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
+        chi2 = distances(
+            belief.comparison.log_object[nearest],
+            spectrum.noise,
+            spectrum.modes,
+            self._calibration.transfer,
+            np.subtract.outer(probes_um, hypotheses),
+        )
+        weight = np.exp(-0.5 * chi2 / (CORRELATED_BANDS * belief.misfit))
+        weight /= weight.sum(-1, keepdims=True)
+        mean = weight @ hypotheses
+        variance = (weight @ hypotheses**2 - mean**2).clip(0)
+        return np.asarray(np.sqrt(variance.mean(-1)))
+
+
+def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:
+    sigma = float(observation.sigma[tiles].mean())
+    return Evidence(observation.z_um, observation.mean_b(tiles), sigma, observation.spectrum(blocks))

@@ -1,0 +1,86 @@
+"""Bands of spatial frequency in which the power of a square block is averaged, and what optics pass in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from focusd.optics.imaging import kernel_transfer
+from focusd.optics.instrument import Instrument
+from focusd.optics.psf import pixel_kernel
+
+_FIRST_BIN = 2
+"""A window spreads the mean level over the bins below."""
+_FINE_BINS = 16
+"""Bands up to here are one bin wide: a far defocus puts the first zeros of the transfer there."""
+_GROWTH = 1.09
+_NOISE_ABOVE = 0.62
+"""Cycles/pixel: corners of the spectrum, where optics that a camera samples well pass next to nothing."""
+_COUPLED_MODES = 1.9
+"""A Hann window makes so many neighbouring modes one."""
+
+
+@cache
+def band_weights(size: int) -> Tensor:
+    """Matrix (size·(size/2 + 1), bands) that averages the half-plane of an rfft2 over bands of |f| up to ½."""
+    edges = [float(k) for k in range(_FIRST_BIN, min(_FINE_BINS, size // 2) + 1)]
+    while edges[-1] < size / 2:
+        edges.append(max(edges[-1] + 1, edges[-1] * _GROWTH))
+    radius = _radius(size)
+    band = torch.bucketize(radius * size, torch.tensor(edges[:-1]), right=True) - 1
+    inside = (band >= 0) & (radius < 0.5)
+    member = functional.one_hot(band.clamp(min=0), len(edges) - 1).float() * inside[:, None]
+    return member / member.sum(0)
+
+
+@cache
+def corner_weights(size: int) -> Tensor:
+    """Vector that averages over the corners of the half-plane."""
+    corner = (_radius(size) > _NOISE_ABOVE).float()
+    return corner / corner.sum()
+
+
+def band_modes(size: int) -> NDArray[np.float64]:
+    """Independent Fourier modes in each band, (bands,)."""
+    return np.asarray((band_weights(size) > 0).sum(0).double().numpy() / _COUPLED_MODES)
+
+
+def banded_transfer(
+    u: NDArray[np.float64], instrument: Instrument, aberrations: Mapping[int, float], size: int
+) -> NDArray[np.float64]:
+    """Mean of |H|² in each band, (planes, bands), at least 1e-9.
+
+    Args:
+        u: (planes,) defocus in axial units.
+        aberrations: Noll's index → waves RMS.
+        size: of the block, pixels.
+    """
+    planes = torch.ones(len(u))
+    kernel = pixel_kernel(
+        torch.tensor(u, dtype=torch.float32),
+        planes * instrument.sin_alpha,
+        planes * instrument.sampling,
+        min(size - size % 2, _kernel_px(float(np.abs(u).max()), instrument)),
+        {j: planes * float(waves) for j, waves in aberrations.items()},
+    )
+    power = torch.view_as_real(kernel_transfer(kernel, (size, size))).square().sum(-1)
+    banded: NDArray[np.float64] = (power.flatten(1) @ band_weights(size)).clamp(min=1e-9).double().numpy()
+    return banded
+
+
+def _kernel_px(u: float, instrument: Instrument) -> int:
+    """Even size that holds the blur, and the fainter light around it."""
+    radius_um = instrument.blur_radius_um(u * instrument.axial_unit_um)
+    return 2 * math.ceil(1.6 * radius_um / instrument.pixel_um + 8)
+
+
+def _radius(size: int) -> Tensor:
+    """|f| on the half-plane, flat, cycles/pixel."""
+    return torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None, :]).flatten()
