@@ -181,7 +181,7 @@ class PosteriorSearch:
         offsets = unit_um * np.array(_OFFSETS_UNITS)
         hypotheses = self._quantiles(9)
         wanted = np.concatenate([here_um + offsets, self.belief.best_um + offsets, hypotheses])
-        wanted = np.unique(wanted.clip(*self._limits_um).round(3))
+        wanted = np.unique(wanted.round(3).clip(*self._limits_um))
         exposed = np.array([o.z_um for o in self.observations])
         apart = np.abs(np.subtract.outer(wanted, exposed)).min(1) >= _APART_UNITS * unit_um
         return np.asarray(wanted[apart] if apart.any() else wanted)

@@ -18,6 +18,8 @@ from focusd.microscope.recorded import Stack
 
 GOOD = {
     "sample": "cells",
+    "strategy": "posterior",
+    "sigma_um": 0.31,
     "source": "simulated",
     "z_start_um": 0.0,
     "z_true_um": 31.7,

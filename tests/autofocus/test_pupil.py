@@ -1,0 +1,55 @@
+"""The origin of a stack is the pupil's, not the sharpest plane, where optics are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.pupil import find_origin
+from focusd.optics.bands import band_modes, banded_transfer
+from focusd.optics.instrument import Instrument
+from focusd.optics.zernike import ASTIGMATISM_VERTICAL, SPHERICAL
+
+INSTRUMENT = Instrument(magnification=10, na=0.3)
+BLOCK_PX = 128
+MODES = band_modes(BLOCK_PX)
+
+
+def stack(z_um: np.ndarray, focus_um: float, aberrations: dict[int, float]) -> list[Spectrum]:
+    """Spectra of a stack of an object that is not white."""
+    objects = 1e6 / np.arange(1, len(MODES) + 1) ** 2
+    u = (z_um - focus_um) / INSTRUMENT.axial_unit_um
+    return [
+        Spectrum(objects * t + 1.0, 1.0, MODES) for t in banded_transfer(u, INSTRUMENT, aberrations, BLOCK_PX)
+    ]
+
+
+@pytest.mark.parametrize("spherical", [-0.04, 0.0, 0.04])
+def test_spherical_aberration_does_not_move_the_origin(spherical: float) -> None:
+    z_um = np.arange(-40, 41, 2.0)
+    spectra = stack(z_um, 1.3, {SPHERICAL: spherical, ASTIGMATISM_VERTICAL: 0.03})
+
+    origin = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
+
+    assert origin.method == "pupil"
+    assert origin.z_um == pytest.approx(1.3, abs=0.1)
+
+
+def test_the_sharpest_plane_is_another_one() -> None:
+    z_um = np.arange(-40, 41, 2.0)
+    origin = find_origin(z_um, stack(z_um, 1.3, {SPHERICAL: 0.1}), BLOCK_PX, None)
+    assert origin.method == "sharpest"
+    assert abs(origin.z_um - 1.3) > 0.2
+
+
+def test_a_stack_that_no_pupil_explains_falls_back_to_the_sharpest_plane() -> None:
+    z_um = np.arange(-40, 41, 2.0)
+    objects = np.full(len(MODES), 1e6)
+    sharpness = np.exp(-np.abs(z_um - 4.0) / 5.0)
+    spectra = [Spectrum(objects * s + 1.0, 1.0, MODES) for s in sharpness]
+
+    origin = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
+
+    assert origin.method == "sharpest"
+    assert origin.z_um == pytest.approx(4.0, abs=0.5)

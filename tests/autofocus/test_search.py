@@ -1,0 +1,214 @@
+"""The posterior search: what it finds, what it refuses, and that nothing makes it leave its bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.focus import Focus
+from focusd.autofocus.observation import Blocks, Observation
+from focusd.autofocus.posterior import Prior
+from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
+from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
+from tests.autofocus.exposures import BLOCK_PX, MODES, exposure
+
+LIMITS_UM = (-150.0, 150.0)
+TARGET_UM = 0.5
+BUDGET = 8
+
+
+def search_of(
+    calibration: Calibration,
+    *,
+    limits_um: tuple[float, float] = LIMITS_UM,
+    target_um: float = TARGET_UM,
+    verify: bool = True,
+    prior: Prior | None = None,
+) -> PosteriorSearch:
+    return PosteriorSearch(
+        calibration,
+        limits_um,
+        away_is_low=True,
+        threshold=0.5,
+        target_um=target_um,
+        verify=verify,
+        prior=prior,
+    )
+
+
+def run(search: PosteriorSearch, focus_um: float | NDArray[np.float64], start_um: float = 0.0) -> Focus:
+    """Drive the search to its end on an ideal sample."""
+    search.add(exposure(start_um, focus_um))
+    while (z_um := search.next_z_um()) is not None:
+        assert len(search.observations) < BUDGET
+        search.add(exposure(z_um, focus_um))
+    return search.decide()
+
+
+@pytest.mark.parametrize("focus_um", [-85.0, -31.4, -4.0, 0.0, 2.5, 17.0, 60.0, 90.0])
+def test_the_focus_is_found_in_few_exposures(calibration: Calibration, focus_um: float) -> None:
+    search = search_of(calibration)
+
+    focus = run(search, focus_um)
+
+    assert focus.z_um == pytest.approx(focus_um, abs=0.3)
+    assert abs(focus.z_um - focus_um) <= 3 * focus.sigma_um
+    assert focus.sigma_um <= TARGET_UM
+    assert 2 <= len(search.observations) <= 6
+
+
+def test_it_ends_with_an_exposure_at_the_focus(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    focus = run(search, 33.0)
+    assert min(abs(o.z_um - focus.z_um) for o in search.observations) < 3
+
+
+def test_without_verification_two_planes_may_do(calibration: Calibration) -> None:
+    search = search_of(calibration, target_um=2.0, verify=False)
+    focus = run(search, 33.0)
+    assert abs(focus.z_um - 33.0) <= 2 * focus.sigma_um <= 4.0
+    assert len(search.observations) == 2
+
+
+def test_one_plane_never_does(calibration: Calibration) -> None:
+    search = search_of(calibration, target_um=50.0, verify=False, prior=Prior(20.0, 0.1))
+    for _ in range(3):
+        search.add(exposure(0.0, 20.0))
+        assert search.next_z_um() is not None
+        with pytest.raises(NoConvergenceError):
+            search.decide()
+
+
+def test_a_warm_start_needs_no_more_than_a_cold_one(calibration: Calibration) -> None:
+    cold, warm = search_of(calibration), search_of(calibration, prior=Prior(31.0, 3.0))
+    run(cold, 33.0)
+    focus = run(warm, 33.0)
+    assert focus.z_um == pytest.approx(33.0, abs=0.3)
+    assert len(warm.observations) <= len(cold.observations)
+
+
+def test_a_wrong_prior_is_overruled(calibration: Calibration) -> None:
+    assert run(search_of(calibration, prior=Prior(-50.0, 2.0)), 33.0).z_um == pytest.approx(33.0, abs=0.3)
+
+
+def test_an_empty_field_is_no_sample_after_three_exposures(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    for number in range(3):
+        seen = exposure(float(number), 5.0)
+        search.add(
+            Observation(seen.z_um, seen.b, seen.sigma, 0 * seen.structure, seen.y_px, seen.x_px, seen.blocks)
+        )
+        if number < 2:
+            assert search.next_z_um() is not None
+    with pytest.raises(NoSampleError, match="nothing to focus on"):
+        search.next_z_um()
+
+
+def test_a_focus_that_cannot_be_reached_is_out_of_range(calibration: Calibration) -> None:
+    search = search_of(calibration, limits_um=(-40.0, 40.0))
+    with pytest.raises(OutOfRangeError, match="beyond the calibrated range or the stage's limits"):
+        run(search, 70.0)
+
+
+def test_the_local_map_shows_a_tilt(calibration: Calibration) -> None:
+    tilted = 20.0 + np.linspace(-3, 3, 4)[None, :] + np.zeros((3, 1))
+
+    focus = run(search_of(calibration), tilted)
+
+    assert focus.local.focus_um == pytest.approx(tilted, abs=0.4)
+    assert (np.abs(focus.local.focus_um - tilted) <= 4 * focus.local.sigma_um).all()
+
+
+def test_a_weak_block_is_left_out_of_the_map(calibration: Calibration) -> None:
+    def half_empty(z_um: float) -> Observation:
+        seen = exposure(z_um, 12.0)
+        seen.blocks.power[0, 0] = seen.blocks.noise[0, 0]
+        return seen
+
+    search = search_of(calibration)
+    search.add(half_empty(0.0))
+    while (z_um := search.next_z_um()) is not None:
+        search.add(half_empty(z_um))
+
+    local = search.decide().local
+    assert np.isnan(local.focus_um[0, 0])
+    assert local.focus_um[1:] == pytest.approx(12.0, abs=0.3)
+
+
+def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration) -> None:
+    """The object's spectrum changes between frames: no transfer explains that, and σ has to say so."""
+    same, changed = search_of(calibration), search_of(calibration)
+    for number, z_um in enumerate((0.0, 15.0, 35.0)):
+        seen = exposure(z_um, 30.0)
+        same.add(seen)
+        rng = np.random.default_rng(number)
+        power = seen.blocks.power * np.exp(rng.normal(0, 1.0, MODES.shape))
+        blocks = Blocks(power, seen.blocks.noise, MODES, seen.y_px, seen.x_px, BLOCK_PX)
+        changed.add(Observation(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
+    assert changed.estimate.sigma_um > 3 * same.estimate.sigma_um
+
+
+values = st.floats(0, 1.5)
+powers = st.floats(1e-3, 1e9)
+
+
+@st.composite
+def observations(draw: st.DrawFn, z_um: float) -> Observation:
+    """Any exposure: scores and spectra that need not belong together."""
+    same = np.ones((1, 2))
+    power = np.array(draw(st.lists(powers, min_size=4, max_size=4)))
+    spread = np.exp(np.interp(np.arange(len(MODES)), np.linspace(0, len(MODES), 4), np.log(power)))
+    blocks = Blocks(spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, same, same, BLOCK_PX)
+    return Observation(
+        z_um,
+        draw(values) * same,
+        draw(st.floats(1e-3, 1.0)) * same,
+        draw(st.floats(0, 1)) * same,
+        same,
+        same,
+        blocks,
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(),
+    start=st.floats(0, 1),
+    limits=st.tuples(st.floats(-200, -5), st.floats(5, 200)),
+    target_um=st.floats(0.05, 20),
+    budget=st.integers(1, 6),
+)
+def test_whatever_it_sees_it_ends_inside_its_bounds(
+    calibration: Calibration,
+    data: st.DataObject,
+    start: float,
+    limits: tuple[float, float],
+    target_um: float,
+    budget: int,
+) -> None:
+    search = search_of(calibration, limits_um=limits, target_um=target_um)
+    z_um: float | None = limits[0] + start * (limits[1] - limits[0])
+    try:
+        for _ in range(budget):
+            assert z_um is not None
+            assert limits[0] <= z_um <= limits[1]
+            search.add(data.draw(observations(z_um)))
+            z_um = search.next_z_um()
+            if z_um is None:
+                break
+        focus = search.decide()
+    except FocusdError as error:
+        outcome: str | None = error.outcome
+    else:
+        outcome = None
+    if outcome is not None:
+        assert outcome in ("no_sample", "out_of_range", "ambiguous")
+        return
+    assert z_um is None
+    assert focus.sigma_um <= target_um
+    assert search.estimate.certainty >= MIN_CERTAINTY
+    assert limits[0] <= focus.z_um <= limits[1]

@@ -1,0 +1,82 @@
+"""The comparison of spectra: it finds the focus by the ratio of frames, whatever the object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.transfer import Transfer, compare, distances
+from tests.autofocus.exposures import FREQUENCIES, MODES, transfer
+
+PLANES_UM = np.arange(-100, 101, 2.0)
+CANDIDATES_UM = np.arange(-80, 80.5, 0.5)
+
+
+def spectrum(defocus_um: float, objects: np.ndarray, noise: float = 1.0) -> Spectrum:
+    return Spectrum(objects * transfer(np.array(defocus_um)) + noise, noise, MODES)
+
+
+def a_transfer() -> Transfer:
+    objects = 1e5 / (1 + (FREQUENCIES / 0.1) ** 2)
+    return Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-60, 60), st.floats(5, 40), st.floats(-2, 0), st.floats(3, 6))
+def test_two_planes_of_any_object_give_the_focus(
+    focus_um: float, apart_um: float, slope: float, strength: float
+) -> None:
+    objects = 10**strength * (FREQUENCIES / FREQUENCIES[0]) ** slope
+    frames_um = np.array([0.0, apart_um])
+    spectra = [spectrum(z - focus_um, objects) for z in frames_um]
+
+    found = compare(frames_um, spectra, a_transfer(), CANDIDATES_UM)
+
+    if found.bands >= 5:  # else the object is lost in the noise
+        assert CANDIDATES_UM[found.chi2.argmin()] == pytest.approx(focus_um, abs=1.5)
+
+
+def test_one_plane_tells_nothing() -> None:
+    found = compare(np.zeros(1), [spectrum(20.0, np.full(len(MODES), 1e4))], a_transfer(), CANDIDATES_UM)
+    assert found.chi2.max() < 1
+
+
+def test_the_object_is_what_stands_behind_the_frames() -> None:
+    objects = 1e5 * np.exp(-FREQUENCIES / 0.2)
+    found = compare(
+        np.array([0.0, 10.0]), [spectrum(z, objects) for z in (0.0, 10.0)], a_transfer(), np.zeros(1)
+    )
+    shape = found.log_object[0] - np.log(objects)
+    known = 1e5 / (1 + (FREQUENCIES / 0.1) ** 2)  # the calibrated one is known up to a factor a band
+    assert shape == pytest.approx(np.zeros(len(MODES)), abs=0.05), known
+
+
+def test_noise_alone_tells_nothing() -> None:
+    frames_um = np.array([0.0, 20.0])
+    found = compare(
+        frames_um, [spectrum(z, np.full(len(MODES), 1e-6)) for z in frames_um], a_transfer(), CANDIDATES_UM
+    )
+    assert np.ptp(found.chi2) < 1
+    assert found.bands == 0
+
+
+def test_a_probe_tells_hypotheses_apart_that_differ_in_it() -> None:
+    objects = np.log(np.full((2, len(MODES)), 1e5))
+    hypotheses = np.array([-20.0, 20.0])
+    probes = np.array([0.0, 20.0])
+    told = distances(objects, 1.0, MODES, a_transfer(), np.subtract.outer(probes, hypotheses))
+    assert told.shape == (2, 2, 2)
+    assert told[0] == pytest.approx(np.zeros((2, 2)), abs=1e-6), "the same blur on both sides"
+    assert told[1, 0, 1] == told[1, 1, 0] > 100
+    assert told[1, 0, 0] == told[1, 1, 1] == 0
+
+
+def test_a_band_beside_a_much_stronger_one_is_trusted_less() -> None:
+    objects = np.full(len(MODES), 1e4)
+    objects[10] = 1e9
+    beside = Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM]).error[50]
+    assert beside[9] > 10 * beside[5]
+    assert beside[11] > 10 * beside[15]
