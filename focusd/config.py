@@ -159,7 +159,10 @@ class ScorerConfig(Section):
 
     weights: Path | None = None
     """None: the weights shipped with focusd."""
-    batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    backend: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """Where it is computed; auto: the best that works. One that fails is left for the next."""
+    batch: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Tiles scored at once on the CPU; a GPU takes 256."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
 
 

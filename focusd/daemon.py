@@ -22,6 +22,7 @@ from focusd.service.logs import configure_logging, forward_to
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
+from focusd.sharpness.choice import open_backends
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 from focusd.wire.server import serve
@@ -107,7 +108,8 @@ def open_scorer(config: RigConfig) -> Scorer:
         torch.set_num_threads(config.scorer.threads)
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
-    return Scorer(model, instrument.sampling if instrument else None, config.scorer.batch)
+    backends = open_backends(model, config.scorer)
+    return Scorer(model, instrument.sampling if instrument else None, backends)
 
 
 def _end_in_any_case() -> None:
