@@ -162,8 +162,9 @@ class ScorerConfig(Section):
     backend: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     """Where it is computed; auto: the best that works. One that fails is left for the next."""
     batch: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Tiles scored at once on the CPU; a GPU takes 256."""
+    """Tiles that a thread scores at once on the CPU; a GPU takes 256."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
+    """On the CPU; None: one a core."""
 
 
 class ServerConfig(Section):

@@ -104,8 +104,9 @@ def open_scorer(config: RigConfig) -> Scorer:
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    if config.scorer.threads is not None:
-        torch.set_num_threads(config.scorer.threads)
+    torch.set_num_threads(
+        1
+    )  # the scorer has threads of its own; torch's wait for one another on a busy machine
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)

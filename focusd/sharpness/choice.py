@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import structlog
@@ -15,7 +16,8 @@ log = structlog.get_logger(__name__)
 
 def open_backends(model: Model, config: ScorerConfig) -> Backends:
     """The CPU's and, where asked for and there, torch's on the GPU; TensorRT's joins them when its engine is built."""
-    backends = Backends(CpuBackend(model.network, config.batch))
+    threads = config.threads or os.cpu_count() or 1
+    backends = Backends(CpuBackend(model.network, config.batch, threads))
     if config.backend != "cpu":
         _add_gpu(backends, model, config.backend)
     return backends

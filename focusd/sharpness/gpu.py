@@ -7,8 +7,8 @@ single precision, the network in half.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -89,6 +89,10 @@ class GpuBackend:
         np.copyto(self._pinned.numpy(), pixels)
         return self._pinned.to(self._device, non_blocking=True).to(torch.float32)
 
+    def map(self, score: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterable[Tensor]:
+        """One after the other: the GPU is busy with each."""
+        return map(score, batches)
+
     def __call__(self, views: Views) -> Score:
         """Score a batch."""
         return self._fixed[padded(len(views.pixels))](views)
@@ -101,7 +105,8 @@ def padded(count: int) -> int:
 
 def open_cuda(network: FocusNet) -> GpuBackend:
     """torch's own kernels."""
-    return GpuBackend("cuda", fused(network).to("cuda", torch.half))
+    half = cast(Any, fused(network)).to("cuda", torch.half, memory_format=torch.channels_last)
+    return GpuBackend("cuda", half)
 
 
 def _plain(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], Parts]:
