@@ -94,13 +94,16 @@ class CpuBackend:
 
 
 class Backends:
-    """The backends that work, the best last; the last one serves, and the CPU's is always among them.
+    """The backends that work, the best last; the last one serves.
 
     Thread-safe: a better one may be added while another scores.
+
+    Args:
+        sure: the CPU's, which is never left.
     """
 
-    def __init__(self, cpu: CpuBackend) -> None:
-        self._working: list[Backend] = [cpu]
+    def __init__(self, sure: Backend) -> None:
+        self._working: list[Backend] = [sure]
         self._lock = threading.Lock()
 
     @property

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import BadZipFile
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_an_engine_that_does_not_load_is_thrown_away(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "torch_tensorrt", SimpleNamespace(load=torch.export.load))
     engine = tmp_path / "x.pt2"
     engine.write_bytes(b"garbage")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(BadZipFile):
         tensorrt._loaded(engine)
     assert not engine.exists()
 
