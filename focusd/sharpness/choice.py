@@ -27,7 +27,7 @@ def _add_gpu(backends: Backends, model: Model, choice: str) -> None:
     from focusd.sharpness import gpu, tensorrt  # imported late: the CPU needs neither
 
     if reason := gpu.missing():
-        tell = log.info if choice == "auto" else log.warning
+        tell = log.debug if choice == "auto" else log.warning
         tell("scoring on the CPU", reason=reason)
         return
     backends.add("cuda", lambda: gpu.open_cuda(model.network))

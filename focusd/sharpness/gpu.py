@@ -51,6 +51,7 @@ class FixedBatch:
 
     def __init__(self, network: nn.Module, batch: int, device: torch.device, dtype: torch.dtype) -> None:
         shapes = input_shapes(batch)
+        self._network = network  # a graph does not keep its weights alive
         self._inputs = tuple(torch.zeros(shape, device=device, dtype=dtype) for shape in shapes)
         self._run = (
             _captured(network, self._inputs) if device.type == "cuda" else _plain(network, self._inputs)

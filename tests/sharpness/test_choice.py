@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GP
 
 
 @pytest.mark.parametrize(
-    ("backend", "lines"), [("auto", ["info"]), ("cpu", []), ("cuda", ["warning"]), ("tensorrt", ["warning"])]
+    ("backend", "lines"), [("auto", ["debug"]), ("cpu", []), ("cuda", ["warning"]), ("tensorrt", ["warning"])]
 )
 def test_without_a_gpu_the_cpu_serves_and_only_who_asked_for_one_is_warned(
     model: Model, backend: str, lines: list[str]
