@@ -1,5 +1,7 @@
 """Which backend a configuration gets on this machine, and on one whose GPU is not what it seems."""
 
+import threading
+
 import pytest
 import torch
 from structlog.testing import capture_logs
@@ -32,9 +34,11 @@ def test_a_gpu_that_cannot_be_used_after_all_leaves_the_cpu_serving(
 ) -> None:
     """torch itself fails here, as it does with a driver that does not fit."""
     monkeypatch.setattr(gpu, "missing", lambda: None)
-    monkeypatch.setattr(choice.threading, "Thread", _AtOnce)
     with capture_logs() as logs:
         backends = choice.open_backends(model, ScorerConfig.model_validate({"backend": backend}))
+        for thread in threading.enumerate():
+            if thread.name == "focusd-tensorrt":
+                thread.join()
     assert backends.serving.name == "cpu"
     assert all(entry["log_level"] == "warning" and entry["reason"] for entry in logs)
     tried = ["cuda", *(["tensorrt"] if backend == "tensorrt" or tensorrt.is_installed() else [])]
@@ -46,13 +50,3 @@ def test_batch_and_threads_are_the_configured_ones(model: Model) -> None:
     assert isinstance(backends, Backends)
     assert isinstance(backends.serving, CpuBackend)
     assert (backends.serving.batch, backends.serving.threads) == (5, 3)
-
-
-class _AtOnce:
-    """A thread that has done its work when it has started."""
-
-    def __init__(self, target, args, **_given) -> None:  # type: ignore[no-untyped-def]
-        self._work = lambda: target(*args)
-
-    def start(self) -> None:
-        self._work()
