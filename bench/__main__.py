@@ -44,5 +44,17 @@ def invariance(
     run_invariance(textures, count, seed, json)
 
 
+@app.command()
+def throughput(
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, ours and the U-Net's.")] = 1,
+    quick: Annotated[bool, typer.Option(help="A fifth of the rounds: a minute.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Patches a second and latency of each backend, against plain torch, the published U-Net and the roofline."""
+    from bench.throughput import run_throughput
+
+    run_throughput(threads, 20 if quick else 100, json)
+
+
 if __name__ == "__main__":
     app()

@@ -167,8 +167,12 @@ class ScorerConfig(Section):
 
     weights: Path | None = None
     """None: the weights shipped with focusd."""
-    batch: Annotated[int, Field(ge=1, le=1024)] = 64
+    backend: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """Where it is computed; auto: the best that works. One that fails is left for the next."""
+    batch: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Tiles that a thread scores at once on the CPU; a GPU takes 256."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
+    """On the CPU; None: one a core."""
 
 
 class ServerConfig(Section):

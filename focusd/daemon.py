@@ -22,6 +22,7 @@ from focusd.service.logs import configure_logging, forward_to
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
+from focusd.sharpness.choice import open_backends
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 from focusd.wire.server import serve
@@ -103,11 +104,13 @@ def open_scorer(config: RigConfig) -> Scorer:
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    if config.scorer.threads is not None:
-        torch.set_num_threads(config.scorer.threads)
+    torch.set_num_threads(
+        1
+    )  # the scorer has threads of its own; torch's wait for one another on a busy machine
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
-    return Scorer(model, instrument.sampling if instrument else None, config.scorer.batch)
+    backends = open_backends(model, config.scorer)
+    return Scorer(model, instrument.sampling if instrument else None, backends)
 
 
 def _end_in_any_case() -> None:

@@ -30,6 +30,10 @@ class ModelError(FocusdError):
     """The network's weights are missing or are not the ones their hash promises."""
 
 
+class ScoringError(FocusdError):
+    """A frame cannot be scored: the CPU failed too, or its scores are no numbers."""
+
+
 class StackError(FocusdError):
     """A recorded stack cannot be used: no z positions, too few planes, unreadable."""
 

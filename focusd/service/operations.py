@@ -42,7 +42,7 @@ class RigOperations:
         self._rig = rig
         self._observer = Observer(rig, scorer, config.autofocus.max_saturated)
         self._store = store
-        self._model = scorer.model.name
+        self._scorer = scorer
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
 
@@ -184,7 +184,8 @@ class RigOperations:
             "z_um": self._rig.last_z_um,
             "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
             "fault": self._rig.fault,
-            "model": self._model,
+            "model": self._scorer.model.name,
+            "backend": self._scorer.backend,
             "calibration": await to_thread.run_sync(self._calibration_state),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focusd.errors import RequestError
-from focusd.sharpness.network import Score
+from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.sharpness.spectra import Region, Spectra, block_spectra
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, blank, resample, tile_starts, views_at
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, resample, tile_starts
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
 
-_SURELY_EMPTY = -20.0
-"""Logit of structure."""
 _LARGEST_PIXEL = 1e15
 """The square of a larger one leaves single precision."""
 
@@ -49,14 +48,19 @@ class Scorer:
     Args:
         model: from `load_model`.
         sampling: the frames' pixel in λ/NA; None if unknown, then the calibration absorbs the scale.
-        batch: tiles scored at once.
+        backends: where it is computed; None: on the CPU.
     """
 
-    def __init__(self, model: Model, sampling: float | None, batch: int = 64) -> None:
+    def __init__(self, model: Model, sampling: float | None, backends: Backends | None = None) -> None:
         self.model = model
         self.sampling = sampling
-        self._batch = batch
-        self._network = model.network
+        self._backends = backends or Backends(CpuBackend(model.network))
+        self._turn = threading.Lock()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that serves now."""
+        return self._backends.serving.name
 
     def score(self, pixels: NDArray[np.generic], region: Region | None = None) -> FocusMeasure:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
@@ -68,35 +72,29 @@ class Scorer:
         Raises:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
                 outside of it.
+            ScoringError: no backend gives scores.
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        frame, factor = resample(torch.from_numpy(counts), self.sampling)
+        with self._turn:  # a GPU's buffers hold one frame
+            return self._backends.run(lambda backend: self._score(backend, counts, region))
+
+    @torch.inference_mode()
+    def _score(self, backend: Backend, counts: NDArray[np.generic], region: Region) -> FocusMeasure:
+        frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
-        rows, columns = _tile_grid(region, factor)
-        y, x = (t.flatten() for t in torch.meshgrid(rows, columns, indexing="ij"))
-        score = self._score_tiles(frame, y, x)
-        shape = (len(rows), len(columns))
-        b, log_sigma, structure = (part.double().numpy().reshape(shape) for part in score)
+        y, x = torch.meshgrid(*_tile_grid(region, factor), indexing="ij")
+        scores = score_tiles(backend, frame, y.flatten(), x.flatten())
+        b, log_sigma, structure = scores.reshape(3, *y.shape)
         return FocusMeasure(
             b=b * scale,
             sigma=np.exp(log_sigma) * scale,
             structure=1 / (1 + np.exp(-structure)),
-            y_px=(y.numpy().reshape(shape) + TILE_PX / 2) / factor,
-            x_px=(x.numpy().reshape(shape) + TILE_PX / 2) / factor,
+            y_px=(y.numpy() + TILE_PX / 2) / factor,
+            x_px=(x.numpy() + TILE_PX / 2) / factor,
             spectra=block_spectra(counts, region),
         )
-
-    @torch.inference_mode()
-    def _score_tiles(self, frame: Tensor, y: Tensor, x: Tensor) -> Score:
-        parts = []
-        for start in range(0, len(y), self._batch):
-            views = views_at(frame, y[start : start + self._batch], x[start : start + self._batch])
-            pixels = views.pixels.contiguous(memory_format=torch.channels_last)
-            score = self._network(pixels, views.spectra, views.contrast)
-            parts.append(score._replace(structure=score.structure.masked_fill(blank(views), _SURELY_EMPTY)))
-        return Score(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _tile_grid(region: Region, factor: float) -> tuple[Tensor, Tensor]:
@@ -107,18 +105,17 @@ def _tile_grid(region: Region, factor: float) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(columns)
 
 
-def _checked(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """The frame in single precision, if it is one."""
+def _checked(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The frame, if it is one: a camera's 8 and 16 bit as they are, which cannot be out of range; others as float32."""
     if pixels.ndim != 2 or pixels.size == 0:
         raise RequestError(f"a frame has two axes (y, x) and pixels in it, not the shape {pixels.shape}")
     if pixels.dtype.kind not in "uf":
         raise RequestError(f"pixels are unsigned integers or floats, not {pixels.dtype}")
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        return pixels
     with np.errstate(over="ignore"):
         counts = pixels.astype(np.float32)
-    wide = (
-        pixels.dtype.kind == "f" or pixels.dtype.itemsize > 2
-    )  # a camera's 8 and 16 bit cannot be out of range
-    if wide and not (np.abs(counts) <= _LARGEST_PIXEL).all():  # also true of NaN
+    if not (np.abs(counts) <= _LARGEST_PIXEL).all():  # also true of NaN
         raise RequestError(f"the frame holds pixels that are NaN, infinite or beyond {_LARGEST_PIXEL:g}")
     return counts
 

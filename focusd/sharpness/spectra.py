@@ -49,13 +49,13 @@ class Spectra:
     size_px: int
 
 
-def block_spectra(pixels: NDArray[np.float32], region: Region) -> Spectra:
+def block_spectra(pixels: NDArray[np.generic], region: Region) -> Spectra:
     """Spectra of the blocks of a frame that cover a region.
 
     Args:
         pixels: (y, x), finite.
     """
-    frame = torch.from_numpy(pixels)
+    frame = torch.from_numpy(pixels.astype(np.float32))
     size = min(BLOCK_PX, *frame.shape)
     y, x, height, width = region
     rows = _starts(y, height, size, frame.shape[0])

@@ -76,39 +76,58 @@ def views_at(frame: Tensor, y: Tensor, x: Tensor) -> Views:
         frame: (height, width), float, any scale.
         y, x: (batch,) whole numbers.
     """
+    return views_in(levels(frame), y, x)
+
+
+def levels(frame: Tensor) -> list[Tensor]:
+    """The frame at each binning, no level smaller than a view: what all views of one frame are cut from."""
+    return [_completed(_completed(_binned(frame, binning)).mT).mT for binning in BINNINGS]
+
+
+def views_in(levels: list[Tensor], y: Tensor, x: Tensor) -> Views:
+    """As `views_at`, from the `levels` of a frame."""
     crops = []
-    for binning in BINNINGS:
-        level = _binned(frame, binning)
-        rows = _window(y, binning, level.shape[0])
-        columns = _window(x, binning, level.shape[1])
-        crops.append(level[rows[:, :, None], columns[:, None, :]])
+    for binning, level in zip(BINNINGS, levels, strict=True):
+        windows = level.unfold(0, TILE_PX, 1).unfold(1, TILE_PX, 1)
+        crops.append(windows[_first(y, binning, level.shape[0]), _first(x, binning, level.shape[1])])
     return normalise(torch.stack(crops, dim=1))
 
 
 def _binned(frame: Tensor, binning: int) -> Tensor:
     """The frame averaged over blocks; a frame smaller than a block is one pixel."""
-    if binning == 1:
-        return frame
-    blocks = [min(binning, n) for n in frame.shape]
-    return functional.avg_pool2d(frame[None, None], blocks)[0, 0]
+    return frame if binning == 1 else _binned_rows(_binned_rows(frame, binning).mT, binning).mT
 
 
-def _window(start: Tensor, binning: int, extent: int) -> Tensor:
-    """Indices (batch, 128) of the window centred on a tile, shifted into the level, reflected beyond it."""
-    centre = (start + TILE_PX // 2) // binning
-    last = extent - TILE_PX
-    first = (centre - TILE_PX // 2).clamp(0, last) if last >= 0 else torch.full_like(centre, last // 2)
-    index = first[:, None] + torch.arange(TILE_PX, device=start.device)
+def _binned_rows(frame: Tensor, binning: int) -> Tensor:
+    """Sums of whole slices: ten times as fast as pooling on a CPU."""
+    block = min(binning, len(frame))
+    whole = len(frame) // block * block
+    rest = (frame[row:whole:block] for row in range(1, block))
+    return sum(rest, frame[:whole:block]) / block
+
+
+def _completed(level: Tensor) -> Tensor:
+    """The level, its rows repeated by reflection on both sides where they are fewer than a view's."""
+    extent = len(level)
+    if extent >= TILE_PX:
+        return level
+    index = torch.arange(TILE_PX, device=level.device) + (extent - TILE_PX) // 2
     folded = index.remainder(2 * extent)
-    return torch.where(folded < extent, folded, 2 * extent - 1 - folded)
+    return level[torch.where(folded < extent, folded, 2 * extent - 1 - folded)]
+
+
+def _first(start: Tensor, binning: int, extent: int) -> Tensor:
+    """First pixels (batch,) of the windows centred on tiles, shifted into the level."""
+    return ((start + TILE_PX // 2) // binning - TILE_PX // 2).clamp(0, extent - TILE_PX)
 
 
 def normalise(crops: Tensor) -> Views:
     """Views of raw crops (batch, 3, 128, 128)."""
     mean = crops.mean((-2, -1), keepdim=True)
-    deviation = (crops - mean).square().mean((-2, -1), keepdim=True).sqrt()
+    centred = crops - mean
+    deviation = centred.square().mean((-2, -1), keepdim=True).sqrt()
     floor = 1e-4 * mean.abs() + 1e-6  # a constant view becomes zeros, not amplified rounding
-    pixels = (crops - mean) / torch.maximum(deviation, floor)
+    pixels = centred / torch.maximum(deviation, floor)
     contrast = torch.log10((deviation / (mean.abs() + floor)).clamp(_LEAST_CONTRAST, 10.0))[..., 0, 0]
     return Views(pixels, radial_spectra(pixels), contrast)
 
@@ -124,8 +143,8 @@ def blank(views: Views) -> Tensor:
 def radial_spectra(pixels: Tensor) -> Tensor:
     """log₁₀ of the mean power on rings of spatial frequency, (batch, 3, 64), of Hann-windowed views."""
     window = torch.hann_window(TILE_PX, periodic=False, dtype=pixels.dtype, device=pixels.device)
-    transform = torch.fft.rfft2(pixels * window[:, None] * window[None, :], norm="ortho")
-    power = torch.view_as_real(transform).square().sum(-1)
+    transform = torch.fft.rfft2(pixels * (window[:, None] * window), norm="ortho")
+    power = transform.real.square() + transform.imag.square()
     return torch.log10(power.flatten(-2) @ _ring_weights(pixels) + 1e-6)
 
 

@@ -26,12 +26,14 @@ class Model:
         name: of the weights file.
         sha256: of the weights file; calibrations record it.
         metadata: what the file says of its training.
+        path: of the weights file; None: it was not loaded from one.
     """
 
     network: FocusNet
     name: str
     sha256: str
     metadata: dict[str, str]
+    path: Path | None = None
 
 
 def shipped_weights() -> Path:
@@ -59,7 +61,7 @@ def load_model(path: Path | None = None) -> Model:
         raise ModelError(
             f"{path}: not weights of this version of focusd's network ({reason}); reinstall focusd"
         ) from error
-    return Model(network.eval(), path.stem, sha256, metadata)
+    return Model(network.eval(), path.stem, sha256, metadata, path)
 
 
 def save_model(network: FocusNet, path: Path, metadata: dict[str, object]) -> str:

@@ -46,7 +46,7 @@ def printed(runs: list[dict[str, Any]]) -> list[str]:
     """The table's rows for people; colours left out."""
     console = Console(file=io.StringIO(), width=200, color_system=None)
     console.print(_table(runs))
-    return [line for line in console.file.getvalue().splitlines() if " sim " in line or " rec " in line]  # type: ignore[attr-defined]
+    return [line for line in console.file.getvalue().splitlines() if " posterior " in line]  # type: ignore[attr-defined]
 
 
 def cells_of(row: str) -> list[str]:
@@ -55,20 +55,20 @@ def cells_of(row: str) -> list[str]:
 
 def test_a_good_run_shows_its_figures() -> None:
     (row,) = printed([GOOD])
-    shown = ["cells", "sim", "0.0", "31.7", "32.90", "+1.20", "+0.15", "4", "1.3", "focused"]
+    shown = ["cells", "posterior", "0.0", "31.7", "+1.20", "0.31", "+0.15", "4", "focused"]
     assert cells_of(row) == shown
 
 
 def test_a_failed_run_shows_its_reason_and_no_figures() -> None:
     (row,) = printed([FAILED])
-    shown = ["moon", "rec", "0.0", "31.7", "–", "–", "–", "–", "–", FAILED["outcome"]]
+    shown = ["moon", "posterior", "0.0", "31.7", "–", "–", "–", "–", FAILED["outcome"]]
     assert cells_of(row) == shown
 
 
 def test_no_run_is_left_out() -> None:
     rows = printed([GOOD, FAILED, FAR, GOOD])
     assert [cells_of(row)[0] for row in rows] == ["cells", "moon", "brick", "cells"]
-    assert cells_of(rows[2])[5:7] == ["-10.00", "-1.25"]
+    assert cells_of(rows[2])[4:7] == ["-10.00", "0.31", "-1.25"]
 
 
 @pytest.mark.parametrize(

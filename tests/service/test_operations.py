@@ -226,6 +226,7 @@ async def test_the_state_tells_where_the_rig_stands(
     assert "focusctl calibrate" in before["calibration"]["reason"]
     assert (after["z_um"], after["limits_um"], after["fault"]) == (HOME_UM, [-150, 150], None)
     assert (after["rig"], after["camera"], after["model"]) == ("scripted", "scripted", "scripted")
+    assert after["backend"] == "cpu"
     assert after["calibration"]["usable"] is True
     assert after["calibration"]["fwhm_um"] > 0
 

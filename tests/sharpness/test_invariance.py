@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from focusd.sharpness.backends import Backends, CpuBackend
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX
 from focusd.sharpness.weights import Model
@@ -78,7 +79,7 @@ def test_the_batch_size_does_not_change_the_score(
     model: Model, scorer: Scorer, defocused: NDArray[np.uint16], batch: int
 ) -> None:
     field = defocused[:256, :256]
-    measure = Scorer(model, INSTRUMENT.sampling, batch).score(field)
+    measure = Scorer(model, INSTRUMENT.sampling, Backends(CpuBackend(model.network, batch))).score(field)
     for one, two in zip(parts(measure), parts(scorer.score(field)), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4)
 
