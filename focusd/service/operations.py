@@ -4,7 +4,7 @@ goes back to where it began.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,8 @@ from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
 from focusd.service.refocus import Refocus
 from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
+from focusd.service.slidemap import SlideMap
+from focusd.service.store import CalibrationStore, file_name
 from focusd.sharpness.scorer import Region, Scorer
 from focusd.sharpness.views import PREPROCESSING_VERSION
 
@@ -39,6 +40,8 @@ class RigOperations:
         self._model = scorer.model.name
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
+        map_file = config.state_dir / config.name / "maps" / file_name(config.objective.name)
+        self.slide = SlideMap(map_file, lambda: self._depth_of_field_um(self._calibration))
 
     async def calibrate(
         self,
@@ -97,13 +100,15 @@ class RigOperations:
         if strategy not in (None, "published"):
             raise RequestError(f"unknown strategy {strategy!r}; this focusd knows 'published'")
         config = self._config.autofocus
+        self.slide.forget_focus()
         with _reported(report, "refocus"):
             calibration = await to_thread.run_sync(self._calibration)
             budget = max_exposures or config.max_exposures
             search = Refocus(
                 self._observer, calibration, self._config.stage, config, roi=roi, budget=budget, report=report
             )
-            result = await search.run() | {"dof_um": self._depth_of_field_um(calibration)}
+            result = await search.run() | {"dof_um": self._depth_of_field_um(lambda: calibration)}
+        self.slide.focused(result["z_found_um"], result["sigma_um"])
         report("focus.done", {"kind": "refocus", **result})
         return result
 
@@ -179,12 +184,12 @@ class RigOperations:
             "fwhm_um": calibration.fwhm_um,
             "range_um": [calibration.min_um, calibration.max_um],
             "r2": calibration.r2,
-            "dof_um": self._depth_of_field_um(calibration),
+            "dof_um": self._depth_of_field_um(lambda: calibration),
         }
 
-    def _depth_of_field_um(self, calibration: Calibration) -> float:
+    def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
-        return self._instrument.depth_of_field_um if self._instrument else calibration.axial_unit_um
+        return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
 
 
 @contextmanager

@@ -30,8 +30,7 @@ class CalibrationStore:
 
     def path(self, objective: str) -> Path:
         """Where an objective's calibration lies."""
-        slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
-        return self._folder / f"{slug}.json"
+        return self._folder / file_name(objective)
 
     def save(self, objective: str, calibration: Calibration) -> Path:
         """Write a calibration in place of the objective's last one.
@@ -65,6 +64,12 @@ class CalibrationStore:
             raise CalibrationError(
                 f"{path}: cannot be read as a calibration ({error}); calibrate anew"
             ) from error
+
+
+def file_name(objective: str) -> str:
+    """What is kept for an objective is called this."""
+    slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
+    return f"{slug}.json"
 
 
 def write_atomically(path: Path, text: str) -> None:

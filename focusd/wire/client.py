@@ -17,6 +17,7 @@ import zmq.asyncio
 from focusd.config import ServerConfig
 from focusd.errors import RequestError
 from focusd.wire.exchange import Exchange, Inbox
+from focusd.wire.map_client import MapRequests
 from focusd.wire.messages import JsonObject
 
 CONTROL = ServerConfig().control
@@ -124,7 +125,7 @@ class AsyncEventStream:
         self._socket.close()
 
 
-class _Requests(ABC, Generic[Answer]):
+class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
     """The methods of both clients. An answer is the JSON object that the daemon sends.
 
     All raise the daemon's error as its class in `focusd.errors`, and UnreachableError where no answer comes;
