@@ -14,8 +14,9 @@ DISTINCT = 5.0
 """Two surfaces are further apart than this many standard deviations about them; halves of a bowl reach 3.5."""
 MIN_SHARE, MIN_BLOCKS = 0.05, 3
 """Fewer blocks than this are outliers, no surface."""
-_EDGES = [(y, x, share) for y, x in ((1, 0), (0, 1), (1, 1), (1, -1)) for share in (0.25, 0.5, 0.75)]
-"""Straight edges of a step: its direction (y, x) in the field, and the share of the blocks below it."""
+_EDGES = [(y, x, share) for y, x in ((1, 0), (0, 1), (1, 1), (1, -1)) for share in np.arange(1, 8) / 8]
+"""Straight edges of a step: its direction (y, x) in the field, and the share of the blocks below it. So many, because
+a fit that begins elsewhere takes the step for a slope."""
 _ROUNDS = 20
 
 

@@ -137,8 +137,8 @@ class MapOffsetParams(Params):
     """Params of `map.offset`."""
 
     channel: Annotated[Name, Field(min_length=1)]
-    offset_um: Annotated[float, Field(ge=-1e4, le=1e4)] | None
-    """What the channel's focus lies above the reference; null forgets it."""
+    offset_um: Annotated[float, Field(ge=-1e4, le=1e4)] | None = None
+    """What the channel's focus lies above the reference; left out, it is forgotten."""
 
 
 class JobParams(Params):
