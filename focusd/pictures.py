@@ -47,7 +47,7 @@ def draw_field(geometry: Json, path: Path) -> None:
 
     plane = geometry["plane"]
     scale, unit = (geometry["pixel_um"], "µm") if geometry["pixel_um"] else (1.0, "px")
-    height = np.array(geometry["local_um"], np.float64) - (plane["z_um"] or 0.0)
+    height = np.array(geometry["focus_um"], np.float64) - (plane["z_um"] or 0.0)
     y, x = (scale * np.array(geometry[name], np.float64) for name in ("y_px", "x_px"))
     extent = _extent(y, x, scale * geometry["block_px"])
     figure = Figure(figsize=(6.4, 5.4), layout="constrained")

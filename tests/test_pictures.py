@@ -23,9 +23,9 @@ def geometry(
 ) -> dict[str, Any]:
     """As a client receives it."""
     y, x = np.meshgrid(128.0 + 128 * np.arange(rows), 128.0 + 128 * np.arange(columns), indexing="ij")
-    local_um = tilt_um * x / 1000
-    local_um[np.random.default_rng(1).uniform(size=x.shape) < gaps] = np.nan
-    blocks = LocalMap(local_um, np.full_like(x, 0.5), y, x)
+    focus_um = tilt_um * x / 1000
+    focus_um[np.random.default_rng(1).uniform(size=x.shape) < gaps] = np.nan
+    blocks = LocalMap(focus_um, np.full_like(x, 0.5), y, x)
     found = geometry_of(blocks, pixel_um, 8.0, "increasing")
     told: dict[str, Any] = json.loads(json.dumps(describe(blocks, found, pixel_um)))
     return told

@@ -32,13 +32,14 @@ class LocalMap:
     """The focus of each block of a field.
 
     Attributes:
-        local_um: (rows, columns) z at which the block is in focus; NaN where it does not count.
+        focus_um: (rows, columns) z at which the block is in focus; NaN where it does not count.
         sigma_um: (rows, columns) standard uncertainty of it.
         y_px, x_px: (rows, columns) centres of the blocks.
-        block_px: side of a block. Blocks that overlap are correlated by the share that they have in common.
+        block_px: side of a block. Blocks that overlap are taken to share errors as they share area; where a window
+            makes their edges count less, the uncertainties of the plane are on the safe side.
     """
 
-    local_um: Array
+    focus_um: Array
     sigma_um: Array
     y_px: Array
     x_px: Array
@@ -47,7 +48,7 @@ class LocalMap:
     @property
     def counts(self) -> NDArray[np.bool_]:
         """(rows, columns) blocks that count."""
-        return np.isfinite(self.local_um) & np.isfinite(self.sigma_um) & (self.sigma_um > 0)
+        return np.isfinite(self.focus_um) & np.isfinite(self.sigma_um) & (self.sigma_um > 0)
 
     @property
     def height_px(self) -> float:
@@ -124,7 +125,7 @@ def geometry_of(
 
 def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> dict[str, Any]:
     """Map and geometry as JSON, None for NaN: `geometry` of a result, and what `pictures.draw_field` draws."""
-    arrays = {name: getattr(blocks, name).tolist() for name in ("local_um", "sigma_um", "y_px", "x_px")}
+    arrays = {name: getattr(blocks, name).tolist() for name in ("focus_um", "sigma_um", "y_px", "x_px")}
     described = _without_nan(arrays | asdict(geometry))
     return {**described, "block_px": blocks.block_px, "pixel_um": pixel_um}
 
@@ -194,7 +195,7 @@ def _no_plane(blocks: LocalMap) -> Plane:
 
 def _counted(blocks: LocalMap) -> tuple[Array, Array]:
     """Focus and σ of the blocks that count, (n,) each."""
-    return blocks.local_um[blocks.counts], blocks.sigma_um[blocks.counts]
+    return blocks.focus_um[blocks.counts], blocks.sigma_um[blocks.counts]
 
 
 def _design(blocks: LocalMap, middle: Array) -> Array:

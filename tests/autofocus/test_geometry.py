@@ -85,7 +85,7 @@ def test_the_uncertainty_is_the_scatter_of_the_answers_though_blocks_overlap() -
 )
 def test_blocks_that_are_wrong_have_no_say(seed: int, off_um: float, chosen: set[int]) -> None:
     blocks = field(plane(6.0, -9.0), noise=seed)
-    blocks.local_um.flat[list(chosen)] += off_um
+    blocks.focus_um.flat[list(chosen)] += off_um
 
     found = fit_plane(blocks, PIXEL_UM)
 
@@ -133,9 +133,9 @@ def test_a_step_is_told_with_its_height() -> None:
 
 def only(blocks: LocalMap, rows: slice, columns: slice) -> LocalMap:
     """The blocks of a part of the field; the others do not count."""
-    kept = np.full_like(blocks.local_um, np.nan)
-    kept[rows, columns] = blocks.local_um[rows, columns]
-    return replace(blocks, local_um=kept)
+    kept = np.full_like(blocks.focus_um, np.nan)
+    kept[rows, columns] = blocks.focus_um[rows, columns]
+    return replace(blocks, focus_um=kept)
 
 
 def test_one_block_is_its_own_focus_and_no_shape() -> None:
@@ -159,7 +159,7 @@ def test_one_row_tells_the_tilt_and_not_the_tip() -> None:
 
 def test_a_diagonal_tells_neither() -> None:
     blocks = field(plane(6, -9), 9, 9)
-    blocks.local_um[~np.eye(9, dtype=bool)] = np.nan
+    blocks.focus_um[~np.eye(9, dtype=bool)] = np.nan
 
     found = geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing")
 
@@ -185,14 +185,14 @@ def test_the_nearest_surface_depends_on_which_way_the_sample_is() -> None:
 
 def test_one_wrong_block_is_not_the_nearest_surface() -> None:
     blocks = field(plane(0, 0))
-    blocks.local_um[2, 2] = -300.0
+    blocks.focus_um[2, 2] = -300.0
 
     assert nearest(blocks, "increasing") == pytest.approx(20.0)
 
 
 def test_the_mean_counts_sure_blocks_more() -> None:
     blocks = field(lambda v, u: 15.0 * (u > 0))
-    blocks.sigma_um[blocks.local_um > 0] = 5000.0
+    blocks.sigma_um[blocks.focus_um > 0] = 5000.0
 
     assert mean(blocks) == pytest.approx(0.0, abs=1e-4)
 
@@ -206,10 +206,10 @@ def any_map(draw: st.DrawFn) -> LocalMap:
     """Blocks of any focus and uncertainty, gaps and nonsense included."""
     rows, columns = draw(sizes)
     blocks = field(plane(0, 0), rows, columns)
-    local_um = draw(arrays(np.float64, (rows, columns), elements=heights))
+    focus_um = draw(arrays(np.float64, (rows, columns), elements=heights))
     sigmas = st.floats(0.01, 1e3) | st.sampled_from([math.nan, math.inf, 0.0, -1.0])
     return replace(
-        blocks, local_um=local_um, sigma_um=draw(arrays(np.float64, (rows, columns), elements=sigmas))
+        blocks, focus_um=focus_um, sigma_um=draw(arrays(np.float64, (rows, columns), elements=sigmas))
     )
 
 
@@ -218,7 +218,7 @@ def test_any_map_has_a_geometry_that_json_can_hold(blocks: LocalMap, towards: st
     found = geometry_of(blocks, PIXEL_UM, DOF_UM, towards)  # type: ignore[arg-type]
 
     told = json.loads(json.dumps(describe(blocks, found, PIXEL_UM), allow_nan=False))
-    counted = blocks.local_um[blocks.counts]
+    counted = blocks.focus_um[blocks.counts]
     assert (told["mean_um"] is None) == (counted.size == 0)
     if counted.size:
         slack = 1e-6 * (1 + float(np.abs(counted).max()))
@@ -232,7 +232,7 @@ def test_any_map_has_a_geometry_that_json_can_hold(blocks: LocalMap, towards: st
 @given(blocks=any_map(), by_um=st.floats(-1e3, 1e3))
 def test_a_map_moved_along_z_is_the_same_map_elsewhere(blocks: LocalMap, by_um: float) -> None:
     here = geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing")
-    there = geometry_of(replace(blocks, local_um=blocks.local_um + by_um), PIXEL_UM, DOF_UM, "increasing")
+    there = geometry_of(replace(blocks, focus_um=blocks.focus_um + by_um), PIXEL_UM, DOF_UM, "increasing")
 
     for name in ("mean_um", "median_um", "nearest_um"):
         assert getattr(there, name) - by_um == pytest.approx(getattr(here, name), abs=1e-4, nan_ok=True)
@@ -240,7 +240,7 @@ def test_a_map_moved_along_z_is_the_same_map_elsewhere(blocks: LocalMap, by_um: 
 
 def test_rows_and_columns_are_treated_alike() -> None:
     blocks = field(plane(6.0, -9.0), noise=3)
-    turned = LocalMap(blocks.local_um.T, blocks.sigma_um.T, blocks.x_px.T, blocks.y_px.T)
+    turned = LocalMap(blocks.focus_um.T, blocks.sigma_um.T, blocks.x_px.T, blocks.y_px.T)
 
     upright, lying = fit_plane(blocks, PIXEL_UM), fit_plane(turned, PIXEL_UM)
 

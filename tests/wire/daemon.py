@@ -73,9 +73,9 @@ class ScriptedOperations:
 def tilted_field() -> dict[str, Any]:
     """The geometry of a field of 3×4 blocks that falls by 30 µm along x; one does not count."""
     y, x = np.meshgrid(128.0 + 128 * np.arange(3), 128.0 + 128 * np.arange(4), indexing="ij")
-    local_um = 30 * x / (3 * 128 + 256)
-    local_um[0, 1] = np.nan
-    blocks = LocalMap(local_um, np.full_like(x, 0.5), y, x)
+    focus_um = 30 * x / (3 * 128 + 256)
+    focus_um[0, 1] = np.nan
+    blocks = LocalMap(focus_um, np.full_like(x, 0.5), y, x)
     return describe(blocks, geometry_of(blocks, 0.65, 8.0, "increasing"), 0.65)
 
 
