@@ -18,6 +18,12 @@ from focusd.errors import CalibrationError
 FORMAT = 1
 
 
+def file_name(objective: str) -> str:
+    """What is kept for an objective is called this."""
+    slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
+    return f"{slug}.json"
+
+
 class CalibrationStore:
     """The calibrations of one rig.
 
@@ -64,12 +70,6 @@ class CalibrationStore:
             raise CalibrationError(
                 f"{path}: cannot be read as a calibration ({error}); calibrate anew"
             ) from error
-
-
-def file_name(objective: str) -> str:
-    """What is kept for an objective is called this."""
-    slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
-    return f"{slug}.json"
 
 
 def write_atomically(path: Path, text: str) -> None:

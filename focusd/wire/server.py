@@ -179,14 +179,14 @@ class _Server:
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
             "stage.move": self._move,
+            "job.cancel": self._cancel,
+            "job.status": self._status,
+            "events.since": self._since,
             "map.add": _answering(operations.slide.add),
             "map.predict": _answering(operations.slide.predict),
             "map.get": _answering(operations.slide.get),
             "map.offset": _answering(operations.slide.offset),
             "map.clear": _answering(operations.slide.clear),
-            "job.cancel": self._cancel,
-            "job.status": self._status,
-            "events.since": self._since,
             "rpc.discover": self._discover,
         }
 
