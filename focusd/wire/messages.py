@@ -191,13 +191,11 @@ METHODS = {
         ),
         Method("focus.run", RefocusParams, "Long: bring the sample into focus."),
         Method("stage.move", MoveParams, "Long: move the stage to an absolute z, through the guard."),
-        Method(
-            "map.predict", MapPredictParams, "Focus at positions, and whether a refocus is worth its dose."
-        ),
         Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
         Method("job.status", JobParams, "State of a job, and its result or error."),
         Method("events.since", SinceParams, "Remembered events after a number, oldest first."),
         Method("map.add", MapAddParams, "Put the last refocus, or a focus given, on the slide's focus map."),
+        Method("map.predict", MapPredictParams, "Focus at positions, and whether a refocus pays its dose."),
         Method("map.get", Params, "Positions, offsets and the surface through them."),
         Method("map.offset", MapOffsetParams, "Set what a channel's focus lies above the reference."),
         Method("map.clear", Params, "Forget the positions, for a new slide; offsets stay."),
