@@ -19,6 +19,8 @@ MIN_BLOCKS = 6
 """Fewer blocks than this show no shape."""
 NEAREST_SHARE = 0.05
 """The nearest surface is this quantile of the blocks, so that one wrong block does not decide."""
+MIN_SIGMA_UM, MAX_SIGMA_UM = 1e-3, 1e3
+"""No block knows its focus better; one that knows it worse does not count."""
 
 _FREE_UM = 1000.0
 """Slopes over the field are this far from zero before a block is asked: what stays so wide is not known."""
@@ -48,7 +50,7 @@ class LocalMap:
     @property
     def counts(self) -> NDArray[np.bool_]:
         """(rows, columns) blocks that count."""
-        return np.isfinite(self.focus_um) & np.isfinite(self.sigma_um) & (self.sigma_um > 0)
+        return np.isfinite(self.focus_um) & (self.sigma_um > 0) & (self.sigma_um <= MAX_SIGMA_UM)
 
     @property
     def height_px(self) -> float:
@@ -66,7 +68,7 @@ class Plane:
     """The plane through the blocks that count. NaN: they do not tell.
 
     Attributes:
-        z_um, sigma_um: at (y_px, x_px), the centre of gravity of the blocks that count.
+        z_um, sigma_um: at (y_px, x_px), the middle of the field; where a slope is not known, that of the blocks.
         height_px, width_px: the field, over which the focus changes by tip and tilt.
         tip_um, tip_sigma_um: change of the focus from the first row of the field to the last.
         tilt_um, tilt_sigma_um: change from the first column to the last.
@@ -94,7 +96,7 @@ class Geometry:
     """What a local map says about the field.
 
     Attributes:
-        mean_um: average of the blocks, each weighted by its precision.
+        mean_um: average of the blocks.
         nearest_um: the surface nearest to the objective.
         shape: flat: all of it is sharp at once; tilted; stepped: two surfaces; thick: neither plane nor step.
         reason: the shape in words.
@@ -131,9 +133,9 @@ def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> di
 
 
 def mean(blocks: LocalMap) -> float:
-    """Average focus, each block weighted by its precision, µm; NaN if none counts."""
-    z, sigma = _counted(blocks)
-    return float(np.average(z, weights=sigma**-2)) if z.size else math.nan
+    """Average focus, µm; NaN if none counts. Unweighted: the blocks in focus are surer, and no more of the field."""
+    z, _ = _counted(blocks)
+    return float(z.mean()) if z.size else math.nan
 
 
 def median(blocks: LocalMap) -> float:
@@ -164,25 +166,24 @@ def fit_plane(blocks: LocalMap, pixel_um: float | None) -> Plane:
     y, x = blocks.y_px[blocks.counts], blocks.x_px[blocks.counts]
     middle = np.average([y, x], axis=1, weights=sigma**-2)
     level = float(np.median(z))
-    slope, covariance, residual = _fit(
-        _design(blocks, middle), z - level, sigma, _shared(y, x, blocks.block_px)
-    )
-    error = np.sqrt(np.diag(covariance))
-    tip, tip_sigma, tip_mrad = _slope(slope[1], error[1], blocks.height_px, pixel_um)
-    tilt, tilt_sigma, tilt_mrad = _slope(slope[2], error[2], blocks.width_px, pixel_um)
+    design, shared = _design(blocks, middle), _shared(y, x, blocks.block_px)
+    slope, covariance, residual = _fit(design, z - level, sigma, shared)
+    tip, tilt = (_known(slope[i], covariance[i, i]) for i in (1, 2))
+    if math.isfinite(tip[0]) and math.isfinite(tilt[0]):
+        middle, slope, covariance = _centred(blocks, middle, slope, covariance)
     return Plane(
         z_um=level + float(slope[0]),
-        sigma_um=float(error[0]),
+        sigma_um=math.sqrt(covariance[0, 0]),
         y_px=float(middle[0]),
         x_px=float(middle[1]),
         height_px=blocks.height_px,
         width_px=blocks.width_px,
-        tip_um=tip,
-        tip_sigma_um=tip_sigma,
-        tilt_um=tilt,
-        tilt_sigma_um=tilt_sigma,
-        tip_mrad=tip_mrad,
-        tilt_mrad=tilt_mrad,
+        tip_um=tip[0],
+        tip_sigma_um=tip[1],
+        tilt_um=tilt[0],
+        tilt_sigma_um=tilt[1],
+        tip_mrad=_mrad(tip[0], blocks.height_px, pixel_um),
+        tilt_mrad=_mrad(tilt[0], blocks.width_px, pixel_um),
         residual_um=residual,
     )
 
@@ -195,7 +196,7 @@ def _no_plane(blocks: LocalMap) -> Plane:
 
 def _counted(blocks: LocalMap) -> tuple[Array, Array]:
     """Focus and σ of the blocks that count, (n,) each."""
-    return blocks.focus_um[blocks.counts], blocks.sigma_um[blocks.counts]
+    return blocks.focus_um[blocks.counts], blocks.sigma_um[blocks.counts].clip(MIN_SIGMA_UM)
 
 
 def _design(blocks: LocalMap, middle: Array) -> Array:
@@ -233,14 +234,23 @@ def _spread(residual: Array) -> float:
     return 1.4826 * float(np.median(np.abs(residual))) * math.sqrt(len(residual) / free) if free > 0 else 0.0
 
 
-def _slope(
-    slope_um: float, sigma_um: float, extent_px: float, pixel_um: float | None
-) -> tuple[float, float, float]:
-    """Change over the field, its uncertainty, and the angle in mrad; NaN where the blocks do not tell."""
-    if sigma_um > _FREE_UM / 2:
-        return math.nan, math.nan, math.nan
-    angle = math.nan if pixel_um is None else 1000 * math.atan(slope_um / (extent_px * pixel_um))
-    return float(slope_um), float(sigma_um), angle
+def _known(slope_um: float, variance_um2: float) -> tuple[float, float]:
+    """Change over the field and its uncertainty; NaN where the blocks do not tell."""
+    sigma_um = math.sqrt(variance_um2)
+    return (math.nan, math.nan) if sigma_um > _FREE_UM / 2 else (float(slope_um), sigma_um)
+
+
+def _centred(blocks: LocalMap, middle: Array, slope: Array, covariance: Array) -> tuple[Array, Array, Array]:
+    """The same plane from the middle of the field."""
+    centre = np.array([(p.min() + p.max()) / 2 for p in (blocks.y_px, blocks.x_px)])
+    lever = np.eye(3)
+    lever[0, 1:] = (centre - middle) / (blocks.height_px, blocks.width_px)
+    return centre, lever @ slope, lever @ covariance @ lever.T
+
+
+def _mrad(slope_um: float, extent_px: float, pixel_um: float | None) -> float:
+    """Angle in the sample of a change over the field."""
+    return math.nan if pixel_um is None else 1000 * math.atan(slope_um / (extent_px * pixel_um))
 
 
 def _shape(blocks: LocalMap, plane: Plane, dof_um: float) -> tuple[Shape, str]:

@@ -19,7 +19,6 @@ from focusd.autofocus.geometry import (
     describe,
     fit_plane,
     geometry_of,
-    mean,
     median,
     nearest,
 )
@@ -190,11 +189,15 @@ def test_one_wrong_block_is_not_the_nearest_surface() -> None:
     assert nearest(blocks, "increasing") == pytest.approx(20.0)
 
 
-def test_the_mean_counts_sure_blocks_more() -> None:
-    blocks = field(lambda v, u: 15.0 * (u > 0))
-    blocks.sigma_um[blocks.focus_um > 0] = 5000.0
+def test_surer_blocks_are_no_more_of_the_field() -> None:
+    blocks = field(plane(0, 30))
+    blocks.sigma_um[:, :4] = 10 * SIGMA_UM
 
-    assert mean(blocks) == pytest.approx(0.0, abs=1e-4)
+    found = geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing")
+
+    assert found.mean_um == found.median_um == pytest.approx(20.0)
+    assert found.plane.z_um == pytest.approx(20.0, abs=1e-3), "in the middle of the field"
+    assert (found.plane.y_px, found.plane.x_px) == (512.0, 640.0)
 
 
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
@@ -207,7 +210,7 @@ def any_map(draw: st.DrawFn) -> LocalMap:
     rows, columns = draw(sizes)
     blocks = field(plane(0, 0), rows, columns)
     focus_um = draw(arrays(np.float64, (rows, columns), elements=heights))
-    sigmas = st.floats(0.01, 1e3) | st.sampled_from([math.nan, math.inf, 0.0, -1.0])
+    sigmas = st.floats(1e-300, 1e300) | st.sampled_from([math.nan, math.inf, 0.0, -1.0])
     return replace(
         blocks, focus_um=focus_um, sigma_um=draw(arrays(np.float64, (rows, columns), elements=sigmas))
     )
