@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from focusd import ctl_map
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
 from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
 from focusd.wire.messages import JsonObject, rebuild_error
@@ -103,6 +104,9 @@ def refocus(
     max_seconds: Annotated[float | None, typer.Option(help="Time allowed.")] = None,
     max_dose_ms: Annotated[float | None, typer.Option(help="Exposure time allowed in all.")] = None,
     target_um: Annotated[float | None, typer.Option(help="σ at which the posterior search ends.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--map", help="Draw the focus over the field: .png, .svg or .pdf.")
+    ] = None,
     endpoint: Endpoint = CONTROL,
     events: Events = EVENTS,
     as_json: AsJson = False,
@@ -110,6 +114,7 @@ def refocus(
     """Bring the sample into focus."""
     region = _region(roi)
     with _connected(endpoint, events) as client, _subscribed(client) as stream:
+        draw = _drawing(picture)
         job = client.refocus(
             roi=region,
             strategy=strategy,
@@ -120,10 +125,11 @@ def refocus(
             wait=False,
         )
         result = _follow(client, stream, job["job_id"], quiet=as_json)
-    if as_json:
-        _print_json(result)
-    else:
-        _print_result("refocused", result)
+        if as_json:
+            _print_json(result)
+        else:
+            _print_result("refocused", result)
+        draw(result)
 
 
 @app.command()
@@ -244,6 +250,22 @@ def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
     err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
 
 
+def _drawing(path: Path | None) -> Callable[[JsonObject], None]:
+    """What draws a result's field into a file; a wrong name is told before exposures are spent."""
+    if path is None:
+        return lambda result: None
+    from focusd import pictures  # brings NumPy and matplotlib, for this alone
+
+    target = pictures.checked(path)
+
+    def draw(result: JsonObject) -> None:
+        if not result.get("geometry"):
+            raise FocusdError("this refocus came without a map of the field: there is nothing to draw")
+        pictures.draw_field(result["geometry"], target)
+
+    return draw
+
+
 def _region(text: str | None) -> tuple[int, int, int, int] | None:
     if text is None:
         return None
@@ -337,6 +359,8 @@ def _print_result(title: str, result: JsonObject) -> None:
     for name, unit in RESULT_ROWS.items():
         if result.get(name) not in (None, ""):
             table.add_row(name.removesuffix("_um"), f"{_shown(result[name])} {unit}".rstrip())
+    if field := result.get("geometry"):
+        table.add_row("field", f"{field['shape']}: {field['reason']}")
     out.print(table)
     if probes := result.get("probes"):
         out.print(_probes_table(probes))
@@ -352,6 +376,9 @@ def _probes_table(probes: list[JsonObject]) -> Table:
 def _print_json(value: JsonObject) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
+
+# Here, where it is known how to connect.
+app.add_typer(ctl_map.app, name="map", context_settings={"obj": _connected})
 
 if __name__ == "__main__":
     main()

@@ -38,6 +38,10 @@ class StackError(FocusdError):
     """A recorded stack cannot be used: no z positions, too few planes, unreadable."""
 
 
+class MapError(FocusdError):
+    """The focus map on disk cannot be read or written."""
+
+
 class RequestError(FocusdError):
     """The request's parameters are wrong."""
 

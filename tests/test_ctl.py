@@ -114,3 +114,66 @@ def test_cancel_ends_the_running_job(endpoints: list[str]) -> None:
         assert ctl("refocus", *endpoints).stderr.startswith("error: a refocus job of focusctl is running")
         assert ctl("cancel", *endpoints[:2]).returncode == 0
         assert waiting.wait(30) == 1
+
+
+def test_refocus_draws_the_field(endpoints: list[str], tmp_path: Path) -> None:
+    picture = tmp_path / "field.svg"
+    shown = ctl("refocus", "--strategy", "mapped", "--map", str(picture), *endpoints)
+
+    assert (shown.returncode, shown.stderr.splitlines()[-1].strip()) == (0, "exposures=1  z_um=12.5"), (
+        shown.stderr
+    )
+    assert re.search(r"field\W+tilted: the focus changes by 30\.\d", shown.stdout)
+    assert "tilt +30.00 ± " in picture.read_text(encoding="utf-8")
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_exposure(endpoints: list[str], tmp_path: Path) -> None:
+    wrong = ctl("refocus", "--map", str(tmp_path / "field.gif"), *endpoints)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "ends with .png, .svg, .pdf" in wrong.stderr
+    assert "exposures" not in wrong.stderr
+
+    without = ctl("refocus", "--map", str(tmp_path / "field.png"), *endpoints)
+    assert without.returncode == 1
+    assert "refocused" in without.stdout, "what was found is told all the same"
+    assert "there is nothing to draw" in without.stderr
+
+
+def test_the_map_from_a_terminal(endpoints: list[str], tmp_path: Path) -> None:
+    control = endpoints[:2]
+    ctl("map", "clear", *control)
+    ctl("refocus", *endpoints)
+    assert "added z = 12.50 ± 0.40 µm; 1 positions" in ctl("map", "add", "-100", "200", *control).stdout
+    given = ctl("map", "add", "-3000", "0", "--z-um", "-12", "--sigma-um", "0.2", *control)
+    assert "2 positions" in given.stdout
+    assert ctl("map", "offset", "DAPI", "-1.2", *control).stdout == "offsets: DAPI -1.2 µm\n"
+
+    shown = ctl("map", "predict", "-100", "200", "-3000", "0", "--channel", "DAPI", "--json", *control)
+    predictions = json.loads(shown.stdout)["predictions"]
+    assert [p["z_um"] for p in predictions] == pytest.approx([11.3, -13.2], abs=0.2)
+    assert re.search(
+        r"-100.00.*11.\d\d.*trust.*2σ = .* within 4 µm",
+        ctl("map", "predict", "-100", "200", "--channel", "DAPI", *control).stdout,
+    )
+
+    picture = tmp_path / "map.png"
+    listed = ctl("map", "show", "--plot", str(picture), *control)
+    assert re.search(r"-3000.00\W+0.00\W+-12.00\W+0.20", listed.stdout)
+    assert "offsets: DAPI -1.2 µm" in listed.stdout
+    assert picture.stat().st_size > 1000
+    assert len(json.loads(ctl("map", "show", "--json", *control).stdout)["positions"]) == 2
+
+    assert ctl("map", "offset", "DAPI", *control).stdout == "offsets: none\n"
+    assert ctl("map", "clear", *control).stdout == "cleared 2 positions\n"
+    assert "the map is empty" in ctl("map", "show", *control).stdout
+
+
+def test_wrong_use_of_the_map_is_told(endpoints: list[str], tmp_path: Path) -> None:
+    control = endpoints[:2]
+    ctl("map", "clear", *control)
+    assert ctl("map", "predict", "1", "2", "3", *control).returncode == 2
+    assert ctl("map", "add", "1", "2", "--chanel", "DAPI", *control).returncode == 2
+    unknown = ctl("map", "predict", "1", "2", "--channel", "GFP", *control)
+    assert (unknown.returncode, "no offset" in unknown.stderr) == (1, True)
+    empty = ctl("map", "show", "--plot", str(tmp_path / "map.png"), *control)
+    assert (empty.returncode, "nothing to draw" in empty.stderr) == (1, True)

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from focusd.autofocus.geometry import Geometry, LocalMap
 from focusd.autofocus.observation import Observation
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LocalMap:
-    """The focus over the field; all arrays (rows, columns).
-
-    Attributes:
-        focus_um: NaN where it is not known.
-        sigma_um: standard uncertainty, NaN likewise.
-        y_px, x_px: centres of the places, in pixels of the frame.
-    """
-
-    focus_um: Array
-    sigma_um: Array
-    y_px: Array
-    x_px: Array
+Surface = Literal["mean", "median", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +26,26 @@ class Focus:
     sigma_um: float
     local: LocalMap
     message: str = ""
+
+
+def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
+    """The z to go to, and its standard uncertainty.
+
+    The search looks at the field as a whole, where the sharper parts count more: of a tilted or stepped field that
+    is not the middle. There its blocks decide.
+
+    Args:
+        surface: `mean`, `median`, or `nearest` to the objective.
+    """
+    if surface == "nearest":
+        return geometry.nearest_um, focus.sigma_um
+    if surface == "median":
+        return geometry.median_um, focus.sigma_um
+    if geometry.shape == "tilted":
+        return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
+    if geometry.shape in ("stepped", "thick"):
+        return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
+    return focus.z_um, focus.sigma_um
 
 
 class Search(Protocol):

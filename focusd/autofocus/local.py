@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import LocalMap
+from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure
 from focusd.autofocus.posterior import CORRELATED_BANDS, misfit_of
 from focusd.autofocus.transfer import compare
@@ -34,7 +34,7 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     for place in zip(*np.nonzero(counts), strict=True):
         focus[place], sigma[place] = _of_block(observations, calibration, candidates, place)
     blocks = observations[0].blocks
-    return LocalMap(focus, sigma, blocks.y_px, blocks.x_px)
+    return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
 
 def _of_block(

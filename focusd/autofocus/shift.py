@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import LocalMap
+from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.observation import Observation
 
 Array = NDArray[np.float64]
+
+TILE_PX = 128.0
+"""Side of a tile, as the scorer cuts them."""
 
 _STEPS = 801
 """Candidate positions of the coarse search; the minimum between them is found by a parabola."""
@@ -64,7 +67,7 @@ def locate(
     first = observations[0]
     edge = np.mean((best <= 1) | (best >= len(candidates) - 2)) > 0.5
     sigma, misfit = _uncertainty(observations, candidates, defocus, calibration, seen)
-    local_map = LocalMap(local, np.where(seen, sigma, np.nan), first.y_px, first.x_px)
+    local_map = LocalMap(local, np.where(seen, sigma, np.nan), first.y_px, first.x_px, TILE_PX)
     return Shift(float(tiles.mean()), sigma, local_map, misfit, bool(edge))
 
 

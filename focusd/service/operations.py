@@ -4,7 +4,7 @@ goes back to where it began.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate
-from focusd.autofocus.focus import Search
+from focusd.autofocus.focus import Search, Surface
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch
@@ -24,9 +24,10 @@ from focusd.optics.instrument import Instrument
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
-from focusd.service.refocus import Refocus
+from focusd.service.refocus import Field, Refocus
 from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
+from focusd.service.slidemap import SlideMap
+from focusd.service.store import CalibrationStore, file_name
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.spectra import Region
 from focusd.sharpness.views import PREPROCESSING_VERSION
@@ -45,6 +46,8 @@ class RigOperations:
         self._scorer = scorer
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
+        map_file = config.state_dir / config.name / "maps" / file_name(config.objective.name)
+        self.slide = SlideMap(map_file, lambda: self._depth_of_field_um(self._calibration))
 
     async def calibrate(
         self,
@@ -93,6 +96,7 @@ class RigOperations:
         max_dose_ms: float | None = None,
         target_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        surface: Surface | None = None,
         report: Report,
     ) -> Result:
         """Bring the sample into focus, and stay there. None: as configured.
@@ -103,6 +107,7 @@ class RigOperations:
             max_exposures, max_seconds, max_dose_ms: the budget.
             target_um: σ at which the posterior search ends.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
+            surface: what of a field that is not flat is brought into focus.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
         Raises:
@@ -114,6 +119,7 @@ class RigOperations:
             max_seconds or config.max_seconds,
             max_dose_ms or config.max_dose_ms,
         )
+        self.slide.forget_focus()
         with _reported(report, "refocus"):
             calibration = await to_thread.run_sync(self._calibration)
             search = self._search(chosen, calibration, target_um, prior)
@@ -121,16 +127,26 @@ class RigOperations:
                 self._observer,
                 search,
                 budget,
+                self._field(calibration, surface),
                 exposure_ms=self._config.camera.exposure_ms,
                 roi=roi,
                 report=report,
             )
             result = await run.run() | {
                 "strategy": chosen,
-                "dof_um": self._depth_of_field_um(calibration),
+                "dof_um": self._depth_of_field_um(lambda: calibration),
             }
+        self.slide.focused(result["z_found_um"], result["sigma_um"])
         report("focus.done", {"kind": "refocus", **result})
         return result
+
+    def _field(self, calibration: Calibration, surface: Surface | None) -> Field:
+        return Field(
+            self._instrument.pixel_um if self._instrument else None,
+            self._depth_of_field_um(lambda: calibration),
+            self._config.stage.towards_sample,
+            surface or self._config.autofocus.surface,
+        )
 
     def _search(
         self,
@@ -159,7 +175,7 @@ class RigOperations:
             limits_um,
             away_is_low=away_is_low,
             threshold=threshold,
-            target_um=target_um or config.target_dof * self._depth_of_field_um(calibration),
+            target_um=target_um or config.target_dof * self._depth_of_field_um(lambda: calibration),
             verify=config.verify,
             prior=Prior(*prior) if prior else None,
         )
@@ -238,12 +254,12 @@ class RigOperations:
             "range_um": [calibration.min_um, calibration.max_um],
             "origin": calibration.origin,
             "r2": calibration.r2,
-            "dof_um": self._depth_of_field_um(calibration),
+            "dof_um": self._depth_of_field_um(lambda: calibration),
         }
 
-    def _depth_of_field_um(self, calibration: Calibration) -> float:
+    def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
-        return self._instrument.depth_of_field_um if self._instrument else calibration.axial_unit_um
+        return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from anyio import to_thread
-from numpy.typing import NDArray
 
-from focusd.autofocus.focus import Focus, LocalMap, Search
+from focusd.autofocus.focus import Focus, Search, Surface, surface_of
+from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.errors import FocusdError
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
@@ -16,11 +16,29 @@ from focusd.service.observer import Observer, summary
 from focusd.sharpness.spectra import Region
 
 
+@dataclass(frozen=True)
+class Field:
+    """What a local map needs to be read.
+
+    Attributes:
+        pixel_um: a pixel in the sample; None: not known.
+        dof_um: depth of field.
+        towards_sample: which way of z brings objective and sample closer.
+        surface: of a field that is not flat, what is brought into focus.
+    """
+
+    pixel_um: float | None
+    dof_um: float
+    towards_sample: Direction
+    surface: Surface
+
+
 class Refocus:
     """A search for the focus, from where the stage stands.
 
     Args:
         search: decides.
+        field: how its map of the field is read.
         exposure_ms: of the camera.
         roi: (y, x, height, width) in pixels: the part of the field that has to be sharp; None: all of it.
         report: receives `focus.progress` after each exposure.
@@ -31,6 +49,7 @@ class Refocus:
         observer: Observer,
         search: Search,
         budget: Budget,
+        field: Field,
         *,
         exposure_ms: float,
         roi: Region | None,
@@ -39,6 +58,7 @@ class Refocus:
         self._observer = observer
         self._search = search
         self._budget = budget
+        self._field = field
         self._exposure_ms = exposure_ms
         self._roi = roi
         self._report = report
@@ -53,11 +73,27 @@ class Refocus:
         async with self._observer.operation() as start_um:
             try:
                 focus = await self._find()
-                z_um = await self._observer.move_to(focus.z_um)
+                geometry = await to_thread.run_sync(self._geometry, focus)
+                target_um, sigma_um = surface_of(focus, geometry, self._field.surface)
+                z_um = await self._observer.move_to(target_um)
             except FocusdError as error:
                 error.data.update(self._spent())
                 raise
-        return _found(start_um, focus, z_um) | self._spent()
+        return {
+            "outcome": "focused",
+            "message": focus.message or _warning(geometry),
+            "z_start_um": start_um,
+            "focus_um": target_um,
+            "z_found_um": z_um,
+            "shift_um": target_um - start_um,
+            "sigma_um": sigma_um,
+            "geometry": describe(focus.local, geometry, self._field.pixel_um),
+            **self._spent(),
+        }
+
+    def _geometry(self, focus: Focus) -> Geometry:
+        field = self._field
+        return geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 
     async def _find(self) -> Focus:
         """Expose and score until the search is satisfied."""
@@ -88,28 +124,6 @@ class Refocus:
         }
 
 
-def _found(start_um: float, focus: Focus, z_um: float) -> dict[str, Any]:
-    return {
-        "outcome": "focused",
-        "message": focus.message,
-        "z_start_um": start_um,
-        "focus_um": focus.z_um,
-        "z_found_um": z_um,
-        "shift_um": focus.z_um - start_um,
-        "sigma_um": focus.sigma_um,
-        "local": _listed(focus.local),
-    }
-
-
-def _listed(local: LocalMap) -> dict[str, Any]:
-    """The map as JSON holds it, null where nothing is known."""
-    return {
-        "focus_um": _with_nulls(local.focus_um),
-        "sigma_um": _with_nulls(local.sigma_um),
-        "y_px": local.y_px.tolist(),
-        "x_px": local.x_px.tolist(),
-    }
-
-
-def _with_nulls(values: NDArray[np.float64]) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else float(v) for v in row] for row in values]
+def _warning(geometry: Geometry) -> str:
+    """The field's shape in words, where one z cannot bring all of it into focus."""
+    return geometry.reason if geometry.shape in ("tilted", "stepped", "thick") else ""

@@ -19,6 +19,12 @@ from focusd.errors import CalibrationError
 FORMAT = 2
 
 
+def file_name(objective: str) -> str:
+    """What is kept for an objective is called this."""
+    slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
+    return f"{slug}.json"
+
+
 class CalibrationStore:
     """The calibrations of one rig.
 
@@ -31,8 +37,7 @@ class CalibrationStore:
 
     def path(self, objective: str) -> Path:
         """Where an objective's calibration lies."""
-        slug = "".join(c if c.isalnum() or c in "-." else "_" for c in objective)
-        return self._folder / f"{slug}.json"
+        return self._folder / file_name(objective)
 
     def save(self, objective: str, calibration: Calibration) -> Path:
         """Write a calibration in place of the objective's last one.

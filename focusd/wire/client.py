@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import zmq
 import zmq.asyncio
@@ -17,6 +17,7 @@ import zmq.asyncio
 from focusd.config import ServerConfig
 from focusd.errors import RequestError
 from focusd.wire.exchange import Exchange, Inbox
+from focusd.wire.map_client import MapRequests
 from focusd.wire.messages import JsonObject
 
 CONTROL = ServerConfig().control
@@ -124,7 +125,7 @@ class AsyncEventStream:
         self._socket.close()
 
 
-class _Requests(ABC, Generic[Answer]):
+class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
     """The methods of both clients. An answer is the JSON object that the daemon sends.
 
     All raise the daemon's error as its class in `focusd.errors`, and UnreachableError where no answer comes;
@@ -193,6 +194,7 @@ class _Requests(ABC, Generic[Answer]):
         max_dose_ms: float | None = None,
         target_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        surface: Literal["mean", "median", "nearest"] | None = None,
         wait: bool = True,
         timeout_s: float = REFOCUS_S,
         request_key: str | None = None,
@@ -207,6 +209,7 @@ class _Requests(ABC, Generic[Answer]):
             max_exposures, max_seconds, max_dose_ms: the budget.
             target_um: standard uncertainty at which the posterior search ends.
             prior: z and σ of the focus as far as it is known, for a warm start.
+            surface: what of a field that is not flat is brought into focus.
             request_key: that of an earlier request, to get its answer and not another run.
         """
         params = {
@@ -217,6 +220,7 @@ class _Requests(ABC, Generic[Answer]):
             "max_dose_ms": max_dose_ms,
             "target_um": target_um,
             "prior": prior,
+            "surface": surface,
         }
         return self._start("focus.run", params, wait, timeout_s, request_key)
 

@@ -54,6 +54,9 @@ Pixel = Annotated[int, Field(ge=0, le=1_000_000)]
 Extent = Annotated[int, Field(ge=1, le=1_000_000)]
 # JSON has no tuples: the array is accepted as one, its items stay strict.
 Roi = Annotated[tuple[Pixel, Pixel, Extent, Extent], Field(strict=False)]
+# Up to a metre, so that its square is a number too.
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
+Place = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
 
 
 class Params(Message):
@@ -109,12 +112,44 @@ class RefocusParams(LongParams):
     """Standard uncertainty at which the posterior search ends."""
     prior: tuple[Finite, Length] | None = None
     """z and σ of the focus as far as it is known, µm: a warm start."""
+    surface: Literal["mean", "median", "nearest"] | None = None
+    """What of a field that is not flat is brought into focus."""
 
 
 class MoveParams(LongParams):
     """Params of `stage.move`."""
 
     z_um: Finite
+
+
+class MapAddParams(Params):
+    """Params of `map.add`."""
+
+    x_um: Coordinate
+    y_um: Coordinate
+    z_um: Coordinate | None = None
+    """None, and σ with it: of the last refocus."""
+    sigma_um: Annotated[float, Field(gt=0, le=1e4)] | None = None
+    channel: Name | None = None
+    """In which it was focused; None: the reference."""
+
+
+class MapPredictParams(Params):
+    """Params of `map.predict`."""
+
+    positions: Annotated[list[Place], Field(min_length=1, max_length=1000)]
+    """(x, y) in µm."""
+    channel: Name | None = None
+    tolerance: Annotated[float, Field(gt=0, le=100)] = 0.5
+    """How far off an image may be, in depths of field."""
+
+
+class MapOffsetParams(Params):
+    """Params of `map.offset`."""
+
+    channel: Annotated[Name, Field(min_length=1)]
+    offset_um: Annotated[float, Field(ge=-1e4, le=1e4)] | None = None
+    """What the channel's focus lies above the reference; left out, it is forgotten."""
 
 
 class JobParams(Params):
@@ -170,6 +205,11 @@ METHODS = {
         Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
         Method("job.status", JobParams, "State of a job, and its result or error."),
         Method("events.since", SinceParams, "Remembered events after a number, oldest first."),
+        Method("map.add", MapAddParams, "Put the last refocus, or a focus given, on the slide's focus map."),
+        Method("map.predict", MapPredictParams, "Focus at positions, and whether a refocus pays its dose."),
+        Method("map.get", Params, "Positions, offsets and the surface through them."),
+        Method("map.offset", MapOffsetParams, "Set what a channel's focus lies above the reference."),
+        Method("map.clear", Params, "Forget the positions, for a new slide; offsets stay."),
         Method("rpc.discover", Params, "This document."),
     )
 }

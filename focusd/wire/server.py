@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -26,6 +26,7 @@ from focusd.config import ServerConfig
 from focusd.errors import FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.jobs import Job, Jobs, Report, error_object
+from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
 from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
 
@@ -42,6 +43,9 @@ LINGER_MS = 100
 
 class Operations(Protocol):
     """What the server asks of the rig."""
+
+    slide: SlideMap
+    """Its focus map: answers at once, whatever runs."""
 
     async def calibrate(
         self,
@@ -64,6 +68,7 @@ class Operations(Protocol):
         max_dose_ms: float | None,
         target_um: float | None,
         prior: tuple[float, float] | None,
+        surface: Literal["mean", "median", "nearest"] | None,
         report: Report,
     ) -> JsonObject:
         """Bring the sample into focus."""
@@ -182,6 +187,11 @@ class _Server:
             "job.cancel": self._cancel,
             "job.status": self._status,
             "events.since": self._since,
+            "map.add": _answering(operations.slide.add),
+            "map.predict": _answering(operations.slide.predict),
+            "map.get": _answering(operations.slide.get),
+            "map.offset": _answering(operations.slide.offset),
+            "map.clear": _answering(operations.slide.clear),
             "rpc.discover": self._discover,
         }
 
@@ -319,6 +329,11 @@ class _Server:
         while True:
             self._bus.publish("heartbeat", {"uptime_s": round(time.monotonic() - started_s, 3)})
             await anyio.sleep(HEARTBEAT_S)
+
+
+def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Params], Awaitable[JsonObject]]:
+    """An operation that answers at once, as the handler of a method."""
+    return lambda params: operation(**dict(params))
 
 
 async def _outcome(job: Job) -> JsonObject:

@@ -43,7 +43,7 @@ async def test_the_focus_is_found_and_the_stage_stays_there(
     assert (result["outcome"], result["z_start_um"]) == ("focused", HOME_UM)
     assert result["exposures"] == len(microscope.snaps) == len(result["probes"]) >= 3
     assert [probe["z_um"] for probe in result["probes"]] == microscope.snaps
-    assert np.shape(result["local"]["focus_um"]) == (2, 3)
+    assert np.shape(result["geometry"]["focus_um"]) == (2, 3)
     assert result["dof_um"] == pytest.approx(0.55 / 0.09 + 6.5 / 3)
 
 

@@ -19,7 +19,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_the_calibration_is_that_of_the_slide(bench: Bench) -> None:
     calibration = bench.calibration
 
-    assert calibration["planes"] == 51
+    assert calibration["planes"] == 101
     assert calibration["r2"] > 0.9
     assert abs(calibration["z_focus_um"]) < calibration["dof_um"]
     assert bench.calibration_file.is_file()
@@ -48,7 +48,7 @@ def test_a_region_of_interest_is_brought_into_focus(bench: Bench) -> None:
     result = bench.daemon.client.refocus(roi=(64, 0, 128, 256))
 
     assert abs(result["z_found_um"] - bench.true_focus_um) <= result["dof_um"]
-    assert len(result["local"]["focus_um"]) == 1, "one row of blocks is looked at"
+    assert len(result["geometry"]["focus_um"]) == 1, "one row of blocks is looked at"
 
 
 def test_the_plain_client_of_the_readme_works_as_written(bench: Bench, tmp_path: Path) -> None:

@@ -8,16 +8,21 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
+import numpy as np
 
+from focusd.autofocus.geometry import LocalMap, describe, geometry_of
 from focusd.config import LogConfig, ServerConfig
 from focusd.errors import NoSampleError
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
+from focusd.service.slidemap import SlideMap
 from focusd.wire.server import Endpoints, serve
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
@@ -25,6 +30,7 @@ ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 
 @dataclass
 class ScriptedOperations:
+    slide: SlideMap
     runs: int = 0
     release: anyio.Event = field(default_factory=anyio.Event)
     z_um: float = 0.0
@@ -45,6 +51,7 @@ class ScriptedOperations:
         max_dose_ms: float | None,
         target_um: float | None,
         prior: tuple[float, float] | None,
+        surface: Literal["mean", "median", "nearest"] | None,
         report: Report,
     ) -> dict[str, Any]:
         self.runs += 1
@@ -59,10 +66,22 @@ class ScriptedOperations:
         probe = {"z_um": 0.0, "b": 0.4, "sigma": 0.02, "structure": 0.9}
         result = {"outcome": "focused", "z_found_um": 12.5, "exposures": 4, "probes": [probe]}
         report("focus.done", result)
+        self.slide.focused(12.5, 0.4)
+        if strategy == "mapped":
+            result["geometry"] = tilted_field()
         return {**result, "roi": roi}
 
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
+
+
+def tilted_field() -> dict[str, Any]:
+    """The geometry of a field of 3×4 blocks that falls by 30 µm along x; one does not count."""
+    y, x = np.meshgrid(128.0 + 128 * np.arange(3), 128.0 + 128 * np.arange(4), indexing="ij")
+    focus_um = 30 * x / (3 * 128 + 256)
+    focus_um[0, 1] = np.nan
+    blocks = LocalMap(focus_um, np.full_like(x, 0.5), y, x)
+    return describe(blocks, geometry_of(blocks, 0.65, 8.0, "increasing"), 0.65)
 
 
 @dataclass
@@ -75,11 +94,13 @@ class Daemon:
 
 @asynccontextmanager
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
-    bus, operations = EventBus(), ScriptedOperations()
-    async with anyio.create_task_group() as tasks:
-        jobs = Jobs(bus, tasks)
-        async with serve(config, operations, bus, jobs) as endpoints:
-            yield Daemon(endpoints, operations, bus, jobs)
+    bus = EventBus()
+    with TemporaryDirectory() as folder:
+        operations = ScriptedOperations(SlideMap(Path(folder) / "map.json", lambda: 8.0))
+        async with anyio.create_task_group() as tasks:
+            jobs = Jobs(bus, tasks)
+            async with serve(config, operations, bus, jobs) as endpoints:
+                yield Daemon(endpoints, operations, bus, jobs)
 
 
 async def _main() -> None:

@@ -1,0 +1,162 @@
+"""The focus map of the slide on the stage, kept on disk like a calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from focusd.autofocus.focusmap import FocusMap, Position
+from focusd.errors import MapError, RequestError
+from focusd.service.store import write_atomically
+
+Result = dict[str, Any]
+Xy = tuple[float, float]
+
+
+@dataclass
+class _Focus:
+    """The last refocus, and the position it was given to: it is true of one place only."""
+
+    z_um: float
+    sigma_um: float
+    place_um: Xy | None = None
+
+
+class SlideMap:
+    """The map of one rig and objective. A change is on disk before it is answered, or it is not made.
+
+    Args:
+        path: the file; it and its folder are made with the first change.
+        depth_of_field_um: tells it; may raise where it is not known.
+    """
+
+    def __init__(self, path: Path, depth_of_field_um: Callable[[], float]) -> None:
+        self._path = path
+        self._depth_of_field_um = depth_of_field_um
+        self._map: FocusMap | None = None
+        self._changing = anyio.Lock()
+        self._focus: _Focus | None = None
+
+    def focused(self, z_um: float, sigma_um: float) -> None:
+        """Remember a refocus for the `add` that follows it."""
+        self._focus = _Focus(z_um, sigma_um)
+
+    def forget_focus(self) -> None:
+        """A refocus begins: what was found before is no longer what `add` means."""
+        self._focus = None
+
+    async def add(
+        self, *, x_um: float, y_um: float, z_um: float | None, sigma_um: float | None, channel: str | None
+    ) -> Result:
+        """Put a focus on the map, in place of one measured there before.
+
+        Args:
+            x_um, y_um: where the stage stands.
+            z_um, sigma_um: the focus and its uncertainty; None, both: of the last refocus.
+            channel: in which it was found; its offset is taken off.
+
+        Raises:
+            RequestError: no refocus to take, or the channel is not known; MapError: the disk refuses.
+        """
+        if z_um is None and sigma_um is None:
+            z_um, sigma_um = self._take_focus((x_um, y_um))
+        if z_um is None or sigma_um is None:
+            raise RequestError("give z_um and sigma_um, or neither to take those of the last refocus")
+        position = Position(x_um, y_um, z_um, sigma_um)
+        changed = await self._change(lambda present: present.measured(position, channel))
+        return {**asdict(changed.positions[-1]), "positions": len(changed.positions)}
+
+    def _take_focus(self, place_um: Xy) -> tuple[float, float]:
+        """The last refocus, for this place and, once taken, no other."""
+        focus = self._focus
+        if focus is None:
+            raise RequestError("there is no refocus to add: refocus here first, or give z_um and sigma_um")
+        if focus.place_um not in (None, place_um):
+            raise RequestError(
+                "the last refocus was added at another position: refocus here first, or give z_um and sigma_um"
+            )
+        focus.place_um = place_um
+        return focus.z_um, focus.sigma_um
+
+    async def predict(self, *, positions: list[Xy], channel: str | None, tolerance: float) -> Result:
+        """The focus at positions, whether to trust it, and where a refocus would tell most.
+
+        Args:
+            positions: (x, y) of the stage, µm.
+            channel: whose offset is added; None: the reference.
+            tolerance: how far off an image may be, in depths of field.
+        """
+        return await to_thread.run_sync(self._predict, await self._read(), positions, channel, tolerance)
+
+    def _predict(
+        self, present: FocusMap, positions: list[Xy], channel: str | None, tolerance: float
+    ) -> Result:
+        dof_um = self._depth_of_field_um()
+        predictions = present.predict(positions, tolerance * dof_um, channel)
+        return {
+            "predictions": [asdict(prediction) for prediction in predictions],
+            "next": present.next_to_measure(predictions),
+            "dof_um": dof_um,
+        }
+
+    async def get(self) -> Result:
+        """All positions and offsets, and the surface through them."""
+        present = await self._read()
+        return await to_thread.run_sync(present.describe) | {"path": str(self._path)}
+
+    async def offset(self, *, channel: str, offset_um: float | None) -> Result:
+        """Set what a channel's focus lies above the reference; None forgets it."""
+        changed = await self._change(lambda present: present.with_offset(channel, offset_um))
+        return {"offsets_um": dict(changed.offsets_um)}
+
+    async def clear(self) -> Result:
+        """Forget all positions, for a new slide; a file that cannot be read is replaced. Offsets stay."""
+        async with self._changing:
+            try:
+                present = await self._read()
+            except MapError:
+                present = FocusMap()
+            await self._write(present.cleared())
+        return {"cleared": len(present.positions)}
+
+    async def _change(self, change: Callable[[FocusMap], FocusMap]) -> FocusMap:
+        async with self._changing:
+            changed = change(await self._read())
+            await self._write(changed)
+        return changed
+
+    async def _read(self) -> FocusMap:
+        if self._map is None:
+            loaded = await to_thread.run_sync(_load, self._path)
+            self._map = self._map or loaded  # a change may have been made meanwhile
+        return self._map
+
+    async def _write(self, changed: FocusMap) -> None:
+        await to_thread.run_sync(_save, self._path, changed)
+        self._map = changed
+
+
+def _load(path: Path) -> FocusMap:
+    try:
+        return FocusMap.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return FocusMap()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise MapError(
+            f"{path}: cannot be read as a focus map ({error}); `focusctl map clear` begins a new one"
+        ) from error
+
+
+def _save(path: Path, changed: FocusMap) -> None:
+    try:
+        write_atomically(path, json.dumps(changed.to_json(), indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise MapError(
+            f"{path}: the focus map cannot be written ({error.strerror}); check state_dir in the configuration"
+        ) from error
