@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, SaturatedError
@@ -22,12 +23,15 @@ class Observer:
 
     Args:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
+        threshold: probability of structure from which a tile of a client's frame counts.
     """
 
-    def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float) -> None:
+    def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float, threshold: float) -> None:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
+        self._threshold = threshold
+        self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -68,6 +72,24 @@ class Observer:
         self._refuse_saturated(frame)
         measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
         return Observation(frame.z_um, measure.b, measure.sigma, measure.structure)
+
+    async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
+        """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.
+
+        Raises:
+            RequestError: no frame, or the region is not inside it.
+        """
+        measure = await to_thread.run_sync(self._scorer.score, pixels, roi, limiter=self._turn)
+        frame = Observation(0.0, measure.b, measure.sigma, measure.structure)
+        seen = measure.structure >= self._threshold
+        saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > self._max_saturated
+        outcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
+        return {
+            "outcome": outcome,
+            "b": frame.mean_b(seen) if outcome == "scored" else None,
+            "sigma": float(np.median(measure.sigma)),
+            "structure": float(np.median(measure.structure)),
+        }
 
     def _refuse_saturated(self, frame: Frame) -> None:
         fraction = frame.saturated_fraction

@@ -8,16 +8,22 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
 
-from focusd.config import LogConfig, ServerConfig
+from focusd.config import HoldConfig, LogConfig, ServerConfig
 from focusd.errors import NoSampleError
 from focusd.service.events import EventBus
+from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
+from focusd.service.record import recorded
 from focusd.wire.server import Endpoints, serve
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
@@ -53,9 +59,21 @@ class ScriptedOperations:
             raise ZeroDivisionError("a bug")
         self.z_um = 12.5
         probe = {"z_um": 0.0, "b": 0.4, "sigma": 0.02, "structure": 0.9}
-        result = {"outcome": "focused", "z_found_um": 12.5, "exposures": 4, "probes": [probe]}
+        found = {"z_start_um": 0.0, "z_found_um": 12.5, "sigma_um": 0.5}
+        result = {"outcome": "focused", **found, "exposures": 4, "probes": [probe]}
         report("focus.done", result)
         return {**result, "roi": roi}
+
+    async def move(self, *, z_um: float, report: Report) -> dict[str, Any]:
+        self.z_um = z_um
+        return {"z_um": z_um}
+
+    async def depth_of_field_um(self) -> float:
+        return 8.0
+
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: object) -> dict[str, Any]:
+        b = float(pixels.mean()) / 1000
+        return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "roi": roi}
 
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
@@ -72,10 +90,14 @@ class Daemon:
 @asynccontextmanager
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
     bus, operations = EventBus(), ScriptedOperations()
-    async with anyio.create_task_group() as tasks:
-        jobs = Jobs(bus, tasks)
-        async with serve(config, operations, bus, jobs) as endpoints:
-            yield Daemon(endpoints, operations, bus, jobs)
+    with TemporaryDirectory() as folder, recorded(bus, Path(folder) / "events.sqlite") as record:
+        async with anyio.create_task_group() as tasks:
+            jobs = Jobs(bus, tasks)
+            hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
+            tasks.start_soon(hold.run)
+            async with serve(config, operations, bus, jobs, hold, record) as endpoints:
+                yield Daemon(endpoints, operations, bus, jobs)
+            tasks.cancel_scope.cancel()
 
 
 async def _main() -> None:

@@ -1,0 +1,218 @@
+"""Where the focus drifts: position and velocity with their uncertainties, from checks now and then (a Kalman filter).
+
+Drift is smooth but for steps: a medium change, a nudged stage. So each check is weighed as two hypotheses, no step
+and a step, each a Kalman update of its own, and their mixture collapsed to its mean and covariance. A step then moves
+the position and hardly touches the velocity. Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to
+Tracking and Navigation (2001), sections 6.3 and 11.6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_STEPS_PER_S = 1 / 3600
+"""Steps expected: one an hour."""
+_VELOCITY_MEMORY_S = 1800.0
+"""Time in which a velocity turns into another one."""
+_MISSED = 0.25
+"""Share of the steps that a frame as sharp as the last ones does not show."""
+_RESTLESS = (0.05, 4.0)
+"""How much calmer or livelier than expected drift may be taken for."""
+_LEARNING = 0.15
+"""Weight of the latest check in that."""
+
+
+@dataclass(frozen=True)
+class DriftModel:
+    """What to expect of a rig before it is known.
+
+    Attributes:
+        velocity_um_per_s: standard deviation of the drift's velocity.
+        step_um: standard deviation of a step.
+    """
+
+    velocity_um_per_s: float
+    step_um: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The focus at a moment.
+
+    Attributes:
+        time_s: any clock's, the same for all.
+        mean: (2,) position in µm and velocity in µm/s.
+        covariance: (2, 2) of both, if there was no step since the last check.
+        step_chance: probability that there was one.
+        restless: variance of the drift relative to the model's, learnt.
+    """
+
+    time_s: float
+    mean: Array
+    covariance: Array
+    step_chance: float = 0.0
+    restless: float = 1.0
+
+
+@dataclass
+class DriftTracker:
+    """Follows the focus. Times in seconds, positions in µm; time never runs backwards."""
+
+    model: DriftModel
+    estimate: Estimate | None = field(default=None)
+
+    def check(self, time_s: float, focus_um: float, sigma_um: float) -> None:
+        """Take a measured focus into account; the first one begins the track."""
+        if self.estimate is None:
+            covariance = np.diag([sigma_um**2, self.model.velocity_um_per_s**2])
+            self.estimate = Estimate(time_s, np.array([focus_um, 0.0]), covariance)
+        else:
+            self.estimate = _updated(self._at(time_s), self.model, focus_um, sigma_um)
+
+    def quiet(self, time_s: float) -> None:
+        """A frame looked as the ones before: a step since then is less likely."""
+        now = self._at(time_s)
+        self.estimate = replace(now, step_chance=_MISSED * now.step_chance)
+
+    def surprised(self, time_s: float) -> None:
+        """A frame looked unlike the ones before: the focus may have stepped, nobody knows which way."""
+        now = self._at(time_s)
+        self.estimate = replace(now, step_chance=max(0.5, now.step_chance))
+
+    def focus_um(self, time_s: float) -> float:
+        """Where the focus is expected."""
+        return float(self._at(time_s).mean[0])
+
+    @property
+    def velocity_um_per_s(self) -> float:
+        """Its velocity, the same until the next check."""
+        return float(self._known.mean[1])
+
+    @property
+    def velocity_sigma_um_per_s(self) -> float:
+        """Standard uncertainty of the velocity at the last check."""
+        return float(np.sqrt(self._known.covariance[1, 1]))
+
+    def sigma_um(self, time_s: Array | float) -> Array:
+        """Standard uncertainty of the focus at moments to come, steps included."""
+        start, model = self._known, self.model
+        ahead = np.maximum(0.0, np.asarray(time_s, dtype=np.float64) - start.time_s)
+        variance = _position_variance(start, model, ahead)
+        return np.asarray(np.sqrt(variance + _step_chance(start, ahead) * model.step_um**2))
+
+    @property
+    def _known(self) -> Estimate:
+        if self.estimate is None:
+            raise ValueError("nothing has been measured yet")
+        return self.estimate
+
+    def _at(self, time_s: float) -> Estimate:
+        return _predicted(self._known, self.model, time_s)
+
+
+def _predicted(start: Estimate, model: DriftModel, time_s: float) -> Estimate:
+    """The estimate carried on to a later moment."""
+    ahead = max(0.0, time_s - start.time_s)
+    carry = np.array([[1.0, ahead], [0.0, 1.0]])
+    walk = _velocity_walk(start, model)
+    noise = walk * np.array([[ahead**3 / 3, ahead**2 / 2], [ahead**2 / 2, ahead]])
+    return replace(
+        start,
+        time_s=start.time_s + ahead,
+        mean=carry @ start.mean,
+        covariance=carry @ start.covariance @ carry.T + noise,
+        step_chance=float(_step_chance(start, np.array(ahead))),
+    )
+
+
+def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: float) -> Estimate:
+    """The mixture of both hypotheses after a check, collapsed."""
+    steps = np.diag([model.step_um**2, 0.0])
+    chances = (1 - prior.step_chance, prior.step_chance)
+    hypotheses = [
+        _kalman(prior.mean, prior.covariance + extra, focus_um, sigma_um) for extra in (0 * steps, steps)
+    ]
+    evidence = np.log(np.maximum(chances, 1e-12)) + [h.log_evidence for h in hypotheses]
+    weight = np.exp(evidence - evidence.max())
+    weight /= weight.sum()
+    mean = sum(w * h.mean for w, h in zip(weight, hypotheses, strict=True))
+    covariance = sum(
+        w * (h.covariance + np.outer(h.mean - mean, h.mean - mean))
+        for w, h in zip(weight, hypotheses, strict=True)
+    )
+    restless = prior.restless + weight[0] * _LEARNING * (hypotheses[0].surprise - prior.restless)
+    restless = float(np.clip(restless, *_RESTLESS))
+    return Estimate(prior.time_s, np.asarray(mean), np.asarray(covariance), 0.0, restless)
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    """One Kalman update; `surprise` is the squared innovation in units of its own variance."""
+
+    mean: Array
+    covariance: Array
+    log_evidence: float
+    surprise: float
+
+
+def _kalman(mean: Array, covariance: Array, focus_um: float, sigma_um: float) -> _Hypothesis:
+    innovation = focus_um - float(mean[0])
+    variance = float(covariance[0, 0]) + sigma_um**2
+    gain = covariance[:, 0] / variance
+    keep = np.eye(2) - np.outer(gain, [1.0, 0.0])
+    # Joseph's form: stays a covariance whatever the rounding.
+    after = keep @ covariance @ keep.T + sigma_um**2 * np.outer(gain, gain)
+    surprise = innovation**2 / variance
+    return _Hypothesis(mean + gain * innovation, after, -0.5 * (np.log(variance) + surprise), surprise)
+
+
+def _velocity_walk(start: Estimate, model: DriftModel) -> float:
+    """Growth of the velocity's variance a second."""
+    return start.restless * model.velocity_um_per_s**2 / _VELOCITY_MEMORY_S
+
+
+def _position_variance(start: Estimate, model: DriftModel, ahead: Array) -> Array:
+    (pp, pv), (_, vv) = start.covariance
+    walk = _velocity_walk(start, model)
+    return np.asarray(pp + 2 * ahead * pv + ahead**2 * vv + walk * ahead**3 / 3)
+
+
+def _step_chance(start: Estimate, ahead: Array) -> Array:
+    return np.asarray(1 - (1 - start.step_chance) * np.exp(-_STEPS_PER_S * ahead))
+
+
+class SharpnessWatch:
+    """Tells a frame that looks unlike the ones since the last check, without knowing how sharp the field can be.
+
+    Near focus a frame's blurriness says little about how far off it is, and nothing about the side; but frames of one
+    field repeat it very well. So a change is evidence of a step, and its size and sign are for a check to find.
+    """
+
+    _FIRST = 3
+    """Frames that set what to expect."""
+    _SIGMAS = 6.0
+
+    def __init__(self) -> None:
+        self._frames: list[float] = []
+        self._variance = 0.0
+
+    def restart(self) -> None:
+        """After a check or a move by others: what is seen now is what to expect."""
+        self._frames.clear()
+
+    def is_change(self, b: float) -> bool:
+        """Whether a frame of blurriness b is unlike the first ones; those themselves are not."""
+        if len(self._frames) < self._FIRST:
+            self._frames.append(b)
+            return False
+        reference = float(np.mean(self._frames))
+        spread = max(np.sqrt(self._variance), 0.01 * reference, 1e-4)
+        change = abs(b - reference) > self._SIGMAS * spread
+        if not change:
+            self._variance += 0.1 * ((b - reference) ** 2 - self._variance)
+        return bool(change)
