@@ -157,7 +157,7 @@ class AutofocusConfig(Section):
 class HoldConfig(Section):
     """How tightly the focus is held, and at which price in light."""
 
-    fraction: Annotated[float, Field(gt=0, le=5)] = 0.4
+    fraction: Annotated[float, Field(gt=0, le=5)] = 0.5
     """Of the depth of field: a check is due before |drift| + 2σ exceeds it."""
     min_interval_s: Positive = 20.0
     """Between two checks."""

@@ -17,9 +17,9 @@ Array = NDArray[np.float64]
 
 _STEPS_PER_S = 1 / 3600
 """Steps expected: one an hour."""
-_VELOCITY_MEMORY_S = 1800.0
+_VELOCITY_MEMORY_S = 3600.0
 """Time in which a velocity turns into another one."""
-_MISSED = 0.25
+_MISSED = 0.2
 """Share of the steps that a frame as sharp as the last ones does not show."""
 _RESTLESS = (0.05, 4.0)
 """How much calmer or livelier than expected drift may be taken for."""
@@ -195,7 +195,7 @@ class SharpnessWatch:
 
     _FIRST = 3
     """Frames that set what to expect."""
-    _SIGMAS = 6.0
+    _SIGMAS = 5.0
 
     def __init__(self) -> None:
         self._frames: list[float] = []
@@ -211,7 +211,7 @@ class SharpnessWatch:
             self._frames.append(b)
             return False
         reference = float(np.mean(self._frames))
-        spread = max(np.sqrt(self._variance), 0.01 * reference, 1e-4)
+        spread = max(np.sqrt(self._variance), 0.005 * reference, 1e-4)
         change = abs(b - reference) > self._SIGMAS * spread
         if not change:
             self._variance += 0.1 * ((b - reference) ** 2 - self._variance)

@@ -169,7 +169,7 @@ class Hold:
             while True:
                 self._woken = anyio.Event()
                 pause_s = await self.turn()
-                with anyio.move_on_after(min(max(pause_s, _SOONEST_S), _LATEST_S)):
+                with anyio.move_on_after(pause_s):
                     await self._woken.wait()
 
     async def turn(self) -> float:
@@ -184,7 +184,7 @@ class Hold:
         if isinstance(decision, Follow):
             z_um = decision.z_um
             return await self._background(FOLLOW, held, lambda report: self._follow(held, z_um, report))
-        return decision.seconds
+        return min(max(decision.seconds, _SOONEST_S), _LATEST_S)
 
     async def _background(self, kind: str, held: Held, work: Work) -> float:
         """Run a job that gives way to all others."""
