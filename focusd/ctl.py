@@ -19,6 +19,7 @@ from rich.text import Text
 
 from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.wire.catchup import complete
 from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
 from focusd.wire.messages import JsonObject, rebuild_error
 
@@ -52,8 +53,6 @@ RESULT_ROWS = {
     "moves": "",
     "dose_ms": "ms",
 }
-PAGE = 2000
-"""Events asked for at once."""
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
 out = Console(highlight=False, markup=False)
@@ -178,7 +177,7 @@ def monitor(
         last = last_event(log) if log else None
         write = _line_writer(log, rotate_mb, resources)
         stream = resources.enter_context(_subscribed(client))
-        for event in _news(_complete(client, _patient(stream), last), write):
+        for event in _news(complete(client, _patient(stream), last), write):
             out.print(_line(event), soft_wrap=True)
 
 
@@ -246,7 +245,7 @@ def _subscribed(client: Client) -> EventStream:
 def _follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:
     """Show a job's progress until its end; return its result or raise its error."""
     try:
-        _show_progress(_complete(client, stream), job_id, quiet)
+        _show_progress(complete(client, stream), job_id, quiet)
     except KeyboardInterrupt:
         _cancel_and_wait(client, stream, job_id)
         raise
@@ -280,7 +279,7 @@ def _is_end(event: JsonObject) -> bool:
 def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
     err.print("cancelling: the stage returns to a safe z")
     client.cancel(job_id)
-    _show_progress(_complete(client, stream), job_id, quiet=True)
+    _show_progress(complete(client, stream), job_id, quiet=True)
     job = client.job(job_id)
     message = job["error"]["message"] if job["error"] else "it had ended before"
     err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
@@ -309,35 +308,6 @@ def _patient(stream: EventStream) -> Iterator[JsonObject]:
             continue
         silent = False
         yield event
-
-
-def _complete(
-    client: Client, events: Iterable[JsonObject], last: JsonObject | None = None
-) -> Iterator[JsonObject]:
-    """The events with those filled in that were missed, as far as the daemon remembers or has them on record.
-
-    Args:
-        last: the event after which to begin; None: the first to come.
-    """
-    for event in events:
-        if last and (event["session"] != last["session"] or event["seq"] > last["seq"] + 1):
-            yield from _missed(client, last, event)
-        if not last or event["session"] != last["session"] or event["seq"] > last["seq"]:
-            last = event
-            yield event
-
-
-def _missed(client: Client, last: JsonObject, event: JsonObject) -> Iterator[JsonObject]:
-    """The events between two, page by page."""
-    while True:
-        page = client.since(last["seq"], limit=PAGE, session=last["session"])["events"]
-        for earlier in page:
-            if earlier["session"] == event["session"] and earlier["seq"] >= event["seq"]:
-                return
-            yield earlier
-        if len(page) < PAGE:
-            return
-        last = page[-1]
 
 
 def _line_writer(path: Path | None, rotate_mb: float, resources: ExitStack) -> Callable[[JsonObject], object]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from focusd.errors import FocusdError
 
 KEPT = 9
 """Full files beside the present one: FILE.1, the latest, to FILE.9."""
+
+_TAIL_BYTES = 1 << 20
+"""Where the last event of a file is looked for."""
 
 Event = dict[str, Any]
 
@@ -73,13 +77,18 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 def last_event(path: Path) -> Event | None:
-    """The last event of the log itself; None if there is none."""
-    last = None
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                last = _event(line) or last
-    return last
+    """The last event of a log, which may have been set aside just now; None if there is none."""
+    for file in (path, _numbered(path, 1)):
+        if file.exists() and (last := _last_in(file)):
+            return last
+    return None
+
+
+def _last_in(file: Path) -> Event | None:
+    with file.open("rb") as content:
+        content.seek(max(0, file.stat().st_size - _TAIL_BYTES))
+        lines = content.read().decode("utf-8", errors="replace").splitlines()
+    return next((event for line in reversed(lines) if (event := _event(line))), None)
 
 
 def _event(line: str) -> Event | None:
@@ -180,7 +189,7 @@ def _total(data: list[Event], name: str) -> float:
 
 def _share_in_focus(minutes: list[float], data: list[Event]) -> float:
     """Each estimate counts until the next one."""
-    spans = [later - now for now, later in zip(minutes, minutes[1:], strict=False)]
+    spans = [later - now for now, later in pairwise(minutes)]
     whole = sum(spans)
     good = sum(
         span

@@ -112,6 +112,12 @@ class Lock:
             return True
         return abs(focus_um - self.tracker.focus_um(now_s)) <= self._settings.reach_um
 
+    def is_step(self, now_s: float, focus_um: float) -> bool:
+        """Whether a focus that a check has found is further off than the lock would have allowed to drift."""
+        if self.tracker.estimate is None:
+            return True
+        return abs(focus_um - self.tracker.focus_um(now_s)) > self._settings.excursion_um / 2
+
     def checked(self, now_s: float, focus_um: float, sigma_um: float) -> None:
         """A check has found the focus."""
         if self.state == "lost":

@@ -1,8 +1,8 @@
 """Where the focus drifts: position and velocity with their uncertainties, from checks now and then (a Kalman filter).
 
-Drift is smooth but for steps: a medium change, a nudged stage. So each check is weighed as two hypotheses, no step
-and a step, each a Kalman update of its own, and their mixture collapsed to its mean and covariance. A step then moves
-the position and hardly touches the velocity. Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to
+Drift is smooth but for steps (a medium change, a nudged stage) and turns (a door opened, a heater on). So each check is
+weighed as three hypotheses, neither, a step and a turn, each a Kalman update of its own, and their mixture collapsed to
+its mean and covariance. A step then moves the position and hardly touches the velocity. Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to
 Tracking and Navigation (2001), sections 6.3 and 11.6.
 """
 
@@ -17,14 +17,18 @@ Array = NDArray[np.float64]
 
 _STEPS_PER_S = 1 / 3600
 """Steps expected: one an hour."""
+_STEP_SHARE = 0.6
+"""Of the changes that are not smooth: the others are turns."""
 _VELOCITY_MEMORY_S = 3600.0
 """Time in which a velocity turns into another one."""
 _MISSED = 0.2
 """Share of the steps that a frame as sharp as the last ones does not show."""
 _RESTLESS = (0.05, 4.0)
 """How much calmer or livelier than expected drift may be taken for."""
-_LEARNING = 0.15
-"""Weight of the latest check in that."""
+_LEARNING = 0.3
+"""How much one check changes that."""
+_OUTLIER = 6.0
+"""A squared innovation beyond so many of its variances teaches no more than this."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,15 @@ class Estimate:
 
     Attributes:
         time_s: any clock's, the same for all.
+        checked_s: when the focus was last measured.
         mean: (2,) position in µm and velocity in µm/s.
         covariance: (2, 2) of both, if there was no step since the last check.
-        step_chance: probability that there was one.
+        step_chance: probability that there was one, or a turn.
         restless: variance of the drift relative to the model's, learnt.
     """
 
     time_s: float
+    checked_s: float
     mean: Array
     covariance: Array
     step_chance: float = 0.0
@@ -70,7 +76,7 @@ class DriftTracker:
         """Take a measured focus into account; the first one begins the track."""
         if self.estimate is None:
             covariance = np.diag([sigma_um**2, self.model.velocity_um_per_s**2])
-            self.estimate = Estimate(time_s, np.array([focus_um, 0.0]), covariance)
+            self.estimate = Estimate(time_s, time_s, np.array([focus_um, 0.0]), covariance)
         else:
             self.estimate = _updated(self._at(time_s), self.model, focus_um, sigma_um)
 
@@ -131,36 +137,50 @@ def _predicted(start: Estimate, model: DriftModel, time_s: float) -> Estimate:
 
 
 def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: float) -> Estimate:
-    """The mixture of both hypotheses after a check, collapsed."""
-    steps = np.diag([model.step_um**2, 0.0])
-    chances = (1 - prior.step_chance, prior.step_chance)
+    """The mixture of all hypotheses after a check, collapsed."""
+    changed = prior.step_chance
     hypotheses = [
-        _kalman(prior.mean, prior.covariance + extra, focus_um, sigma_um) for extra in (0 * steps, steps)
+        _kalman(prior.mean, prior.covariance + extra, focus_um, sigma_um, chance)
+        for extra, chance in (
+            (np.zeros((2, 2)), 1 - changed),
+            (np.diag([model.step_um**2, 0.0]), _STEP_SHARE * changed),
+            (_turned(model, prior.time_s - prior.checked_s), (1 - _STEP_SHARE) * changed),
+        )
     ]
-    evidence = np.log(np.maximum(chances, 1e-12)) + [h.log_evidence for h in hypotheses]
+    evidence = np.array([h.log_evidence for h in hypotheses])
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
-    mean = sum(w * h.mean for w, h in zip(weight, hypotheses, strict=True))
-    covariance = sum(
-        w * (h.covariance + np.outer(h.mean - mean, h.mean - mean))
-        for w, h in zip(weight, hypotheses, strict=True)
+    mean = np.average([h.mean for h in hypotheses], axis=0, weights=weight)
+    spreads = [h.covariance + np.outer(h.mean - mean, h.mean - mean) for h in hypotheses]
+    restless = prior.restless * np.exp(_LEARNING * weight[0] * hypotheses[0].lesson)
+    return Estimate(
+        time_s=prior.time_s,
+        checked_s=prior.time_s,
+        mean=np.asarray(mean),
+        covariance=np.average(spreads, axis=0, weights=weight),
+        restless=float(np.clip(restless, *_RESTLESS)),
     )
-    restless = prior.restless + weight[0] * _LEARNING * (hypotheses[0].surprise - prior.restless)
-    restless = float(np.clip(restless, *_RESTLESS))
-    return Estimate(prior.time_s, np.asarray(mean), np.asarray(covariance), 0.0, restless)
+
+
+def _turned(model: DriftModel, since_s: float) -> Array:
+    """What a velocity that changed at some moment since the last check adds to the covariance."""
+    moved = np.array([[since_s**2 / 3, since_s / 2], [since_s / 2, 1.0]])
+    return np.asarray(model.velocity_um_per_s**2 * moved)
 
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """One Kalman update; `surprise` is the squared innovation in units of its own variance."""
+    """One Kalman update; `lesson` tells drift livelier than expected (above 0) from calmer (below)."""
 
     mean: Array
     covariance: Array
     log_evidence: float
-    surprise: float
+    lesson: float
 
 
-def _kalman(mean: Array, covariance: Array, focus_um: float, sigma_um: float) -> _Hypothesis:
+def _kalman(
+    mean: Array, covariance: Array, focus_um: float, sigma_um: float, chance: float
+) -> _Hypothesis:
     innovation = focus_um - float(mean[0])
     variance = float(covariance[0, 0]) + sigma_um**2
     gain = covariance[:, 0] / variance
@@ -168,7 +188,10 @@ def _kalman(mean: Array, covariance: Array, focus_um: float, sigma_um: float) ->
     # Joseph's form: stays a covariance whatever the rounding.
     after = keep @ covariance @ keep.T + sigma_um**2 * np.outer(gain, gain)
     surprise = innovation**2 / variance
-    return _Hypothesis(mean + gain * innovation, after, -0.5 * (np.log(variance) + surprise), surprise)
+    # What the check's own noise explains teaches nothing of the drift.
+    lesson = float(gain[0]) * (min(surprise, _OUTLIER) - 1)
+    log_evidence = np.log(max(chance, 1e-12)) - 0.5 * (np.log(variance) + surprise)
+    return _Hypothesis(mean + gain * innovation, after, float(log_evidence), lesson)
 
 
 def _velocity_walk(start: Estimate, model: DriftModel) -> float:
@@ -187,7 +210,7 @@ def _step_chance(start: Estimate, ahead: Array) -> Array:
 
 
 class SharpnessWatch:
-    """Tells a frame that looks unlike the ones since the last check, without knowing how sharp the field can be.
+    """Tells a frame that looks unlike the ones before, without knowing how sharp the field can be.
 
     Near focus a frame's blurriness says little about how far off it is, and nothing about the side; but frames of one
     field repeat it very well. So a change is evidence of a step, and its size and sign are for a check to find.
@@ -196,23 +219,38 @@ class SharpnessWatch:
     _FIRST = 3
     """Frames that set what to expect."""
     _SIGMAS = 5.0
+    _SMALLEST = 0.005
+    """Spread of a field's blurriness, relative, below which it is not trusted to stay."""
+    _MEMORY = 0.1
+    """Weight of the latest frame: what to expect goes along with a sample that changes slowly."""
 
     def __init__(self) -> None:
-        self._frames: list[float] = []
-        self._variance = 0.0
+        self.restart()
 
     def restart(self) -> None:
-        """After a check or a move by others: what is seen now is what to expect."""
-        self._frames.clear()
+        """Forget: another field, or one that has changed."""
+        self._count = 0
+        self._mean = 0.0
+        self._variance = 0.0
+        self._changed = False
 
     def is_change(self, b: float) -> bool:
-        """Whether a frame of blurriness b is unlike the first ones; those themselves are not."""
-        if len(self._frames) < self._FIRST:
-            self._frames.append(b)
-            return False
-        reference = float(np.mean(self._frames))
-        spread = max(np.sqrt(self._variance), 0.005 * reference, 1e-4)
-        change = abs(b - reference) > self._SIGMAS * spread
+        """Whether a frame of blurriness b is unlike the ones before; the first ones are not."""
+        spread = max(np.sqrt(self._variance), self._SMALLEST * self._mean)
+        change = self._count >= self._FIRST and abs(b - self._mean) > self._SIGMAS * spread
         if not change:
-            self._variance += 0.1 * ((b - reference) ** 2 - self._variance)
+            self._learn(b)
+        self._changed = self._changed or bool(change)
         return bool(change)
+
+    def checked(self, stepped: bool) -> None:
+        """After a check: a change that was no step was one of the field itself."""
+        if self._changed and not stepped:
+            self.restart()
+        self._changed = False
+
+    def _learn(self, b: float) -> None:
+        self._count += 1
+        weight = max(self._MEMORY, 1 / self._count)
+        self._variance += weight * ((b - self._mean) ** 2 * (self._count > 1) - self._variance)
+        self._mean += weight * (b - self._mean)

@@ -206,8 +206,8 @@ class Hold:
                 raise NoConvergenceError(
                     f"a focus at {focus_um:.1f} µm is out of the hold's reach, not followed"
                 )
+        held.watch.checked(stepped=held.lock.is_step(now_s, focus_um))
         held.lock.checked(now_s, focus_um, found["sigma_um"])
-        held.watch.restart()
         self._tell(held, "check")
         return found
 
