@@ -120,8 +120,10 @@ class DriftingMicroscope:
         """Nothing to release."""
 
     def error_um(self, until_s: float) -> Array:
-        """Stage minus focus, every second, the ways of checks included."""
+        """Stage minus focus, every second; NaN while it is on the way from exposure to exposure of a check."""
         seconds = np.arange(int(until_s))
         times, places = (np.array(column) for column in zip(*self.path, strict=True))
         where = np.searchsorted(times, seconds, side="right") - 1
-        return np.asarray(places[where] - self.drift.focus_um[seconds])
+        stays_s = np.diff(np.append(times, np.inf))
+        error = places[where] - self.drift.focus_um[seconds]
+        return np.asarray(np.where(stays_s[where] < 1.0, np.nan, error))

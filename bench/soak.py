@@ -56,7 +56,7 @@ class Soak:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a policy did; errors of the true focus, every second."""
+    """How a policy did; errors of the true focus, every second but during checks, when no acquisition exposes."""
 
     name: str
     rms_dof: float
@@ -82,6 +82,7 @@ class Bench:
 
     def figures(self, name: str, exposures: int, interval_s: float | None = None) -> Figures:
         error = np.abs(self.microscope.error_um(self.end_s)) / self.dof_um
+        error = error[np.isfinite(error)]
         rms, p95 = float(np.sqrt((error**2).mean())), float(np.quantile(error, 0.95))
         return Figures(name, rms, p95, float((error <= 0.5).mean()), exposures / self.soak.hours, interval_s)
 
@@ -243,7 +244,7 @@ async def _show(bench: Bench, hold: Hold) -> None:
     frame = bench.microscope.snap()
     score = await bench.operations.score(pixels=frame.pixels, roi=None)
     if score["b"] is not None:
-        hold.saw(score["b"], frame.z_um, {})
+        hold.saw(score["sharpness"], frame.z_um, {})
 
 
 async def _none(bench: Bench) -> Figures:
@@ -318,7 +319,7 @@ def _draw(traces: dict[str, Array], path: Path) -> None:
     for axis, (name, trace) in zip(axes, traces.items(), strict=True):
         axis.plot(np.arange(len(trace)) / 3600, trace, linewidth=0.6)
         axis.axhspan(-0.5, 0.5, color="tab:green", alpha=0.15)
-        limit = max(2.0, float(np.quantile(np.abs(trace), 0.999)))
+        limit = max(2.0, float(np.nanquantile(np.abs(trace), 0.999)))
         axis.set(title=name, ylabel="error (DOF)", ylim=(-limit, limit))
     axes[-1].set_xlabel("hours")
     figure.savefig(path, dpi=90)

@@ -22,6 +22,8 @@ _DOUBT = 3.0
 """A lock ends when 2σ exceeds so many times what is allowed."""
 _DEADBAND = 1 / 8
 """Share of the allowed excursion that the stage does not follow, so that it rests most of the time."""
+_SEEN = 0.3
+"""Share of the allowed excursion within which a frame as sharp as in focus leaves the focus, as a σ."""
 _AHEAD = 400
 """Moments looked at between the smallest and the largest interval."""
 
@@ -152,10 +154,14 @@ class Lock:
         self._last_s = -math.inf
         self._failures, self._gave_up = 0, False
 
-    def frame(self, now_s: float, change: bool) -> None:
-        """A frame of the held field was as sharp as the ones before, or not."""
-        if self.tracker.estimate is not None:
-            (self.tracker.surprised if change else self.tracker.quiet)(now_s)
+    def frame(self, now_s: float, dropped: bool) -> None:
+        """A frame of the held field was as sharp as in focus, or less."""
+        if self.tracker.estimate is None:
+            return
+        if dropped:
+            self.tracker.surprised(now_s)
+        else:
+            self.tracker.quiet(now_s, _SEEN * self._settings.excursion_um)
 
     def _doubt(self, now_s: float) -> None:
         """No lock outlives what is known: after a surprise, or long without a check, the stage rests until the next."""

@@ -22,7 +22,7 @@ _STEP_SHARE = 0.6
 _VELOCITY_MEMORY_S = 3600.0
 """Time in which a velocity turns into another one."""
 _MISSED = 0.2
-"""Share of the steps that a frame as sharp as the last ones does not show."""
+"""Share of the steps that a frame as sharp as in focus does not show."""
 _RESTLESS = (0.05, 4.0)
 """How much calmer or livelier than expected drift may be taken for."""
 _LEARNING = 0.3
@@ -80,13 +80,18 @@ class DriftTracker:
         else:
             self.estimate = _updated(self._at(time_s), self.model, focus_um, sigma_um)
 
-    def quiet(self, time_s: float) -> None:
-        """A frame looked as the ones before: a step since then is less likely."""
+    def quiet(self, time_s: float, sigma_um: float) -> None:
+        """A frame was as sharp as in focus: no step is likely, and the focus not further off than `sigma_um`.
+
+        It bounds the uncertainty and no more: the next frame will say the same again, of the same error.
+        """
         now = self._at(time_s)
-        self.estimate = replace(now, step_chance=_MISSED * now.step_chance)
+        self.estimate = replace(
+            now, covariance=_bounded(now.covariance, sigma_um), step_chance=_MISSED * now.step_chance
+        )
 
     def surprised(self, time_s: float) -> None:
-        """A frame looked unlike the ones before: the focus may have stepped, nobody knows which way."""
+        """A frame was less sharp than in focus: the focus has moved, nobody knows which way."""
         now = self._at(time_s)
         self.estimate = replace(now, step_chance=max(0.5, now.step_chance))
 
@@ -162,6 +167,13 @@ def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: floa
     )
 
 
+def _bounded(covariance: Array, sigma_um: float) -> Array:
+    """As after a measurement that leaves the position no less certain than `sigma_um`."""
+    variance = float(covariance[0, 0])
+    excess = max(0.0, 1 - sigma_um**2 / variance)
+    return np.asarray(covariance - excess * np.outer(covariance[:, 0], covariance[:, 0]) / variance)
+
+
 def _turned(model: DriftModel, since_s: float) -> Array:
     """What a velocity that changed at some moment since the last check adds to the covariance."""
     moved = np.array([[since_s**2 / 3, since_s / 2], [since_s / 2, 1.0]])
@@ -178,9 +190,7 @@ class _Hypothesis:
     lesson: float
 
 
-def _kalman(
-    mean: Array, covariance: Array, focus_um: float, sigma_um: float, chance: float
-) -> _Hypothesis:
+def _kalman(mean: Array, covariance: Array, focus_um: float, sigma_um: float, chance: float) -> _Hypothesis:
     innovation = focus_um - float(mean[0])
     variance = float(covariance[0, 0]) + sigma_um**2
     gain = covariance[:, 0] / variance
@@ -210,47 +220,53 @@ def _step_chance(start: Estimate, ahead: Array) -> Array:
 
 
 class SharpnessWatch:
-    """Tells a frame that looks unlike the ones before, without knowing how sharp the field can be.
+    """Compares the sharpness of a field's frames with what it was right after a check, in focus.
 
-    Near focus a frame's blurriness says little about how far off it is, and nothing about the side; but frames of one
-    field repeat it very well. So a change is evidence of a step, and its size and sign are for a check to find.
+    A classical measure (Tenengrad) has no scale that holds for two fields, but repeats for one to a thousandth and
+    falls by a tenth within a quarter of a depth of field. It does not tell the side: a drop is evidence that the focus
+    has moved, which way is for a check to find.
     """
 
-    _FIRST = 3
-    """Frames that set what to expect."""
-    _SIGMAS = 5.0
-    _SMALLEST = 0.005
-    """Spread of a field's blurriness, relative, below which it is not trusted to stay."""
-    _MEMORY = 0.1
-    """Weight of the latest frame: what to expect goes along with a sample that changes slowly."""
+    _DROP = 0.1
+    _LEARNING = 0.3
+    """Weight of the latest check's first frame: a sample changes slowly."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Forget: another field, or one that has changed."""
-        self._count = 0
-        self._mean = 0.0
-        self._variance = 0.0
-        self._changed = False
+        self._reference: float | None = None
+        self._after_check = True
+        self._dropped = False
+        self._blind = False
 
-    def is_change(self, b: float) -> bool:
-        """Whether a frame of blurriness b is unlike the ones before; the first ones are not."""
-        spread = max(np.sqrt(self._variance), self._SMALLEST * self._mean)
-        change = self._count >= self._FIRST and abs(b - self._mean) > self._SIGMAS * spread
-        if not change:
-            self._learn(b)
-        self._changed = self._changed or bool(change)
-        return bool(change)
+    def is_drop(self, sharpness: float) -> bool:
+        """Whether a frame is less sharp than in focus."""
+        if self._reference is None:
+            self._reference = sharpness
+        drop = sharpness < (1 - self._DROP) * self._reference
+        if not drop:
+            self._learn(sharpness, self._reference)
+        self._after_check = False
+        self._dropped = self._dropped or drop
+        return drop
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether frames without a drop mean anything: not where a step has passed without one, as in weak light."""
+        return not self._blind
 
     def checked(self, stepped: bool) -> None:
-        """After a check: a change that was no step was one of the field itself."""
-        if self._changed and not stepped:
+        """After a check: a drop without a step was one of the field itself, a step without a drop proves blindness."""
+        if self._dropped and not stepped:
             self.restart()
-        self._changed = False
+        elif stepped and not self._dropped and not self._after_check:
+            self._blind = True
+        self._after_check, self._dropped = True, False
 
-    def _learn(self, b: float) -> None:
-        self._count += 1
-        weight = max(self._MEMORY, 1 / self._count)
-        self._variance += weight * ((b - self._mean) ** 2 * (self._count > 1) - self._variance)
-        self._mean += weight * (b - self._mean)
+    def _learn(self, sharpness: float, reference: float) -> None:
+        if sharpness > reference:
+            self._reference = sharpness
+        elif self._after_check:
+            self._reference = reference + self._LEARNING * (sharpness - reference)

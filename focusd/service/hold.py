@@ -144,10 +144,11 @@ class Hold:
         """How the hold stands; what changes with every second is in the drift events alone."""
         return _standing(self._held, self._exposure_ms) if self._held else {"state": "disengaged"}
 
-    def saw(self, b: float, z_um: float | None, tags: dict[str, Any]) -> bool:
+    def saw(self, sharpness: float, z_um: float | None, tags: dict[str, Any]) -> bool:
         """A frame that somebody else has exposed of the held field; False if it tells the hold nothing.
 
         Args:
+            sharpness: a classical measure of it, always the same one.
             z_um: where the stage stood; None: where it stands.
         """
         held, now_s = self._held, self._clock()
@@ -156,10 +157,11 @@ class Hold:
         at_um = self._operations.z_um if z_um is None else z_um
         if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
             return False  # a plane of a stack, or another place
-        change = held.watch.is_change(b)
-        held.lock.frame(now_s, change)
-        self._tell(held, "frame", tags=tags, b=b, changed=change)
-        if change:
+        dropped = held.watch.is_drop(sharpness)
+        if dropped or held.watch.is_trusted:
+            held.lock.frame(now_s, dropped)
+        self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
+        if dropped:
             self._wake()
         return True
 

@@ -15,6 +15,7 @@ from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, SaturatedError
 from focusd.microscope.protocol import Frame
 from focusd.service.rig import Rig
+from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import Region, Scorer
 
 
@@ -89,6 +90,7 @@ class Observer:
             "b": frame.mean_b(seen) if outcome == "scored" else None,
             "sigma": float(np.median(measure.sigma)),
             "structure": float(np.median(measure.structure)),
+            "sharpness": await to_thread.run_sync(_sharpness, pixels, roi, limiter=self._turn),
         }
 
     def _refuse_saturated(self, frame: Frame) -> None:
@@ -100,6 +102,12 @@ class Observer:
                 saturated_fraction=fraction,
                 z_um=frame.z_um,
             )
+
+
+def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:
+    """Tenengrad: comparable between frames of one field only, and there the finest measure near focus."""
+    y, x, height, width = roi or (0, 0, *pixels.shape)
+    return tenengrad(pixels[y : y + height, x : x + width])
 
 
 def summary(observation: Observation) -> dict[str, Any]:

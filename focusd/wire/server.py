@@ -303,7 +303,7 @@ class _Server:
             image = np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
             score = await self._operations.score(pixels=image, roi=params.roi)
             learns = params.track and score["b"] is not None
-            tracked = learns and self._hold.saw(score["b"], frame.z_um, params.tags)
+            tracked = learns and self._hold.saw(score["sharpness"], frame.z_um, params.tags)
             scores.append(score | {"tracked": tracked})
         return {"scores": scores}
 

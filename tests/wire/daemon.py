@@ -73,7 +73,7 @@ class ScriptedOperations:
 
     async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: object) -> dict[str, Any]:
         b = float(pixels.mean()) / 1000
-        return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "roi": roi}
+        return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "sharpness": b, "roi": roi}
 
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
