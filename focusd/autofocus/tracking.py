@@ -2,8 +2,8 @@
 
 Drift is smooth but for steps (a medium change, a nudged stage) and turns (a door opened, a heater on). So each check is
 weighed as three hypotheses, neither, a step and a turn, each a Kalman update of its own, and their mixture collapsed to
-its mean and covariance. A step then moves the position and hardly touches the velocity. Source: Bar-Shalom, Li, Kirubarajan, Estimation with Applications to
-Tracking and Navigation (2001), sections 6.3 and 11.6.
+its mean and covariance. A step then moves the position and hardly touches the velocity. Source: Bar-Shalom, Li,
+Kirubarajan, Estimation with Applications to Tracking and Navigation (2001), sections 6.3 and 11.6.
 """
 
 from __future__ import annotations

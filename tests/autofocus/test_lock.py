@@ -57,7 +57,7 @@ def test_it_begins_with_a_check_and_locks_when_a_second_agrees() -> None:
     assert (lock.state, lock.reason) == ("locked", "")
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     excursion_um=st.floats(0.2, 20.0),
     low_s=st.floats(1.0, 100.0),
@@ -184,7 +184,7 @@ def test_a_frame_that_looks_unlike_the_others_brings_the_next_check_forward() ->
     lock, last_s = locked()
     now_s = last_s + SETTINGS.min_interval_s + 1
     assert isinstance(lock.decide(now_s, 0.0), Wait)
-    lock.frame(now_s, change=True)
+    lock.frame(now_s, dropped=True)
     assert lock.decide(now_s, 0.0) == Check()
 
 
@@ -195,7 +195,7 @@ def test_quiet_frames_put_the_next_check_off() -> None:
         while not isinstance(lock.decide(now_s, lock.tracker.focus_um(now_s)), Check):
             now_s += 10
             if frames:
-                lock.frame(now_s, change=False)
+                lock.frame(now_s, dropped=False)
         return now_s - last_s
 
     assert due_s(frames=True) > 1.2 * due_s(frames=False)
