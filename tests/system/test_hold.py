@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from focusd.errors import BusyError
 from tests.system.daemon import Daemon, rig, running
 
+README = Path(__file__).parents[2] / "README.md"
 SILENCE_S = 30.0
 DRIFT_UM_PER_MIN = 60.0
 """A day's drift in minutes; the hold is told, and allowed to look as often as that takes."""
@@ -130,6 +133,19 @@ def test_release_ends_it_and_the_log_of_a_monitor_gives_the_drift(drifting: Daem
     assert released["state"] == "disengaged"
     assert "<svg" in picture.read_text(encoding="utf-8")
     assert drifting.client.state()["z_um"] == z_um
+
+
+def test_the_timelapse_of_the_readme_works_as_written(drifting: Daemon, tmp_path: Path) -> None:
+    drifting.client.release()
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "focus.hold" in block)
+    tifffile.imwrite(tmp_path / "frame.tif", np.full((256, 256), 300, np.uint16))
+    there = code.replace('Client(name="', f'Client("{drifting.control}", name="')
+    ran = subprocess.run(
+        [sys.executable, "-c", there], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "'state': 'disengaged'" in ran.stdout
 
 
 def test_a_monitor_catches_up_over_a_kill_and_a_restart(tmp_path: Path) -> None:
