@@ -57,11 +57,11 @@ def test_it_begins_with_a_check_and_locks_when_a_second_agrees() -> None:
     assert (lock.state, lock.reason) == ("locked", "")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     excursion_um=st.floats(0.2, 20.0),
     low_s=st.floats(1.0, 100.0),
-    factor=st.floats(1.5, 50.0),
+    factor=st.floats(1.5, 20.0),
     velocity=st.floats(-3.0, 3.0),
 )
 def test_checks_keep_their_intervals(
@@ -70,9 +70,9 @@ def test_checks_keep_their_intervals(
     high_s = low_s * factor
     limits = replace(SETTINGS, excursion_um=excursion_um, min_interval_s=low_s, max_interval_s=high_s)
     lock, last_s = locked(limits, velocity / 60)
-    checks, _, _ = run(lock, last_s, last_s + 20 * high_s, velocity / 60 * last_s, fails=False)
+    checks, _, _ = run(lock, last_s, last_s + 6 * high_s, velocity / 60 * last_s, fails=False)
     gaps = np.diff([last_s, *checks])
-    assert len(gaps) >= 19
+    assert len(gaps) >= 5
     assert gaps.min() >= low_s * (1 - 1e-6)
     assert gaps.max() <= high_s * (1 + 1e-6) + 0.01
 
