@@ -56,5 +56,26 @@ def throughput(
     run_throughput(threads, 20 if quick else 100, json)
 
 
+@app.command()
+def soak(
+    hours: Annotated[float, typer.Option(min=0.1, help="Simulated.")] = 24.0,
+    velocity_um_per_min: Annotated[float, typer.Option(help="Of the thermal ramp.")] = 1.0,
+    step_um: Annotated[float, typer.Option(help="One an hour.")] = 5.0,
+    sample: Annotated[str, typer.Option(help="Of the simulated microscope.")] = "cells",
+    seed: Annotated[int, typer.Option(help="Of drift, sample and noise.")] = 1,
+    refocus_sigma_um: Annotated[
+        float | None, typer.Option(help="A refocus of this error instead of the real one.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="One hour: minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("bench-output"),
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Hold, no correction and a refocus at fixed intervals, over hours of drift in compressed time."""
+    from bench.soak import Soak, run_soak
+
+    hours = min(hours, 1.0) if quick else hours
+    run_soak(Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um), out, json)
+
+
 if __name__ == "__main__":
     app()

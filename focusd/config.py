@@ -164,6 +164,30 @@ class AutofocusConfig(Section):
     """Fraction of pixels at full scale above which a frame is refused."""
 
 
+class HoldConfig(Section):
+    """How tightly the focus is held, and at which price in light."""
+
+    fraction: Annotated[float, Field(gt=0, le=5)] = 0.5
+    """Of the depth of field: a check is due before |drift| + 2σ exceeds it."""
+    min_interval_s: Positive = 20.0
+    """Between two checks."""
+    max_interval_s: Positive = 900.0
+    drift_um_per_min: Positive = 1.0
+    """Drift to be expected of this rig; the hold learns whether it is calmer or livelier."""
+    step_um: Positive = 5.0
+    """Size of the steps to be expected, as of a medium change."""
+    reach_um: Positive = 30.0
+    """A focus found further than this from where it was expected is not followed."""
+    retries: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Checks of a lost hold, ever further apart, before an operator has to look."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_interval_s >= self.max_interval_s:
+            raise ValueError("min_interval_s must be below max_interval_s")
+        return self
+
+
 class ScorerConfig(Section):
     """The network."""
 
@@ -214,6 +238,7 @@ class RigConfig(Section):
     microscope: MicroscopeConfig
     calibration: CalibrationConfig = CalibrationConfig()
     autofocus: AutofocusConfig = AutofocusConfig()
+    hold: HoldConfig = HoldConfig()
     scorer: ScorerConfig = ScorerConfig()
     server: ServerConfig = ServerConfig()
     log: LogConfig = LogConfig()

@@ -1,4 +1,4 @@
-"""`focusctl`: look at a running focusd, calibrate, refocus, cancel and monitor from a terminal.
+"""`focusctl`: look at a running focusd, calibrate, refocus, hold, cancel and monitor from a terminal.
 
 Exit codes: 0 done, 1 an error (one line that says what to do), 2 wrong usage, 130 Ctrl-C (which cancels the
 job that the command has started).
@@ -7,7 +7,6 @@ job that the command has started).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from focusd import ctl_map
+from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.wire.catchup import complete
 from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
 from focusd.wire.messages import JsonObject, rebuild_error
 
@@ -51,6 +52,9 @@ RESULT_ROWS = {
     "range_um": "µm",
     "r2": "",
     "path": "",
+    "state": "",
+    "checks": "",
+    "moves": "",
 }
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
@@ -159,18 +163,62 @@ def cancel(
 
 
 @app.command()
+def hold(
+    roi: Annotated[str | None, typer.Option(help="Region of interest: y,x,height,width in pixels.")] = None,
+    position: Annotated[str | None, typer.Option(help="Name of the place, for the log.")] = None,
+    endpoint: Endpoint = CONTROL,
+) -> None:
+    """Keep the sample in focus until `focusctl release`; `focusctl monitor` shows how it goes."""
+    with _connected(endpoint) as client:
+        _print_result("holding", client.hold(roi=_region(roi), position=position))
+
+
+@app.command()
+def release(endpoint: Endpoint = CONTROL) -> None:
+    """End the hold; the stage rests where it is."""
+    with _connected(endpoint) as client:
+        _print_result("released", client.release())
+
+
+@app.command()
 def monitor(
     log: Annotated[Path | None, typer.Option(help="Append each event to this file as a JSON line.")] = None,
+    rotate_mb: Annotated[float, typer.Option(min=0.001, help="Size from which the log is begun anew.")] = 100,
     endpoint: Endpoint = CONTROL,
     events: Events = EVENTS,
 ) -> None:
-    """Show events as they happen, until Ctrl-C. Heartbeats are logged, not shown."""
+    """Show events as they happen, until Ctrl-C. Heartbeats are logged, not shown.
+
+    A log that exists is gone on with: what the daemon has on record since its last event comes first.
+    """
     with ExitStack() as resources:
         client = resources.enter_context(_connected(endpoint, events))
-        write = _line_writer(log, resources)
+        last = last_event(log) if log else None
+        write = _line_writer(log, rotate_mb, resources)
         stream = resources.enter_context(_subscribed(client))
-        for event in _news(_complete(client, _patient(stream)), write):
+        for event in _news(complete(client, _patient(stream), last), write):
             out.print(_line(event), soft_wrap=True)
+
+
+@app.command()
+def drift(
+    file: Annotated[Path, typer.Argument(help="A log of `focusctl monitor --log`.", dir_okay=False)],
+    picture: Annotated[Path, typer.Option("--out", help="PNG or SVG.")] = Path("drift.png"),
+    as_json: AsJson = False,
+) -> None:
+    """Sum up and draw how the focus drifted while it was held."""
+    with _told():
+        estimates = estimates_of(read_events(file))
+        summary = summarise(estimates).as_dict()
+        draw(estimates, picture)
+    if as_json:
+        _print_json(summary)
+        return
+    table = _table()
+    for name, value in summary.items():
+        table.add_row(name, _shown(value))
+    out.print(table)
+    out.print(f"the picture is {picture}", soft_wrap=True)
 
 
 def _news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -> Iterator[JsonObject]:
@@ -188,9 +236,15 @@ def _news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -
 @contextmanager
 def _connected(endpoint: str, events: str = EVENTS) -> Iterator[Client]:
     """A client; errors end the program with one line and a hint."""
+    with _told(), Client(endpoint, events, name="focusctl") as client:
+        yield client
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors inside end the program with one line and a hint."""
     try:
-        with Client(endpoint, events, name="focusctl") as client:
-            yield client
+        yield
     except FocusdError as error:
         err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
         if hint := HINTS.get(type(error)):
@@ -210,7 +264,7 @@ def _subscribed(client: Client) -> EventStream:
 def _follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:
     """Show a job's progress until its end; return its result or raise its error."""
     try:
-        _show_progress(_complete(client, stream), job_id, quiet)
+        _show_progress(complete(client, stream), job_id, quiet)
     except KeyboardInterrupt:
         _cancel_and_wait(client, stream, job_id)
         raise
@@ -244,7 +298,7 @@ def _is_end(event: JsonObject) -> bool:
 def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
     err.print("cancelling: the stage returns to a safe z")
     client.cancel(job_id)
-    _show_progress(_complete(client, stream), job_id, quiet=True)
+    _show_progress(complete(client, stream), job_id, quiet=True)
     job = client.job(job_id)
     message = job["error"]["message"] if job["error"] else "it had ended before"
     err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
@@ -291,24 +345,12 @@ def _patient(stream: EventStream) -> Iterator[JsonObject]:
         yield event
 
 
-def _complete(client: Client, events: Iterable[JsonObject]) -> Iterator[JsonObject]:
-    """The events with those filled in that the subscription has lost, as far as the daemon remembers."""
-    session, seq = None, 0
-    for event in events:
-        if event["session"] == session and event["seq"] > seq + 1:
-            missed = client.since(seq, limit=min(event["seq"] - seq - 1, 10_000))["events"]
-            yield from (earlier for earlier in missed if earlier["seq"] < event["seq"])
-        session, seq = event["session"], event["seq"]
-        yield event
-
-
-def _line_writer(path: Path | None, resources: ExitStack) -> Callable[[JsonObject], object]:
-    """A function that appends an event to the file, whole or not at all: one write a line."""
+def _line_writer(path: Path | None, rotate_mb: float, resources: ExitStack) -> Callable[[JsonObject], object]:
     if path is None:
         return lambda event: None
-    descriptor = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-    resources.callback(os.close, descriptor)
-    return lambda event: os.write(descriptor, (json.dumps(event, ensure_ascii=False) + "\n").encode())
+    log = EventLog(path, round(rotate_mb * 1e6))
+    resources.callback(log.close)
+    return log.append
 
 
 def _changes(before: JsonObject, now: JsonObject) -> JsonObject:

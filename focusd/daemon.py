@@ -17,9 +17,11 @@ from focusd.config import RigConfig
 from focusd.microscope.factory import open_microscope
 from focusd.optics.instrument import Instrument
 from focusd.service.events import EventBus
+from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs
 from focusd.service.logs import configure_logging, forward_to
 from focusd.service.operations import RigOperations
+from focusd.service.record import recorded
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
 from focusd.sharpness.choice import open_backends
@@ -76,11 +78,14 @@ async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event) -
 async def _serve(config: RigConfig, stopping: anyio.Event) -> None:
     async with opened(config) as operations:
         bus = EventBus()
-        with forward_to(bus):
+        with recorded(bus, config.state_dir / config.name / "events.sqlite") as record, forward_to(bus):
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
-                async with serve(config.server, operations, bus, jobs):
+                hold = Hold(operations, bus, jobs, config.hold, config.camera.exposure_ms)
+                tasks.start_soon(hold.run)
+                async with serve(config.server, operations, bus, jobs, hold, record):
                     await stopping.wait()
+                tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

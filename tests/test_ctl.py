@@ -177,3 +177,39 @@ def test_wrong_use_of_the_map_is_told(endpoints: list[str], tmp_path: Path) -> N
     assert (unknown.returncode, "no offset" in unknown.stderr) == (1, True)
     empty = ctl("map", "show", "--plot", str(tmp_path / "map.png"), *control)
     assert (empty.returncode, "nothing to draw" in empty.stderr) == (1, True)
+
+
+def test_monitor_goes_on_where_its_log_ended(endpoints: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+
+    def monitored(until: str) -> list[int]:
+        command = [*CTL, "monitor", "--log", str(log), *endpoints]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as monitor:
+            assert monitor.stdout
+            assert any(until in line for line in monitor.stdout)
+            monitor.send_signal(signal.SIGINT)
+            monitor.wait(30)
+        return [json.loads(line)["seq"] for line in log.read_text().splitlines()]
+
+    first = monitored(until="state")
+    assert ctl("refocus", *endpoints).returncode == 0
+    both = monitored(until="succeeded")
+    assert both[: len(first)] == first
+    assert both == list(range(both[0], both[0] + len(both))), "nothing between the two is missing or doubled"
+    assert len(both) > len(first)
+
+
+def test_hold_and_release(endpoints: list[str]) -> None:
+    assert "acquiring" in ctl("hold", "--position", "A1", *endpoints[:2]).stdout
+    released = ctl("release", *endpoints[:2])
+    assert "disengaged" in released.stdout
+    assert "disengaged" in ctl("release", *endpoints[:2]).stdout
+
+
+def test_drift_of_a_log_without_estimates_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    log.write_text("")
+    failed = ctl("drift", str(log))
+    assert failed.returncode == 1
+    assert "hold the focus, and let monitor log it" in failed.stderr
+    assert ctl("drift", str(tmp_path / "absent")).returncode == 1

@@ -105,13 +105,13 @@ class PosteriorSearch:
 
     @property
     def satisfied(self) -> bool:
-        """Whether the focus is known to the target, from two planes or more, and verified if that is asked for."""
+        """Whether the focus is known to the target, from two planes or more that show something, and verified if that
+        is asked for."""
         estimate = self.estimate
         known = estimate.sigma_um <= self._target_um and estimate.certainty >= MIN_CERTAINTY
-        planes = {round(o.z_um, 3) for o in self.observations}
-        return (
-            known and len(planes) >= 2 and not self.belief.at_edge and (self._is_verified or not self._verify)
-        )
+        two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
+        there = self._shows_something and not self.belief.at_edge
+        return known and two_planes and there and (self._is_verified or not self._verify)
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the search is satisfied.
@@ -156,9 +156,13 @@ class PosteriorSearch:
         near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
         return any(abs(o.z_um - self.belief.best_um) <= near_um for o in self.observations)
 
+    @property
+    def _shows_something(self) -> bool:
+        return bool(tiles_with_structure(self.observations, self._threshold).any())
+
     def _refuse_hopeless(self) -> None:
         count = len(self.observations)
-        if count >= 3 and not tiles_with_structure(self.observations, self._threshold).any():
+        if count >= 3 and not self._shows_something:
             raise NoSampleError(
                 "the field holds nothing to focus on; move to a textured field, or raise the exposure"
             )

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from focusd.demo.pictures import draw_calibration, draw_run, photograph
 from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, starting_planes
+from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack
 from focusd.sharpness.classical import MEASURES
@@ -60,6 +61,7 @@ def run_demo(out: Path, json_file: Path | None, stacks: Path | None, seed: int) 
     with tempfile.TemporaryDirectory(prefix="focusd-demo-") as work, Progress(console=console) as progress:
         demo = _Demo(out, Path(work), progress)
         _simulated(demo, seed)
+        _timelapse(demo, seed)
         for path in files:
             _recorded(demo, path)
     console.print(_table(demo.runs))
@@ -87,6 +89,16 @@ def _simulated(demo: _Demo, seed: int) -> None:
             else:
                 _refocus(demo, daemon, calibration, name, "simulated", true_um)
             demo.progress.advance(task)
+
+
+def _timelapse(demo: _Demo, seed: int) -> None:
+    """A drifting sample, held; a picture alone, not a run that is judged."""
+    task = demo.progress.add_task("held timelapse", total=1)
+    try:
+        run_timelapse(demo.work / "simulated", demo.work, demo.out, seed)
+    except FocusdError as error:
+        demo.tell(f"[yellow]timelapse:[/] {escape(error.message)}")
+    demo.progress.advance(task)
 
 
 def _recorded(demo: _Demo, path: Path) -> None:

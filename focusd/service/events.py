@@ -76,3 +76,7 @@ class EventBus:
             return []
         skip = max(0, seq + 1 - self._ring[0]["seq"])
         return list(islice(self._ring, skip, skip + limit))
+
+    def remembers(self, seq: int) -> bool:
+        """Whether all events after number `seq` are still in memory."""
+        return seq >= self._seq or self._ring[0]["seq"] <= seq + 1

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from focusd.errors import BusyError, CancelledJobError, FocusdError, InternalError, RequestError
 from focusd.service.events import EventBus, Payload
+from focusd.service.lease import Lease
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,8 @@ class Job:
     client: str
     request_key: str | None
     params: dict[str, Any]
+    background: bool = False
+    """Gives way to any other job."""
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     state: State = "queued"
     result: dict[str, Any] | None = None
@@ -84,9 +87,10 @@ class Job:
 
 
 class Jobs:
-    """Runs one job at a time in a task group of the caller's."""
+    """Runs one job at a time in a task group of the caller's, and none while another client has the lease."""
 
     def __init__(self, bus: EventBus, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lease = Lease(clock)
         self._bus = bus
         self._tasks = tasks
         self._clock = clock
@@ -106,23 +110,51 @@ class Jobs:
         client: str = "",
         request_key: str | None = None,
         params: dict[str, Any] | None = None,
+        *,
+        lease_id: str | None = None,
+        background: bool = False,
     ) -> Job:
         """Start `run`, or find the job that this request key has already started.
 
+        A background job that runs is cancelled, and `run` begins when it has ended.
+
+        Args:
+            lease_id: of the lease under which it may run.
+
         Raises:
-            BusyError: another job is running; nothing was started, the key is not used up.
+            BusyError: another job is running or somebody has the lease; nothing was started, the key is not used up.
             RequestError: the key belongs to a request of another kind or with other params.
         """
         known = self._known(kind, request_key, params or {})
         if known:
             return known
-        self._refuse_if_busy()
-        job = Job(kind, client, request_key, params or {})
+        self.lease.check(lease_id)
+        self._refuse_if_busy(background)
+        ending = self.running
+        if ending:
+            ending.scope.cancel()
+        job = Job(kind, client, request_key, params or {}, background)
         self._jobs[job.id] = job
         if len(self._jobs) > REMEMBERED:
             del self._jobs[next(iter(self._jobs))]
-        self._tasks.start_soon(self._run, job, run)
+        self._tasks.start_soon(self._run, job, run, ending)
         return job
+
+    async def acquire_lease(self, client: str, seconds: float, lease_id: str | None) -> dict[str, Any]:
+        """Give a client the lease, from when a background job that runs has ended with the stage at rest.
+
+        Raises:
+            BusyError: a job is running, or somebody else has the lease.
+        """
+        if lease_id is None:
+            self._refuse_if_busy()
+        granted = self.lease.acquire(client, seconds, lease_id)
+        job = self.running
+        if job and job.background:
+            job.scope.cancel()
+            await job.wait()
+            granted = self.lease.acquire(client, seconds, granted["lease_id"])
+        return granted
 
     def _known(self, kind: str, request_key: str | None, params: dict[str, Any]) -> Job | None:
         if request_key is None:
@@ -138,10 +170,11 @@ class Jobs:
                 return job
         return None
 
-    def _refuse_if_busy(self) -> None:
+    def _refuse_if_busy(self, background: bool = False) -> None:
         if self._closing:
             raise BusyError("focusd is stopping; ask again when it runs")
-        if job := self.running:
+        job = self.running
+        if job and (background or not job.background):
             whose = f" of {job.client}" if job.client else ""
             message = f"a {job.kind} job{whose} is running ({job.id}); wait for its end or cancel it"
             raise BusyError(message, job_id=job.id, kind=job.kind, client=job.client)
@@ -177,11 +210,14 @@ class Jobs:
             job.scope.cancel()
             await job.wait()
 
-    async def _run(self, job: Job, run: Work) -> None:
+    async def _run(self, job: Job, run: Work, ending: Job | None) -> None:
         try:
+            if ending:  # whatever becomes of this job: it has not ended before the one that gives way to it
+                with anyio.CancelScope(shield=True):
+                    await ending.wait()
             await self._attempt(job, run)
         finally:
-            if job.state == "running":  # the whole daemon is being cancelled
+            if job.state in ("queued", "running"):  # the whole daemon is being cancelled
                 job.fail(CancelledJobError("focusd stopped while the job ran"))
             job.end(self._clock())
             self._publish_state(job)

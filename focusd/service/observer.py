@@ -11,12 +11,14 @@ from typing import Any
 import anyio
 import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Blocks, Observation
 from focusd.errors import CancelledJobError, FocusdError, SaturatedError
 from focusd.microscope.protocol import Frame
 from focusd.service.rig import Rig
-from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.classical import tenengrad
+from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
 
 
@@ -57,13 +59,16 @@ class Observer:
 
     Args:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
+        threshold: probability of structure from which a tile of a client's frame counts.
     """
 
-    def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float) -> None:
+    def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float, threshold: float) -> None:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
         self.stopwatch = Stopwatch()
+        self._threshold = threshold
+        self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -114,17 +119,26 @@ class Observer:
 
     def _look(self, frame: Frame, roi: Region | None) -> Observation:
         """Scores and spectra of a frame."""
-        measure = self._scorer.score(frame.pixels, roi)
-        s = measure.spectra
-        return Observation(
-            frame.z_um,
-            measure.b,
-            measure.sigma,
-            measure.structure,
-            measure.y_px,
-            measure.x_px,
-            Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px),
-        )
+        return _observation(frame.z_um, self._scorer.score(frame.pixels, roi))
+
+    async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
+        """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.
+
+        Raises:
+            RequestError: no frame, or the region is not inside it.
+        """
+        measure = await to_thread.run_sync(self._scorer.score, pixels, roi, limiter=self._turn)
+        frame = _observation(0.0, measure)
+        seen = measure.structure >= self._threshold
+        saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > self._max_saturated
+        outcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
+        return {
+            "outcome": outcome,
+            "b": frame.mean_b(seen) if outcome == "scored" else None,
+            "sigma": float(np.median(measure.sigma)),
+            "structure": float(np.median(measure.structure)),
+            "sharpness": await to_thread.run_sync(_sharpness, pixels, roi, limiter=self._turn),
+        }
 
     def _refuse_saturated(self, frame: Frame) -> None:
         fraction = frame.saturated_fraction
@@ -135,6 +149,26 @@ class Observer:
                 saturated_fraction=fraction,
                 z_um=frame.z_um,
             )
+
+
+def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:
+    """Tenengrad: comparable between frames of one field only, and there the finest measure near focus."""
+    y, x, height, width = roi or (0, 0, *pixels.shape)
+    return tenengrad(pixels[y : y + height, x : x + width])
+
+
+def _observation(z_um: float, measure: FocusMeasure) -> Observation:
+    """What the decisions see of a frame's scores and spectra."""
+    s = measure.spectra
+    return Observation(
+        z_um,
+        measure.b,
+        measure.sigma,
+        measure.structure,
+        measure.y_px,
+        measure.x_px,
+        Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px),
+    )
 
 
 def summary(observation: Observation) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class RigOperations:
     def __init__(self, config: RigConfig, rig: Rig, scorer: Scorer, store: CalibrationStore) -> None:
         self._config = config
         self._rig = rig
-        self._observer = Observer(rig, scorer, config.autofocus.max_saturated)
+        search = config.autofocus
+        self._observer = Observer(rig, scorer, search.max_saturated, search.structure_threshold)
         self._store = store
         self._scorer = scorer
         self._instrument = Instrument.from_config(config.objective, config.camera)
@@ -189,6 +190,28 @@ class RigOperations:
         async with self._observer.operation() as start_um:
             reached_um = await self._rig.move_to(z_um)
         return {"z_start_um": start_um, "z_um": reached_um}
+
+    @property
+    def z_um(self) -> float | None:
+        """The last z read back, without asking the stage."""
+        return self._rig.last_z_um
+
+    async def depth_of_field_um(self) -> float:
+        """What errors of the focus are measured in.
+
+        Raises:
+            CalibrationError: there is no usable calibration.
+        """
+        calibration = await to_thread.run_sync(self._calibration)
+        return self._depth_of_field_um(lambda: calibration)
+
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Result:
+        """The scores of a frame that somebody else has exposed: b over the tiles that show something, or None.
+
+        Raises:
+            RequestError: no frame, or the region is not inside it.
+        """
+        return await self._observer.score(pixels, roi)
 
     async def state(self) -> Result:
         """Where the stage is, what is calibrated, and what is wrong; never waits for the hardware."""

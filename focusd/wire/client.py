@@ -28,9 +28,11 @@ SHORT_S = 5.0
 REFOCUS_S = 120.0
 CALIBRATE_S = 600.0
 MOVE_S = 30.0
+SCORE_S = 60.0
 
 Answer = TypeVar("Answer")
 Roi = tuple[int, int, int, int]
+Tags = dict[str, float | str]
 
 
 def _poll_ms(seconds: float | None) -> int:
@@ -138,7 +140,9 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
         self.name = name
 
     @abstractmethod
-    def _call(self, method: str, params: JsonObject, timeout_s: float) -> Answer: ...
+    def _call(
+        self, method: str, params: JsonObject, timeout_s: float, pixels: Sequence[bytes] = ()
+    ) -> Answer: ...
 
     def hello(self) -> Answer:
         """Protocols, version, session, methods and topics of the daemon."""
@@ -160,9 +164,67 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
         """Ask a job to end; does not wait for it."""
         return self._call("job.cancel", {"job_id": job_id}, SHORT_S)
 
-    def since(self, seq: int, limit: int = 1000) -> Answer:
-        """`events` remembered after number `seq`, for a subscriber that has missed some."""
-        return self._call("events.since", {"seq": seq, "limit": limit}, SHORT_S)
+    def since(self, seq: int, limit: int = 1000, session: str | None = None) -> Answer:
+        """`events` remembered after number `seq`, for a subscriber that has missed some.
+
+        Args:
+            session: that of `seq`, where the daemon may have been restarted since; None: the present one.
+        """
+        return self._call("events.since", {"seq": seq, "limit": limit, "session": session}, SHORT_S)
+
+    def hold(
+        self, *, roi: Roi | None = None, position: str | None = None, tags: Tags | None = None
+    ) -> Answer:
+        """Keep the sample in focus from now on, until `release`.
+
+        Args:
+            roi: region of interest (y, x, height, width) in pixels.
+            position, tags: go with each drift event.
+        """
+        params = {"client": self.name, "roi": roi, "position": position, "tags": tags}
+        return self._call("focus.hold", params, SHORT_S)
+
+    def release(self) -> Answer:
+        """End the hold; what it has cost."""
+        return self._call("focus.release", {}, MOVE_S)
+
+    def score(
+        self,
+        frames: Sequence[Any],
+        *,
+        z_um: float | None = None,
+        roi: Roi | None = None,
+        track: bool = False,
+        tags: Tags | None = None,
+    ) -> Answer:
+        """`scores` of frames that the caller has exposed.
+
+        Args:
+            frames: (y, x) arrays of uint8 or uint16, or whatever shows such memory.
+            z_um: where the stage stood; None: where it stands.
+            track: they show the held field as it is held, and the hold may learn from them.
+            tags: go with the drift event.
+
+        Raises:
+            RequestError: not such frames.
+        """
+        views = [memoryview(frame) for frame in frames]
+        described = [_described(view, z_um) for view in views]
+        params = {"frames": described, "roi": roi, "track": track, "tags": tags}
+        return self._call("focus.score", params, SCORE_S, [view.tobytes() for view in views])
+
+    def acquire_lease(self, seconds: float = 60.0, lease_id: str | None = None) -> Answer:
+        """`lease_id` of the right to expose undisturbed for so long: no job of others, no check, no move.
+
+        Args:
+            lease_id: of the lease held, to have it run so long from now.
+        """
+        params = {"client": self.name, "seconds": seconds, "lease_id": lease_id}
+        return self._call("lease.acquire", params, MOVE_S)
+
+    def release_lease(self, lease_id: str) -> Answer:
+        """Give it back; `released` is false if it had ended before."""
+        return self._call("lease.release", {"lease_id": lease_id}, SHORT_S)
 
     def calibrate(
         self,
@@ -173,6 +235,7 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
         wait: bool = True,
         timeout_s: float = CALIBRATE_S,
         request_key: str | None = None,
+        lease_id: str | None = None,
     ) -> Answer:
         """Calibrate around the focus that was set by eye; None: as configured.
 
@@ -182,7 +245,7 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
             planes_um: the planes themselves, instead of range and step: for a recorded, irregular stack.
         """
         params = {"range_um": range_um, "step_um": step_um, "planes_um": planes_um}
-        return self._start("focus.calibrate", params, wait, timeout_s, request_key)
+        return self._start("focus.calibrate", params, wait, timeout_s, request_key, lease_id)
 
     def refocus(
         self,
@@ -198,6 +261,7 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
         wait: bool = True,
         timeout_s: float = REFOCUS_S,
         request_key: str | None = None,
+        lease_id: str | None = None,
     ) -> Answer:
         """Bring the sample into focus; None: as configured.
 
@@ -211,6 +275,7 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
             prior: z and σ of the focus as far as it is known, for a warm start.
             surface: what of a field that is not flat is brought into focus.
             request_key: that of an earlier request, to get its answer and not another run.
+            lease_id: of the caller's own lease.
         """
         params = {
             "roi": roi,
@@ -222,16 +287,30 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
             "prior": prior,
             "surface": surface,
         }
-        return self._start("focus.run", params, wait, timeout_s, request_key)
+        return self._start("focus.run", params, wait, timeout_s, request_key, lease_id)
 
-    def move(self, z_um: float, *, timeout_s: float = MOVE_S, request_key: str | None = None) -> Answer:
+    def move(
+        self,
+        z_um: float,
+        *,
+        timeout_s: float = MOVE_S,
+        request_key: str | None = None,
+        lease_id: str | None = None,
+    ) -> Answer:
         """Move the stage to an absolute z; the daemon's guard refuses what is not safe."""
-        return self._start("stage.move", {"z_um": z_um}, True, timeout_s, request_key)
+        return self._start("stage.move", {"z_um": z_um}, True, timeout_s, request_key, lease_id)
 
     def _start(
-        self, method: str, params: JsonObject, wait: bool, timeout_s: float, request_key: str | None
+        self,
+        method: str,
+        params: JsonObject,
+        wait: bool,
+        timeout_s: float,
+        request_key: str | None,
+        lease_id: str | None,
     ) -> Answer:
-        envelope = {"client": self.name, "wait": wait, "request_key": request_key or str(uuid.uuid4())}
+        key = request_key or str(uuid.uuid4())
+        envelope = {"client": self.name, "wait": wait, "request_key": key, "lease_id": lease_id}
         return self._call(method, params | envelope, timeout_s if wait else SHORT_S)
 
 
@@ -256,8 +335,10 @@ class Client(_Requests[JsonObject]):
         """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
         return EventStream(self._context, self.events_endpoint, topics, silence_s)
 
-    def _call(self, method: str, params: JsonObject, timeout_s: float) -> JsonObject:
-        exchange = Exchange(self.endpoint, method, params, timeout_s)
+    def _call(
+        self, method: str, params: JsonObject, timeout_s: float, pixels: Sequence[bytes] = ()
+    ) -> JsonObject:
+        exchange = Exchange(self.endpoint, method, params, timeout_s, pixels=pixels)
         with self._context.socket(zmq.DEALER) as socket:
             _connect(socket, self.endpoint)
             while exchange.result is None:
@@ -291,8 +372,10 @@ class AsyncClient(_Requests[Awaitable[JsonObject]]):
         """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
         return AsyncEventStream(self._context, self.events_endpoint, topics, silence_s)
 
-    async def _call(self, method: str, params: JsonObject, timeout_s: float) -> JsonObject:
-        exchange = Exchange(self.endpoint, method, params, timeout_s)
+    async def _call(
+        self, method: str, params: JsonObject, timeout_s: float, pixels: Sequence[bytes] = ()
+    ) -> JsonObject:
+        exchange = Exchange(self.endpoint, method, params, timeout_s, pixels=pixels)
         with self._context.socket(zmq.DEALER) as socket:
             _connect(socket, self.endpoint)
             while exchange.result is None:
@@ -303,6 +386,17 @@ class AsyncClient(_Requests[Awaitable[JsonObject]]):
                 else:
                     exchange.silence()
         return exchange.result
+
+
+def _described(view: memoryview, z_um: float | None) -> JsonObject:
+    """What the daemon is told of a frame's pixels."""
+    dtype = {"B": "uint8", "H": "uint16"}.get(view.format.lstrip("<=@"))
+    if dtype is None or view.ndim != 2:
+        raise RequestError(
+            f"a frame is (y, x) of uint8 or uint16, not {view.ndim}-D of format {view.format!r}"
+        )
+    described: JsonObject = {"dtype": dtype, "shape": view.shape}
+    return described if z_um is None else described | {"z_um": z_um}
 
 
 def _connect(socket: zmq.Socket[Any], endpoint: str) -> None:

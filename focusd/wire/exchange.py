@@ -30,6 +30,7 @@ class Exchange:
         params: JsonObject,
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        pixels: Sequence[bytes] = (),
     ) -> None:
         self._endpoint = endpoint
         self._method = method
@@ -40,14 +41,14 @@ class Exchange:
         self._session: str | None = None
         self._ping_is_out = bool(params.get("wait"))
         given = {name: value for name, value in params.items() if value is not None}
-        self._outbox = [self._ping()] if self._ping_is_out else []
-        self._outbox.append(messages.request(method, given, "request"))
+        self._outbox = [[self._ping()]] if self._ping_is_out else []
+        self._outbox.append([messages.request(method, given, "request"), *pixels])
         self.result: JsonObject | None = None
 
     def to_send(self) -> list[list[bytes]]:
         """The messages to send now."""
         sent, self._outbox = self._outbox, []
-        return [[b"", body] for body in sent]
+        return [[b"", *frames] for frames in sent]
 
     @property
     def listen_ms(self) -> int:
@@ -86,7 +87,7 @@ class Exchange:
                 "is alive and goes on with it: wait longer, or cancel the job"
             )
         self._ping_is_out = True
-        self._outbox.append(self._ping())
+        self._outbox.append([self._ping()])
 
     def _ping(self) -> bytes:
         return messages.request("system.ping", {}, "ping")

@@ -18,7 +18,11 @@ from focusd.errors import FocusdError, RequestError
 
 PROTOCOL = "focusd/1"
 STATE_TOPIC = "state"
-TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "log", "heartbeat")
+TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
+
+MAX_JSON_BYTES = 1 << 20
+MAX_FRAME_BYTES = 1 << 25
+"""A client that sends a longer frame is disconnected: pixels of 4096×4096, 16 bit, still pass."""
 
 JsonObject = dict[str, Any]
 
@@ -57,6 +61,9 @@ Roi = Annotated[tuple[Pixel, Pixel, Extent, Extent], Field(strict=False)]
 # Up to a metre, so that its square is a number too.
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
 Place = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
+Side = Annotated[int, Field(ge=1, le=16_384)]
+Tags = Annotated[dict[Name, Finite | Name], Field(max_length=16)]
+"""What a client wants to see beside the drift: a temperature, a channel."""
 
 
 class Params(Message):
@@ -78,8 +85,10 @@ class LongParams(Params):
     """Answer at the end of the job instead of at once."""
     request_key: Annotated[str, Field(min_length=8, max_length=64)] | None = None
     """A UUID: asking again with the same key gives the same job."""
+    lease_id: Name | None = None
+    """Of the lease under which the job runs, if the client holds one."""
 
-    ENVELOPE: ClassVar[frozenset[str]] = frozenset({"client", "wait", "request_key"})
+    ENVELOPE: ClassVar[frozenset[str]] = frozenset({"client", "wait", "request_key", "lease_id"})
 
     def operation(self) -> JsonObject:
         """The params of the operation itself."""
@@ -110,7 +119,7 @@ class RefocusParams(LongParams):
     """Exposure time in all."""
     target_um: Length | None = None
     """Standard uncertainty at which the posterior search ends."""
-    prior: tuple[Finite, Length] | None = None
+    prior: Annotated[tuple[Finite, Length], Field(strict=False)] | None = None
     """z and σ of the focus as far as it is known, µm: a warm start."""
     surface: Literal["mean", "median", "nearest"] | None = None
     """What of a field that is not flat is brought into focus."""
@@ -152,6 +161,72 @@ class MapOffsetParams(Params):
     """What the channel's focus lies above the reference; left out, it is forgotten."""
 
 
+class HoldParams(Params):
+    """Params of `focus.hold`; None: as configured."""
+
+    client: Name = ""
+    """Who asks; shown to others while the focus is held."""
+    roi: Roi | None = None
+    """Region of interest (y, x, height, width) in pixels."""
+    position: Name | None = None
+    """The place on the sample, as the client calls it; each drift event has it."""
+    tags: Tags = {}
+    """Each drift event has them."""
+
+
+class PixelFrame(Message):
+    """What a frame of raw pixels, which follows the JSON frame, holds: row by row, little-endian."""
+
+    dtype: Literal["uint8", "uint16"]
+    shape: Annotated[tuple[Side, Side], Field(strict=False)]
+    """(y, x)."""
+    z_um: Finite | None = None
+    """Where the stage stood; None: where it stands now."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.shape[0] * self.shape[1] * (1 if self.dtype == "uint8" else 2)
+
+
+class ScoreParams(Params):
+    """Params of `focus.score`; the pixels follow as frames of their own, one for each of `frames`."""
+
+    frames: Annotated[list[PixelFrame], Field(min_length=1, max_length=64)]
+    roi: Roi | None = None
+    track: bool = False
+    """They show the held field, in the channel and exposure that it is held with: the hold may learn from them."""
+    tags: Tags = {}
+    """Go with the drift event of these frames."""
+
+    def check_pixels(self, pixels: Sequence[bytes]) -> None:
+        """Raises RequestError if the pixels are not what the params say."""
+        if len(pixels) != len(self.frames):
+            raise RequestError(f"{len(self.frames)} frames are described, {len(pixels)} came")
+        for number, (frame, content) in enumerate(zip(self.frames, pixels, strict=True)):
+            if len(content) != frame.size:
+                height, width = frame.shape
+                raise RequestError(
+                    f"frame {number}: {len(content)} bytes are not {height}×{width} pixels of {frame.dtype}"
+                )
+
+
+class LeaseParams(Params):
+    """Params of `lease.acquire`."""
+
+    client: Name = ""
+    seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 60.0
+    """It ends by itself after so long, whatever has become of its holder."""
+    lease_id: Name | None = None
+    """The lease to prolong."""
+
+
+class LeaseIdParams(Params):
+    """Params of `lease.release`."""
+
+    lease_id: Name
+
+
 class JobParams(Params):
     """Params of `job.status` and `job.cancel`."""
 
@@ -161,8 +236,10 @@ class JobParams(Params):
 class SinceParams(Params):
     """Params of `events.since`."""
 
-    seq: Annotated[int, Field(ge=0)]
+    seq: Annotated[int, Field(ge=0, le=2**62)]
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    session: Name | None = None
+    """That of `seq`; None: the present one. After an earlier one's events come those of later ones."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +278,14 @@ METHODS = {
             "focus.calibrate", CalibrateParams, "Long: take a calibration stack around the focus set by eye."
         ),
         Method("focus.run", RefocusParams, "Long: bring the sample into focus."),
+        Method("focus.hold", HoldParams, "Keep the sample in focus from now on."),
+        Method("focus.release", Params, "End the hold; the stage rests where it is."),
+        Method("focus.score", ScoreParams, "Scores of frames that the client sends as raw pixels."),
         Method("stage.move", MoveParams, "Long: move the stage to an absolute z, through the guard."),
         Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
         Method("job.status", JobParams, "State of a job, and its result or error."),
+        Method("lease.acquire", LeaseParams, "Keep all jobs and moves off while the client exposes."),
+        Method("lease.release", LeaseIdParams, "Give the lease back."),
         Method("events.since", SinceParams, "Remembered events after a number, oldest first."),
         Method("map.add", MapAddParams, "Put the last refocus, or a focus given, on the slide's focus map."),
         Method("map.predict", MapPredictParams, "Focus at positions, and whether a refocus pays its dose."),
@@ -266,16 +348,27 @@ def encode(value: Any) -> bytes:
 
 
 def read_request(content: Sequence[bytes]) -> Request:
-    """The frames after the delimiter as a request.
+    """The frames after the delimiter as a request; pixels may follow the JSON frame only where a method takes them.
 
     Raises:
         ParseError: not JSON.
         InvalidRequestError: not one JSON-RPC 2.0 request.
     """
-    if len(content) != 1:
-        raise InvalidRequestError(f"send one JSON frame after the empty one, not {len(content)}")
+    if not content:
+        raise InvalidRequestError("send one JSON frame after the empty one, not 0")
+    if len(content[0]) > MAX_JSON_BYTES:
+        raise InvalidRequestError(f"the JSON frame is longer than {MAX_JSON_BYTES} bytes")
+    asked = _read_json(content[0])
+    if len(content) > 1 and asked.method != "focus.score":
+        raise InvalidRequestError(
+            f"send one JSON frame after the empty one, not {len(content)}: only focus.score takes pixels"
+        )
+    return asked
+
+
+def _read_json(body: bytes) -> Request:
     try:
-        value = from_json(content[0], allow_inf_nan=False)
+        value = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise ParseError(f"not JSON in UTF-8: {str(error)[:200]}") from error
     if isinstance(value, list):

@@ -16,24 +16,26 @@ from typing import Any, Literal, Protocol
 
 import anyio
 import anyio.lowlevel
+import numpy as np
 import structlog
 import zmq
 import zmq.asyncio
 from anyio.abc import TaskGroup
+from numpy.typing import NDArray
 
 from focusd import __version__
 from focusd.config import ServerConfig
 from focusd.errors import FocusdError, RequestError
 from focusd.service.events import Event, EventBus
+from focusd.service.hold import Hold
 from focusd.service.jobs import Job, Jobs, Report, error_object
+from focusd.service.record import Record
 from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
-from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.messages import MAX_FRAME_BYTES, InvalidRequestError, JsonObject, LongParams, Params
 
 log = structlog.get_logger(__name__)
 
-MAX_FRAME_BYTES = 1 << 20
-"""A client that sends a longer frame is disconnected."""
 HEARTBEAT_S = 1.0
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
@@ -78,6 +80,12 @@ class Operations(Protocol):
         """Move the stage to an absolute z."""
         ...
 
+    async def score(
+        self, *, pixels: NDArray[np.unsignedinteger], roi: tuple[int, int, int, int] | None
+    ) -> JsonObject:
+        """The scores of a client's frame."""
+        ...
+
     async def state(self) -> JsonObject:
         """Where the rig stands. Must answer while a job runs and after a fault."""
         ...
@@ -97,7 +105,7 @@ class Endpoints:
 
 @asynccontextmanager
 async def serve(
-    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs
+    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs, hold: Hold, record: Record
 ) -> AsyncIterator[Endpoints]:
     """Serve clients inside the `async with`.
 
@@ -114,7 +122,7 @@ async def serve(
         endpoints = Endpoints(
             _bind(control, config.control, resources), _bind(events, config.events, resources)
         )
-        server = _Server(control, events, operations, bus, jobs)
+        server = _Server(control, events, operations, bus, jobs, hold, record)
         resources.enter_context(bus.subscribed(server.send_event))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
@@ -169,12 +177,16 @@ class _Server:
         operations: Operations,
         bus: EventBus,
         jobs: Jobs,
+        hold: Hold,
+        record: Record,
     ) -> None:
         self._control = control
         self._events = events
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
+        self._hold = hold
+        self._record = record
         self._state: JsonObject = {}
         self._look_at_state = anyio.Event()
         self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
@@ -183,9 +195,13 @@ class _Server:
             "state.get": self._get_state,
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
+            "focus.hold": self._engage,
+            "focus.release": self._release,
             "stage.move": self._move,
             "job.cancel": self._cancel,
             "job.status": self._status,
+            "lease.acquire": self._acquire_lease,
+            "lease.release": self._release_lease,
             "events.since": self._since,
             "map.add": _answering(operations.slide.add),
             "map.predict": _answering(operations.slide.predict),
@@ -227,7 +243,11 @@ class _Server:
             return messages.error_reply(None, error_object(error))
         try:
             params = request.checked_params()
-            reply = messages.result_reply(request.id, await self._handlers[request.method](params))
+            if isinstance(params, messages.ScoreParams):
+                result = await self._score(params, content[1:])
+            else:
+                result = await self._handlers[request.method](params)
+            reply = messages.result_reply(request.id, result)
         except FocusdError as error:
             reply = messages.error_reply(request.id, error_object(error))
         except Exception as error:
@@ -271,6 +291,7 @@ class _Server:
             params.client,
             params.request_key,
             arguments,
+            lease_id=params.lease_id,
         )
         return await _outcome(job) if params.wait else {"job_id": job.id}
 
@@ -280,8 +301,44 @@ class _Server:
     async def _status(self, params: messages.JobParams) -> JsonObject:
         return self._jobs.status(params.job_id).summary()
 
+    async def _engage(self, params: messages.HoldParams) -> JsonObject:
+        return await self._hold.engage(
+            client=params.client, roi=params.roi, position=params.position, tags=params.tags
+        )
+
+    async def _release(self, _params: Params) -> JsonObject:
+        return await self._hold.release()
+
+    async def _score(self, params: messages.ScoreParams, pixels: list[bytes]) -> JsonObject:
+        """Score a client's frames, one after the other, and let the hold learn from them."""
+        params.check_pixels(pixels)
+        scores = []
+        for frame, content in zip(params.frames, pixels, strict=True):
+            image = np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
+            score = await self._operations.score(pixels=image, roi=params.roi)
+            learns = params.track and score["b"] is not None
+            tracked = learns and self._hold.saw(score["sharpness"], frame.z_um, params.tags)
+            scores.append(score | {"tracked": tracked})
+        return {"scores": scores}
+
+    async def _acquire_lease(self, params: messages.LeaseParams) -> JsonObject:
+        granted = await self._jobs.acquire_lease(params.client, params.seconds, params.lease_id)
+        self._look_at_state.set()
+        return granted
+
+    async def _release_lease(self, params: messages.LeaseIdParams) -> JsonObject:
+        released = self._jobs.lease.release(params.lease_id)
+        self._look_at_state.set()
+        return {"released": released}
+
     async def _since(self, params: messages.SinceParams) -> JsonObject:
-        return {"session": self._bus.session, "events": self._bus.since(params.seq, params.limit)}
+        """From memory if it reaches so far back, else from the record, which has no heartbeats."""
+        session = params.session or self._bus.session
+        if session == self._bus.session and self._bus.remembers(params.seq):
+            events: list[Any] = list(self._bus.since(params.seq, params.limit))
+        else:
+            events = await self._record.since(session, params.seq, params.limit)
+        return {"session": self._bus.session, "events": events}
 
     async def _discover(self, _params: Params) -> JsonObject:
         return messages.openrpc()
@@ -290,7 +347,7 @@ class _Server:
         """Publish an event. Never waits: a slow subscriber loses its own events."""
         frames = [messages.event_topic(event["topic"]), messages.encode(event)]
         self._events.send_multipart(frames, zmq.NOBLOCK)
-        if event["topic"] == "job":
+        if event["topic"] in ("job", "drift"):
             self._look_at_state.set()
 
     async def _watch_subscriptions(self) -> None:
@@ -322,7 +379,8 @@ class _Server:
     async def _current_state(self) -> JsonObject:
         job = self._jobs.running
         summary = {"job_id": job.id, "kind": job.kind, "client": job.client} if job else None
-        return {**await self._operations.state(), "job": summary}
+        holding = {"lease": self._jobs.lease.summary(), "hold": self._hold.state()}
+        return {**await self._operations.state(), "job": summary, **holding}
 
     async def _beat(self) -> None:
         started_s = time.monotonic()

@@ -93,7 +93,7 @@ def test_the_recorded_runs_start_on_both_sides_of_the_focus(ran: Ran) -> None:
 
 
 def test_every_calibration_and_run_has_its_picture(ran: Ran) -> None:
-    names = ["calibration-paper.png", "calibration-simulated-gravel.png"]
+    names = ["calibration-paper.png", "calibration-simulated-gravel.png", "timelapse.png"]
     names += [f"run-{n:02d}-{run['sample']}.png" for n, run in enumerate(ran.runs[::2], 1)]
     assert sorted(path.name for path in ran.out.iterdir()) == sorted(names)
     for name in names:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from focusd.service.operations import RigOperations
@@ -40,10 +42,22 @@ async def operations(
         yield operations
 
 
+@pytest.fixture(scope="session")
+def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration of the scripted rig, made once: it takes a second."""
+    state = tmp_path_factory.mktemp("calibrated")
+
+    async def make() -> str:
+        async with operations_of(config_of(state), ScriptedMicroscope(), ScriptedScorer()) as operations:
+            return str((await calibrate_at_focus(operations))["path"])
+
+    return Path(anyio.run(make))
+
+
 @pytest.fixture
-async def calibrated(operations: RigOperations, microscope: ScriptedMicroscope) -> RigOperations:
-    """The operations after a calibration; the microscope's notes begin anew."""
-    await calibrate_at_focus(operations)
-    microscope.snaps.clear()
-    microscope.moves.clear()
+async def calibrated(operations: RigOperations, tmp_path: Path, calibration_file: Path) -> RigOperations:
+    """The operations with a calibration."""
+    folder = tmp_path / "scripted" / "calibrations"
+    folder.mkdir(parents=True)
+    shutil.copy(calibration_file, folder)
     return operations

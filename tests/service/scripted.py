@@ -124,7 +124,7 @@ def config_of(state: Path, **sections: dict[str, Any]) -> RigConfig:
         "camera": {"pixel_um": 6.5, "exposure_ms": 1},
         "stage": {"min_um": -150, "max_um": 150, "towards_sample": "increasing"},
         "microscope": {"kind": "simulated"},
-        "calibration": {"range_um": 100, "step_um": 5},
+        "calibration": {"range_um": 100, "step_um": 2.5},
     }
     merged = {name: {**values.get(name, {}), **section} for name, section in sections.items()}
     return RigConfig.model_validate(values | merged)

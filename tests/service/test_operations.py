@@ -58,7 +58,7 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
     result = await calibrate_at_focus(operations)
 
     assert microscope.z_um == HOME_UM
-    assert (result["planes"], len(microscope.snaps)) == (41, 41)
+    assert (result["planes"], len(microscope.snaps)) == (81, 81)
     assert microscope.snaps == pytest.approx(np.arange(-97, 104, 5).tolist())
     assert result["z_focus_um"] == pytest.approx(0, abs=0.5)
     assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
@@ -192,7 +192,7 @@ async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
     (tmp_path / "scripted").write_text("a file where the folder should be")
     with pytest.raises(CalibrationError, match="cannot be written"):
         await calibrate_at_focus(operations)
-    assert len(microscope.snaps) == 41
+    assert len(microscope.snaps) == 81
     assert microscope.z_um == HOME_UM
 
 

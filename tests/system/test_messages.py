@@ -9,7 +9,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from focusd.wire.server import MAX_FRAME_BYTES
+from focusd.wire.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES
 from tests.system.conftest import Bench
 from tests.system.daemon import dealer, exchange
 
@@ -94,4 +94,4 @@ def test_a_huge_frame_costs_its_sender_the_connection_and_nobody_else(bench: Ben
             assert recv_monitor_message(watch)["event"] == zmq.EVENT_DISCONNECTED
             raw.disable_monitor()
     assert bench.daemon.answers()
-    assert exchange(bench.daemon.control, [b"", b" " * (MAX_FRAME_BYTES - len(PING)) + PING])["id"] == 7
+    assert exchange(bench.daemon.control, [b"", b" " * (MAX_JSON_BYTES - len(PING)) + PING])["id"] == 7

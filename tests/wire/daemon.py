@@ -15,13 +15,16 @@ from typing import Any, Literal
 import anyio
 import anyio.to_thread
 import numpy as np
+from numpy.typing import NDArray
 
 from focusd.autofocus.geometry import LocalMap, describe, geometry_of
-from focusd.config import LogConfig, ServerConfig
+from focusd.config import HoldConfig, LogConfig, ServerConfig
 from focusd.errors import NoSampleError
 from focusd.service.events import EventBus
+from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
+from focusd.service.record import recorded
 from focusd.service.slidemap import SlideMap
 from focusd.wire.server import Endpoints, serve
 
@@ -47,11 +50,11 @@ class ScriptedOperations:
         roi: tuple[int, int, int, int] | None,
         strategy: str | None,
         max_exposures: int | None,
-        max_seconds: float | None,
-        max_dose_ms: float | None,
-        target_um: float | None,
-        prior: tuple[float, float] | None,
-        surface: Literal["mean", "median", "nearest"] | None,
+        max_seconds: float | None = None,
+        max_dose_ms: float | None = None,
+        target_um: float | None = None,
+        prior: tuple[float, float] | None = None,
+        surface: Literal["mean", "median", "nearest"] | None = None,
         report: Report,
     ) -> dict[str, Any]:
         self.runs += 1
@@ -64,12 +67,24 @@ class ScriptedOperations:
             raise ZeroDivisionError("a bug")
         self.z_um = 12.5
         probe = {"z_um": 0.0, "b": 0.4, "sigma": 0.02, "structure": 0.9}
-        result = {"outcome": "focused", "z_found_um": 12.5, "exposures": 4, "probes": [probe]}
+        found = {"z_start_um": 0.0, "z_found_um": 12.5, "sigma_um": 0.5}
+        result = {"outcome": "focused", **found, "exposures": 4, "probes": [probe]}
         report("focus.done", result)
         self.slide.focused(12.5, 0.4)
         if strategy == "mapped":
             result["geometry"] = tilted_field()
         return {**result, "roi": roi}
+
+    async def move(self, *, z_um: float, report: Report) -> dict[str, Any]:
+        self.z_um = z_um
+        return {"z_um": z_um}
+
+    async def depth_of_field_um(self) -> float:
+        return 8.0
+
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: object) -> dict[str, Any]:
+        b = float(pixels.mean()) / 1000
+        return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "sharpness": b, "roi": roi}
 
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
@@ -95,12 +110,15 @@ class Daemon:
 @asynccontextmanager
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
     bus = EventBus()
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, recorded(bus, Path(folder) / "events.sqlite") as record:
         operations = ScriptedOperations(SlideMap(Path(folder) / "map.json", lambda: 8.0))
         async with anyio.create_task_group() as tasks:
             jobs = Jobs(bus, tasks)
-            async with serve(config, operations, bus, jobs) as endpoints:
+            hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
+            tasks.start_soon(hold.run)
+            async with serve(config, operations, bus, jobs, hold, record) as endpoints:
                 yield Daemon(endpoints, operations, bus, jobs)
+            tasks.cancel_scope.cancel()
 
 
 async def _main() -> None:

@@ -249,6 +249,8 @@ async def test_the_state_is_published_when_it_changes(daemon: Daemon) -> None:
                 "z_um": 12.5,
                 "fault": None,
                 "job": None,
+                "lease": None,
+                "hold": {"state": "disengaged"},
             }:
                 pass
 

@@ -1,0 +1,326 @@
+"""`python -m bench soak`: hours of drift in compressed time; held, refocused at fixed intervals, or left alone.
+
+The daemon's own hold, jobs, rig, guard and scorer run; only camera, stage and clock are simulated. The acquisition
+takes a frame every 30 s under each policy; hold gets it scored. Counted are the exposures that a policy adds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.drifting import Clock, Drift, DriftingMicroscope
+from focusd.config import RigConfig
+from focusd.daemon import open_scorer
+from focusd.errors import FocusdError, NoSampleError
+from focusd.service.events import EventBus
+from focusd.service.hold import Hold
+from focusd.service.jobs import Jobs
+from focusd.service.operations import RigOperations
+from focusd.service.rig import Rig
+from focusd.service.store import CalibrationStore
+from focusd.sharpness.scorer import Scorer
+
+FRAME_S = 30.0
+INTERVALS_S = (600.0, 300.0, 180.0, 120.0, 90.0, 60.0, 45.0, 30.0)
+MODELLED_EXPOSURES = 3
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What is simulated."""
+
+    hours: float
+    velocity_um_per_min: float
+    step_um: float
+    sample: str
+    seed: int
+    refocus_sigma_um: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a policy did; errors of the true focus, every second but during checks, when no acquisition exposes."""
+
+    name: str
+    rms_dof: float
+    p95_dof: float
+    in_focus: float
+    exposures_per_hour: float
+    interval_s: float | None = None
+
+
+@dataclass
+class Bench:
+    """A drifting rig, calibrated."""
+
+    soak: Soak
+    clock: Clock
+    microscope: DriftingMicroscope
+    operations: RigOperations
+    dof_um: float
+
+    @property
+    def end_s(self) -> float:
+        return self.soak.hours * 3600
+
+    def figures(self, name: str, exposures: int, interval_s: float | None = None) -> Figures:
+        error = np.abs(self.microscope.error_um(self.end_s)) / self.dof_um
+        error = error[np.isfinite(error)]
+        rms, p95 = float(np.sqrt((error**2).mean())), float(np.quantile(error, 0.95))
+        return Figures(name, rms, p95, float((error <= 0.5).mean()), exposures / self.soak.hours, interval_s)
+
+
+class ModelledOperations(RigOperations):
+    """A refocus of a stated error, for decisions to be judged apart from the search."""
+
+    bench: Bench
+
+    async def refocus(self, *, report: Any, **_: Any) -> dict[str, Any]:
+        """Go to the true focus, but for a normal error."""
+        bench, sigma_um = self.bench, self.bench.soak.refocus_sigma_um
+        assert sigma_um is not None
+        for _ in range(MODELLED_EXPOSURES):
+            report("focus.progress", {})
+        bench.microscope.exposures += MODELLED_EXPOSURES
+        second = int(bench.clock())
+        if bench.microscope.drift.empty[second]:
+            raise NoSampleError("empty")
+        start_um = bench.microscope.position_um()
+        focus_um = bench.microscope.drift.focus_um[second] + self._errors.normal(0, sigma_um)
+        moved = await self.move(z_um=float(focus_um), report=report)
+        return {"z_start_um": start_um, "z_found_um": moved["z_um"], "sigma_um": sigma_um}
+
+    _errors = np.random.default_rng(0)
+
+
+def run_soak(soak: Soak, out: Path, json_file: Path | None) -> None:
+    """Run the policies, print the table, draw the picture, write the JSON."""
+    torch.set_num_threads(1)
+    console = Console(width=120)
+    ran = anyio.run(_soak, soak, console)
+    console.print(_table(ran.policies, soak))
+    hold, _, interval = ran.policies
+    verdict = "does" if _reaches(interval, hold) else f"even every {INTERVALS_S[-1]:.0f} s does not do"
+    share = hold.exposures_per_hour / interval.exposures_per_hour
+    console.print(f"A refocus at fixed intervals {verdict} as well; hold takes {share:.0%} of its exposures.")
+    console.print(f"RSS grew by {ran.rss_growth_mb:.1f} MB, file descriptors by {ran.fd_growth}")
+    out.mkdir(parents=True, exist_ok=True)
+    _draw(ran.traces, out / "soak.png")
+    if json_file:
+        figures = {
+            "policies": [asdict(figures) for figures in ran.policies],
+            "interval_reaches_hold": _reaches(interval, hold),
+            "rss_growth_mb": ran.rss_growth_mb,
+            "fd_growth": ran.fd_growth,
+            "soak": asdict(soak),
+        }
+        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What came out: hold, none, interval; error traces in DOF; growth from the first hour of hold to its last."""
+
+    policies: list[Figures]
+    traces: dict[str, Array]
+    rss_growth_mb: float
+    fd_growth: int
+
+
+async def _soak(soak: Soak, console: Console) -> _Ran:
+    traces: dict[str, Array] = {}
+    memory: list[tuple[float, int]] = []
+    hold = await _policy(soak, lambda bench: _hold(bench, memory), traces)
+    console.print(_told(hold))
+    alone = await _policy(soak, _none, traces)
+    console.print(_told(alone))
+    interval = await _equal_interval(soak, hold, traces, console)
+    rss, files = (last - first for first, last in zip(memory[1], memory[-1], strict=True))
+    return _Ran([hold, alone, interval], traces, rss, int(files))
+
+
+async def _policy(
+    soak: Soak, run: Callable[[Bench], Awaitable[Figures]], traces: dict[str, Array]
+) -> Figures:
+    async with _bench(soak) as bench:
+        figures = await run(bench)
+        traces[figures.name] = bench.microscope.error_um(bench.end_s) / bench.dof_um
+    return figures
+
+
+@asynccontextmanager
+async def _bench(soak: Soak) -> AsyncIterator[Bench]:
+    """Calibrate on another sample before the drift begins, as a user would."""
+    with tempfile.TemporaryDirectory(prefix="focusd-soak-") as state:
+        config, clock = _config(Path(state), soak.sample, soak.seed), Clock()
+        slide = _config(Path(state), "gravel", soak.seed)
+        store, scorer = CalibrationStore(Path(state)), open_scorer(config)
+        still = Drift(np.zeros(10), np.zeros(10, bool))
+        async with _operations(
+            DriftingMicroscope(slide, still, Clock(), 1), slide, scorer, store
+        ) as operations:
+            await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=_silent)
+        drift = Drift.seeded(soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed)
+        microscope = DriftingMicroscope(config, drift, clock, soak.seed)
+        async with _operations(microscope, config, scorer, store, soak) as operations:
+            dof_um = await operations.depth_of_field_um()
+            bench = Bench(soak, clock, microscope, operations, dof_um)
+            if isinstance(operations, ModelledOperations):
+                operations.bench = bench
+            yield bench
+
+
+@asynccontextmanager
+async def _operations(
+    microscope: DriftingMicroscope,
+    config: RigConfig,
+    scorer: Scorer,
+    store: CalibrationStore,
+    soak: Soak | None = None,
+) -> AsyncIterator[RigOperations]:
+    rig = Rig(microscope, config.stage, config.camera)
+    await rig.position_um()
+    kind = ModelledOperations if soak and soak.refocus_sigma_um is not None else RigOperations
+    try:
+        yield kind(config, rig, scorer, store)
+    finally:
+        await rig.aclose()
+
+
+def _config(state: Path, sample: str, seed: int) -> RigConfig:
+    return RigConfig.model_validate(
+        {
+            "name": "soak",
+            "state_dir": state,
+            "objective": {"name": "10x/0.3", "magnification": 10.0, "na": 0.3},
+            "camera": {"name": "soak", "pixel_um": 6.5, "exposure_ms": 10.0},
+            "stage": {"min_um": -2000.0, "max_um": 2000.0, "towards_sample": "increasing"},
+            "microscope": {"kind": "simulated", "sample": sample, "seed": seed, "width": 256, "height": 256},
+        }
+    )
+
+
+async def _hold(bench: Bench, memory: list[tuple[float, int]]) -> Figures:
+    """The daemon's hold, with the acquisition's own frames."""
+    async with anyio.create_task_group() as tasks:
+        bus = EventBus(capacity=1000)
+        jobs = Jobs(bus, tasks, bench.clock)
+        config = bench.operations._config
+        hold = Hold(bench.operations, bus, jobs, config.hold, config.camera.exposure_ms, bench.clock)
+        await hold.engage(client="soak", roi=None, position=None, tags={})
+        frame_s, hour_s = FRAME_S, 0.0
+        while bench.clock() < bench.end_s:
+            pause_s = await hold.turn()
+            bench.clock.now_s = max(bench.clock(), min(bench.clock() + pause_s, frame_s))
+            if bench.clock() >= frame_s:
+                frame_s += FRAME_S
+                await _show(bench, hold)
+            if bench.clock() >= hour_s:
+                hour_s += min(3600.0, bench.end_s / 4)
+                memory.append(_resources())
+        memory.append(_resources())
+    return bench.figures("hold", hold.state()["exposures"])
+
+
+async def _show(bench: Bench, hold: Hold) -> None:
+    """One frame of the acquisition, as `focus.score` takes it."""
+    frame = bench.microscope.snap()
+    score = await bench.operations.score(pixels=frame.pixels, roi=None)
+    if score["b"] is not None:
+        hold.saw(score["sharpness"], frame.z_um, {})
+
+
+async def _none(bench: Bench) -> Figures:
+    return bench.figures("none", 0)
+
+
+async def _every(bench: Bench, interval_s: float) -> Figures:
+    """A refocus at fixed intervals; where it fails, the stage rests until the next."""
+    exposures = 0
+
+    def count(topic: str, _: object) -> None:
+        nonlocal exposures
+        exposures += topic == "focus.progress"
+
+    for start_s in np.arange(0.0, bench.end_s, interval_s):
+        bench.clock.now_s = max(bench.clock(), float(start_s))
+        try:
+            await bench.operations.refocus(roi=None, strategy=None, max_exposures=None, report=count)
+        except FocusdError:
+            continue
+    return bench.figures("interval", exposures, interval_s)
+
+
+async def _equal_interval(soak: Soak, hold: Figures, traces: dict[str, Array], console: Console) -> Figures:
+    """The longest interval that does as well as hold, else the shortest."""
+    for interval_s in INTERVALS_S:
+        figures = await _policy(soak, lambda bench, every_s=interval_s: _every(bench, every_s), traces)
+        console.print(_told(figures))
+        if _reaches(figures, hold):
+            break
+    return figures
+
+
+def _reaches(figures: Figures, hold: Figures) -> bool:
+    return figures.rms_dof <= hold.rms_dof and figures.in_focus >= hold.in_focus
+
+
+def _resources() -> tuple[float, int]:
+    """Resident memory in MB, and open file descriptors."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir("/proc/self/fd"))
+
+
+def _silent(_topic: str, _payload: object) -> None:
+    pass
+
+
+def _told(figures: Figures) -> str:
+    every = f" every {figures.interval_s:.0f} s" if figures.interval_s else ""
+    return f"{figures.name}{every}: RMS {figures.rms_dof:.3f} DOF, in focus {figures.in_focus:.2%}"
+
+
+def _table(policies: list[Figures], soak: Soak) -> Table:
+    drift = f"{soak.velocity_um_per_min:g} µm/min, steps of {soak.step_um:g} µm"
+    title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}"
+    table = Table("policy", "RMS, DOF", "p95, DOF", "in focus", "exposures/h", title=title)
+    for p in policies:
+        name = f"{p.name}, {p.interval_s:.0f} s" if p.interval_s else p.name
+        values = f"{p.rms_dof:.3f}", f"{p.p95_dof:.3f}", f"{p.in_focus:.2%}", f"{p.exposures_per_hour:.1f}"
+        table.add_row(name, *values)
+    return table
+
+
+def _draw(traces: dict[str, Array], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(len(traces), 1, figsize=(10, 7), sharex=True, layout="constrained")
+    for axis, (name, trace) in zip(axes, traces.items(), strict=True):
+        axis.plot(np.arange(len(trace)) / 3600, trace, linewidth=0.6)
+        axis.axhspan(-0.5, 0.5, color="tab:green", alpha=0.15)
+        limit = max(2.0, float(np.nanquantile(np.abs(trace), 0.999)))
+        axis.set(title=name, ylabel="error (DOF)", ylim=(-limit, limit))
+    axes[-1].set_xlabel("hours")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)

@@ -1,0 +1,326 @@
+"""Hold the focus: the decisions of `autofocus.lock`, carried out between the jobs of others.
+
+Checks are ordinary refocus operations and following is an ordinary move, each a background job of its own: all go
+through the guard, give way to any other job, and never start under somebody's lease.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import anyio
+import structlog
+
+from focusd.autofocus.lock import Check, Follow, Lock, LockSettings
+from focusd.autofocus.tracking import DriftModel, SharpnessWatch
+from focusd.config import HoldConfig
+from focusd.errors import (
+    BusyError,
+    CalibrationError,
+    CancelledJobError,
+    FocusdError,
+    HardwareError,
+    InternalError,
+    NoConvergenceError,
+)
+from focusd.service.events import Event, EventBus, Payload
+from focusd.service.jobs import Jobs, Report, Work
+from focusd.sharpness.spectra import Region
+
+log = structlog.get_logger(__name__)
+
+CHECK, FOLLOW = "hold-check", "hold-follow"
+"""The kinds of its jobs."""
+_CHECK_SIGMA = 0.05
+"""σ of a check, in depths of field: small, since the velocity is learnt from differences of checks."""
+_BUSY_S = 0.5
+"""How soon to try again when the microscope is somebody else's."""
+_SOONEST_S, _LATEST_S = 0.05, 60.0
+
+
+class Operations(Protocol):
+    """What a hold asks of the rig."""
+
+    async def refocus(
+        self,
+        *,
+        roi: Region | None,
+        strategy: str | None,
+        max_exposures: int | None,
+        target_um: float | None,
+        prior: tuple[float, float] | None,
+        report: Report,
+    ) -> Payload:
+        """Bring the sample into focus."""
+        ...
+
+    async def move(self, *, z_um: float, report: Report) -> Payload:
+        """Move the stage to an absolute z."""
+        ...
+
+    async def depth_of_field_um(self) -> float:
+        """What errors of the focus are measured in."""
+        ...
+
+    @property
+    def z_um(self) -> float | None:
+        """The last z read back."""
+        ...
+
+
+@dataclass
+class Held:
+    """One hold, from `engage` to `release`."""
+
+    client: str
+    roi: Region | None
+    position: str | None
+    tags: dict[str, Any]
+    dof_um: float
+    lock: Lock
+    watch: SharpnessWatch = field(default_factory=SharpnessWatch)
+    exposures: int = 0
+    checks: int = 0
+    moves: int = 0
+
+
+class Hold:
+    """Keeps the sample in focus while engaged.
+
+    Args:
+        exposure_ms: of one exposure, for the dose.
+        clock: seconds, never stepped.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        bus: EventBus,
+        jobs: Jobs,
+        config: HoldConfig,
+        exposure_ms: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._operations = operations
+        self._bus = bus
+        self._jobs = jobs
+        self._config = config
+        self._exposure_ms = exposure_ms
+        self._clock = clock
+        self._held: Held | None = None
+        self._woken = anyio.Event()
+
+    async def engage(
+        self, *, client: str, roi: Region | None, position: str | None, tags: dict[str, Any]
+    ) -> Payload:
+        """Hold the focus from now on; asked again with the same params, go on holding.
+
+        Raises:
+            BusyError: somebody holds it with other params.
+            CalibrationError: there is no usable calibration.
+        """
+        dof_um = await self._operations.depth_of_field_um()
+        if held := self._held:
+            if (held.client, held.roi, held.position, held.tags) != (client, roi, position, tags):
+                raise BusyError(
+                    f"the focus is held already{f' for {held.client}' if held.client else ''}; release it first",
+                    client=held.client,
+                )
+        else:
+            self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um))
+            log.info("holding", client=client, position=position)
+            self._wake()
+        return self._summary(self._held)
+
+    async def release(self) -> Payload:
+        """End the hold, when a check under way has ended; the stage rests where it is."""
+        held, self._held = self._held, None
+        self._wake()
+        job = self._jobs.running
+        if job and job.background:
+            self._jobs.cancel(job.id)
+            await job.wait()
+        if held is None:
+            return {"state": "disengaged"}
+        log.info("released", client=held.client)
+        return self._summary(held) | {"state": "disengaged"}
+
+    def state(self) -> Payload:
+        """How the hold stands; what changes with every second is in the drift events alone."""
+        return _standing(self._held, self._exposure_ms) if self._held else {"state": "disengaged"}
+
+    def saw(self, sharpness: float, z_um: float | None, tags: dict[str, Any]) -> bool:
+        """A frame that somebody else has exposed of the held field; False if it tells the hold nothing.
+
+        Args:
+            sharpness: a classical measure of it, always the same one.
+            z_um: where the stage stood; None: where it stands.
+        """
+        held, now_s = self._held, self._clock()
+        if held is None or held.lock.state != "locked" or self._jobs.running:
+            return False
+        at_um = self._operations.z_um if z_um is None else z_um
+        if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
+            return False  # a plane of a stack, or another place
+        dropped = held.watch.is_drop(sharpness)
+        if dropped or held.watch.is_trusted:
+            held.lock.frame(now_s, dropped)
+        self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
+        if dropped:
+            self._wake()
+        return True
+
+    async def run(self) -> None:
+        """Hold until cancelled."""
+        with self._bus.subscribed(self._hear):
+            while True:
+                self._woken = anyio.Event()
+                pause_s = await self.turn()
+                with anyio.move_on_after(pause_s):
+                    await self._woken.wait()
+
+    async def turn(self) -> float:
+        """Do what is due; returns the seconds until something will be."""
+        held = self._held
+        if held is None:
+            return _LATEST_S
+        here_um = self._operations.z_um
+        decision = held.lock.decide(self._clock(), here_um if here_um is not None else 0.0)
+        if isinstance(decision, Check):
+            return await self._background(CHECK, held, lambda report: self._check(held, report))
+        if isinstance(decision, Follow):
+            z_um = decision.z_um
+            return await self._background(FOLLOW, held, lambda report: self._follow(held, z_um, report))
+        return min(max(decision.seconds, _SOONEST_S), _LATEST_S)
+
+    async def _background(self, kind: str, held: Held, work: Work) -> float:
+        """Run a job that gives way to all others."""
+        try:
+            job = self._jobs.start(kind, work, held.client, background=True)
+        except BusyError:
+            return _BUSY_S
+        await job.wait()
+        return _BUSY_S if job.state == "cancelled" else 0.0
+
+    async def _check(self, held: Held, report: Report) -> Payload:
+        """Measure the focus by a refocus, which also goes there."""
+        held.checks += 1
+        with self._judged(held):
+            found = await self._refocus(held, report)
+            now_s, focus_um = self._clock(), found["z_found_um"]
+            if not held.lock.accepts(now_s, focus_um):
+                await self._operations.move(z_um=found["z_start_um"], report=report)
+                raise NoConvergenceError(
+                    f"a focus at {focus_um:.1f} µm is out of the hold's reach, not followed"
+                )
+        held.watch.checked(stepped=held.lock.is_step(now_s, focus_um))
+        held.lock.checked(now_s, focus_um, found["sigma_um"])
+        self._tell(held, "check")
+        return found
+
+    async def _refocus(self, held: Held, report: Report) -> Payload:
+        """The one place where a check measures; it starts from what the tracker expects."""
+
+        def counted(topic: str, payload: Payload) -> object:
+            held.exposures += topic == "focus.progress"
+            return report(topic, payload)
+
+        return await self._operations.refocus(
+            roi=held.roi,
+            strategy=None,
+            max_exposures=None,
+            target_um=_CHECK_SIGMA * held.dof_um,
+            prior=held.lock.expected(self._clock()),
+            report=counted,
+        )
+
+    async def _follow(self, held: Held, z_um: float, report: Report) -> Payload:
+        held.moves += 1
+        with self._judged(held):
+            moved = await self._operations.move(z_um=z_um, report=report)
+        self._tell(held, "follow")
+        return moved
+
+    @contextmanager
+    def _judged(self, held: Held) -> Iterator[None]:
+        """Whatever fails inside counts against the lock; what was cancelled has only given way."""
+        try:
+            yield
+        except CancelledJobError:
+            raise
+        except Exception as error:
+            told = error if isinstance(error, FocusdError) else InternalError(repr(error)[:200])
+            hopeless = isinstance(error, CalibrationError | HardwareError)
+            held.lock.failed(self._clock(), told.message, hopeless)
+            if held.lock.state == "lost":
+                log.warning("the focus is lost: the stage rests where it is", reason=held.lock.reason)
+            self._tell(held, "failed", outcome=told.outcome)
+            raise
+
+    def _hear(self, event: Event) -> None:
+        """Whatever another job did to the stage or the sample, the hold begins anew after it."""
+        if event["topic"] != "job" or event["data"]["state"] in ("queued", "running"):
+            return
+        kind = event["data"]["kind"]
+        if self._held and kind not in (CHECK, FOLLOW):
+            client = event["data"]["client"]
+            self._held.lock.disturbed(self._clock(), f"a {kind} job{f' of {client}' if client else ''}")
+            self._held.watch.restart()
+        self._wake()
+
+    def _tell(self, held: Held, source: str, tags: dict[str, Any] | None = None, **more: Any) -> None:
+        """Publish the estimate as it is now."""
+        job = self._jobs.running
+        mine = job.id if job and job.background else None
+        summary = self._summary(held)
+        self._bus.publish(
+            "drift", {"source": source, **summary, "tags": held.tags | (tags or {}), **more}, mine
+        )
+
+    def _summary(self, held: Held) -> Payload:
+        """The numbers of a drift event; those not known yet are None."""
+        z_um = self._operations.z_um
+        now = {"z_um": z_um, "dof_um": held.dof_um, **_estimate(held.lock, self._clock(), z_um)}
+        return _standing(held, self._exposure_ms) | now
+
+    def _new_lock(self, dof_um: float) -> Lock:
+        config = self._config
+        settings = LockSettings(
+            config.fraction * dof_um,
+            config.min_interval_s,
+            config.max_interval_s,
+            config.reach_um,
+            config.retries,
+        )
+        return Lock(settings, DriftModel(config.drift_um_per_min / 60, config.step_um))
+
+    def _wake(self) -> None:
+        self._woken.set()
+
+
+def _standing(held: Held, exposure_ms: float) -> Payload:
+    return {
+        "state": held.lock.state,
+        "reason": held.lock.reason,
+        "client": held.client,
+        "position": held.position,
+        "checks": held.checks,
+        "moves": held.moves,
+        "exposures": held.exposures,
+        "dose_ms": held.exposures * exposure_ms,
+    }
+
+
+def _estimate(lock: Lock, now_s: float, z_um: float | None) -> Payload:
+    names = ("focus_um", "dz_um", "sigma_um", "velocity_um_per_min", "velocity_sigma_um_per_min")
+    if lock.tracker.estimate is None:
+        return dict.fromkeys(names)
+    tracker = lock.tracker
+    focus_um = tracker.focus_um(now_s)
+    dz_um = None if z_um is None else focus_um - z_um
+    velocities = (60 * tracker.velocity_um_per_s, 60 * tracker.velocity_sigma_um_per_s)
+    return dict(zip(names, (focus_um, dz_um, float(tracker.sigma_um(now_s)), *velocities), strict=True))
