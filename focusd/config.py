@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,6 +13,8 @@ from focusd.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+STATE_DIR = "~/.local/state/focusd"
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -192,8 +195,8 @@ class RigConfig(Section):
     """Everything about one rig."""
 
     name: str = "rig"
-    state_dir: Path = Path("~/.local/state/focusd")
-    """Calibrations live here, below the rig's name."""
+    state_dir: Path = Field(default_factory=lambda: Path(os.environ.get("STATE_DIRECTORY", STATE_DIR)))
+    """Calibrations live here, below the rig's name. Under systemd: what StateDirectory= says."""
     objective: ObjectiveConfig
     camera: CameraConfig
     stage: StageConfig

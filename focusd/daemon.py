@@ -22,6 +22,7 @@ from focusd.service.logs import configure_logging, forward_to
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
+from focusd.service.watchdog import Notifier, keep_alive, watch
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 from focusd.wire.server import serve
@@ -56,34 +57,38 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _run(config: RigConfig) -> None:
     """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
-    stopping = anyio.Event()
+    stopping, notifier = anyio.Event(), Notifier()
     async with anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            tasks.start_soon(_hear, signals, stopping)
-            await _serve(config, stopping)
+            tasks.start_soon(_hear, signals, stopping, notifier)
+            await _serve(config, stopping, notifier)
             tasks.cancel_scope.cancel()
 
 
-async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event) -> None:
+async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event, notifier: Notifier) -> None:
     async for number in signals:
         log.info("stopping", signal=signal.Signals(number).name)
         if not stopping.is_set():
+            notifier.tell("STOPPING=1", "STATUS=stopping")
             _end_in_any_case()
         stopping.set()
 
 
-async def _serve(config: RigConfig, stopping: anyio.Event) -> None:
-    async with opened(config) as operations:
+async def _serve(config: RigConfig, stopping: anyio.Event, notifier: Notifier) -> None:
+    async with opened(config) as (operations, rig):
         bus = EventBus()
-        with forward_to(bus):
+        with forward_to(bus), bus.subscribed(notifier.tell_state):
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
                 async with serve(config.server, operations, bus, jobs):
+                    notifier.tell("READY=1")
+                    tasks.start_soon(keep_alive, notifier, watch(jobs, rig))
                     await stopping.wait()
+                tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
+async def opened(config: RigConfig) -> AsyncIterator[tuple[RigOperations, Rig]]:
     """The operations of a rig whose hardware is open inside the `async with`."""
     scorer = await to_thread.run_sync(open_scorer, config)
     microscope = await to_thread.run_sync(open_microscope, config)
@@ -91,7 +96,7 @@ async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
     try:
         await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
         store = CalibrationStore(config.state_dir / config.name / "calibrations")
-        yield RigOperations(config, rig, scorer, store)
+        yield RigOperations(config, rig, scorer, store), rig
     finally:
         with anyio.CancelScope(shield=True):
             await rig.aclose()

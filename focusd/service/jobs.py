@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from focusd.errors import BusyError, CancelledJobError, FocusdError, InternalError, RequestError
-from focusd.service.events import EventBus, Payload
+from focusd.service.events import Event, EventBus, Payload
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +54,16 @@ class Job:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     """Code, message and data: not the exception, whose traceback would keep camera frames alive."""
+    progress_s: float = field(default_factory=time.monotonic)
+    """When it last reported something, or began."""
     ended_s: float | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _ended: anyio.Event = field(default_factory=anyio.Event)
+
+    def report(self, bus: EventBus, topic: str, payload: Payload) -> Event:
+        """Publish an event of this job, which is a sign of its progress."""
+        self.progress_s = time.monotonic()
+        return bus.publish(topic, payload, self.id)
 
     async def wait(self) -> None:
         """Return when the job has ended, however it did."""
@@ -192,7 +199,7 @@ class Jobs:
         try:
             with job.scope:
                 await anyio.lowlevel.checkpoint()  # one that is cancelled before it starts moves nothing
-                job.succeed(await run(partial(self._bus.publish, job_id=job.id)))
+                job.succeed(await run(partial(job.report, self._bus)))
             if job.scope.cancelled_caught:
                 job.fail(CancelledJobError("the job was cancelled"))
         except FocusdError as error:

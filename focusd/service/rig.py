@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -126,12 +127,15 @@ class Rig:
     Attributes:
         camera_name: the camera's, as calibrations record it.
         last_z_um: the last z read back, which never waits for hardware; None before the first.
+        deadline_s: of a call to a device.
+        progress_s: when the hardware last answered, by `time.monotonic()`.
     """
 
     def __init__(self, microscope: Microscope, stage: StageConfig, camera: CameraConfig) -> None:
         """Take over a microscope, which `aclose` will close."""
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
-        deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.deadline_s = deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.progress_s = time.monotonic()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
         self._microscope = microscope
@@ -234,5 +238,5 @@ class Rig:
                 log.warning("the stage could not be stopped and goes on to its target", reason=error.message)
 
     def _seen(self, z_um: float) -> float:
-        self.last_z_um = z_um
+        self.last_z_um, self.progress_s = z_um, time.monotonic()
         return z_um
