@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from focusd import ctl_keys
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
 from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
+from focusd.wire.keys import ClientKeys
 from focusd.wire.messages import JsonObject, rebuild_error
 
 SILENCE_S = 5.0
@@ -50,6 +53,9 @@ RESULT_ROWS = {
 }
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
+app.add_typer(ctl_keys.app, name="keys")
+my_keys: ContextVar[ClientKeys | None] = ContextVar("my_keys", default=None)
+"""Of this command, for a focusd that asks for them."""
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
@@ -60,7 +66,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 
 def main() -> None:
     """Entry point of `focusctl`."""
-    app()
+    try:
+        app()
+    except FocusdError as error:
+        _tell(error)
+        raise SystemExit(1) from None
+
+
+@app.callback()
+def known_by(
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Your NAME.key_secret, for a focusd that asks for keys.", envvar="FOCUSCTL_KEY"),
+    ] = None,
+    server_key: Annotated[
+        Path | None, typer.Option(help="That focusd's focusd.key.", envvar="FOCUSCTL_SERVER_KEY")
+    ] = None,
+) -> None:
+    """Talk to a running focusd."""
+    if (key is None) != (server_key is None):
+        raise typer.BadParameter("--key and --server-key belong together: give both")
+    if key and server_key:
+        my_keys.set(ClientKeys.load(key, server_key))
 
 
 @app.command()
@@ -169,10 +196,10 @@ def _news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -
 def _connected(endpoint: str, events: str = EVENTS) -> Iterator[Client]:
     """A client; errors end the program with one line and a hint."""
     try:
-        with Client(endpoint, events, name="focusctl") as client:
+        with Client(endpoint, events, name="focusctl", keys=my_keys.get()) as client:
             yield client
     except FocusdError as error:
-        err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
+        _tell(error)
         if hint := HINTS.get(type(error)):
             err.print(f"hint: {hint}", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -181,6 +208,10 @@ def _connected(endpoint: str, events: str = EVENTS) -> Iterator[Client]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _tell(error: FocusdError) -> None:
+    err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
 
 
 def _subscribed(client: Client) -> EventStream:

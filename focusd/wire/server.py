@@ -6,12 +6,9 @@ the server or a job.
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
@@ -23,21 +20,21 @@ from anyio.abc import TaskGroup
 
 from focusd import __version__
 from focusd.config import ServerConfig
-from focusd.errors import FocusdError, RequestError
+from focusd.errors import BusyError, FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.jobs import Job, Jobs, Report, error_object
 from focusd.wire import messages
 from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.ratelimit import RateLimit
+from focusd.wire.sockets import Endpoints, open_sockets
 
 log = structlog.get_logger(__name__)
 
-MAX_FRAME_BYTES = 1 << 20
-"""A client that sends a longer frame is disconnected."""
 HEARTBEAT_S = 1.0
+CANCEL = "job.cancel"
+"""Never refused for its sender's haste: it is how harm is stopped."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
-LINGER_MS = 100
-"""How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
 
 
 class Operations(Protocol):
@@ -74,18 +71,6 @@ class Operations(Protocol):
         ...
 
 
-class EndpointError(FocusdError):
-    """The server cannot listen where it should."""
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where the server really listens: a configured port may be `*`."""
-
-    control: str
-    events: str
-
-
 @asynccontextmanager
 async def serve(
     config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs
@@ -96,16 +81,12 @@ async def serve(
 
     Raises:
         EndpointError: an address is taken by another focusd, or cannot be bound.
+        KeyFileError: keys are asked for and cannot be used.
     """
     with ExitStack() as resources:
-        context = resources.enter_context(zmq.asyncio.Context())
-        control = resources.enter_context(context.socket(zmq.ROUTER))
-        events = resources.enter_context(context.socket(zmq.XPUB))
-        events.xpub_verbose = 1
-        endpoints = Endpoints(
-            _bind(control, config.control, resources), _bind(events, config.events, resources)
-        )
-        server = _Server(control, events, operations, bus, jobs)
+        control, events, endpoints = open_sockets(config, resources)
+        limit = RateLimit(config.max_requests_per_s)
+        server = _Server(control, events, operations, bus, jobs, limit)
         resources.enter_context(bus.subscribed(server.send_event))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
@@ -120,38 +101,6 @@ async def serve(
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
 
-def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
-    """Listen on `endpoint`; return it as it came out."""
-    socket.linger = LINGER_MS
-    socket.maxmsgsize = MAX_FRAME_BYTES
-    socket.ipv6 = "[" in endpoint
-    try:
-        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
-            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
-        socket.bind(endpoint)
-    except BlockingIOError as error:
-        raise _taken(endpoint) from error
-    except (OSError, zmq.ZMQError) as error:
-        if error.errno == zmq.EADDRINUSE:
-            raise _taken(endpoint) from error
-        hint = "set another address under [server] in the configuration"
-        raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; {hint}") from error
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
-
-
-def _taken(endpoint: str) -> EndpointError:
-    return EndpointError(
-        f"another focusd (or another program) is running on {endpoint}: "
-        "stop it, or set another address under [server] in the configuration"
-    )
-
-
-def _lock(path: Path, resources: ExitStack) -> None:
-    """Hold `path` locked: ZeroMQ would silently take an ipc address over from a running daemon."""
-    file = resources.enter_context(path.open("w"))
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class _Server:
     def __init__(
         self,
@@ -160,12 +109,14 @@ class _Server:
         operations: Operations,
         bus: EventBus,
         jobs: Jobs,
+        limit: RateLimit,
     ) -> None:
         self._control = control
         self._events = events
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
+        self._limit = limit
         self._state: JsonObject = {}
         self._look_at_state = anyio.Event()
         self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
@@ -175,7 +126,7 @@ class _Server:
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
             "stage.move": self._move,
-            "job.cancel": self._cancel,
+            CANCEL: self._cancel,
             "job.status": self._status,
             "events.since": self._since,
             "rpc.discover": self._discover,
@@ -190,28 +141,33 @@ class _Server:
 
     async def _receive(self, answering: TaskGroup) -> None:
         while True:
-            frames = await self._control.recv_multipart()
-            answering.start_soon(self._answer, frames)
+            parts = await self._control.recv_multipart(copy=False)
+            answering.start_soon(self._answer, [part.bytes for part in parts], _sender(parts))
             # A receive that finds a message does not yield: a flood would starve everyone else.
             await anyio.lowlevel.checkpoint()
 
-    async def _answer(self, frames: list[bytes]) -> None:
+    async def _answer(self, frames: list[bytes], sender: bytes | str) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
         reply: bytes | None
         try:
             envelope, content = messages.split_envelope(frames)
-            reply = await self._reply(content)
+            reply = await self._reply(content, sender)
         except InvalidRequestError as error:
             envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
         if reply:
             await self._control.send_multipart([*envelope, reply])
 
-    async def _reply(self, content: list[bytes]) -> bytes | None:
+    async def _reply(self, content: list[bytes], sender: bytes | str) -> bytes | None:
+        allowed = self._limit.allows(sender)
         try:
             request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
         try:
+            if not allowed and request.method != CANCEL:
+                raise BusyError(
+                    "this client sends too many requests (server.max_requests_per_s); wait a second"
+                )
             params = request.checked_params()
             reply = messages.result_reply(request.id, await self._handlers[request.method](params))
         except FocusdError as error:
@@ -315,6 +271,14 @@ class _Server:
         while True:
             self._bus.publish("heartbeat", {"uptime_s": round(time.monotonic() - started_s, 3)})
             await anyio.sleep(HEARTBEAT_S)
+
+
+def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:
+    """Who counts as one client: a key, where keys are asked for, else a connection."""
+    try:
+        return str(parts[-1]["User-Id"])
+    except zmq.ZMQError:
+        return parts[0].bytes
 
 
 async def _outcome(job: Job) -> JsonObject:

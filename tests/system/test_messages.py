@@ -9,7 +9,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from focusd.wire.server import MAX_FRAME_BYTES
+from focusd.wire.sockets import MAX_FRAME_BYTES
 from tests.system.conftest import Bench
 from tests.system.daemon import dealer, exchange
 

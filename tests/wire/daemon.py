@@ -18,7 +18,8 @@ from focusd.errors import NoSampleError
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
-from focusd.wire.server import Endpoints, serve
+from focusd.wire.server import serve
+from focusd.wire.sockets import Endpoints
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 

@@ -19,7 +19,7 @@ from focusd.config import ServerConfig
 from focusd.errors import BusyError, CancelledJobError, InternalError, NoSampleError, RequestError
 from focusd.wire.client import AsyncClient, Client
 from focusd.wire.messages import METHODS
-from focusd.wire.server import MAX_FRAME_BYTES, EndpointError
+from focusd.wire.sockets import MAX_FRAME_BYTES, EndpointError
 from tests.wire.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.anyio
