@@ -166,6 +166,14 @@ def cancel(
 
 
 @app.command()
+def reconnect(endpoint: Endpoint = CONTROL) -> None:
+    """After a hardware fault that you have looked into: let focusd open the hardware again."""
+    with _connected(endpoint) as client:
+        client.reconnect()
+        out.print("focusd starts anew and opens the hardware; `focusctl status` says how it went")
+
+
+@app.command()
 def monitor(
     log: Annotated[Path | None, typer.Option(help="Append each event to this file as a JSON line.")] = None,
     endpoint: Endpoint = CONTROL,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn
 
 import anyio
 import structlog
@@ -14,11 +17,13 @@ import torch
 from anyio import to_thread
 
 from focusd.config import RigConfig
-from focusd.microscope.factory import open_microscope
+from focusd.errors import RequestError
 from focusd.optics.instrument import Instrument
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs
 from focusd.service.logs import configure_logging, forward_to
+from focusd.service.memory import Recorder
+from focusd.service.opening import opened_rig, state_folder
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
@@ -33,20 +38,45 @@ SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
 
 
-def run(config: RigConfig) -> None:
+@dataclass
+class Ending:
+    """How this process ends.
+
+    Attributes:
+        asked: set when it shall.
+        again: a new process takes its place, which opens the hardware anew: nothing of a hung native call survives.
+    """
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    again: bool = False
+
+    def leave(self) -> NoReturn:
+        """End now. What native libraries do when the interpreter goes must neither hang nor change the exit code."""
+        logging.shutdown()
+        if self.again:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
+            os.execv(sys.executable, sys.orig_argv)
+        os._exit(0)
+
+    def within_bounds(self) -> None:
+        """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
+        signal.signal(signal.SIGALRM, lambda *_: self.leave())
+        signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)
+
+
+def run(config: RigConfig) -> NoReturn:
     """Run until SIGINT or SIGTERM, then end the process with exit code 0.
 
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
     configure_logging(config.log)
+    ending = Ending()
     try:
-        anyio.run(_run, config)
+        anyio.run(_run, config, ending)
     except BaseExceptionGroup as group:
         raise _first(group) from None
-    # All is put away. What native libraries do when the interpreter goes must neither hang nor change the exit code.
-    logging.shutdown()
-    os._exit(0)
+    ending.leave()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -55,51 +85,57 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _run(config: RigConfig) -> None:
+async def _run(config: RigConfig, ending: Ending) -> None:
     """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
-    stopping, notifier = anyio.Event(), Notifier()
+    notifier = Notifier()
     async with anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            tasks.start_soon(_hear, signals, stopping, notifier)
-            await _serve(config, stopping, notifier)
+            tasks.start_soon(_hear, signals, ending, notifier)
+            await _serve(config, ending, notifier)
             tasks.cancel_scope.cancel()
 
 
-async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event, notifier: Notifier) -> None:
+async def _hear(signals: AsyncIterator[signal.Signals], ending: Ending, notifier: Notifier) -> None:
     async for number in signals:
         log.info("stopping", signal=signal.Signals(number).name)
-        if not stopping.is_set():
+        ending.again = False
+        if not ending.asked.is_set():
             notifier.tell("STOPPING=1", "STATUS=stopping")
-            _end_in_any_case()
-        stopping.set()
+            ending.within_bounds()
+        ending.asked.set()
 
 
-async def _serve(config: RigConfig, stopping: anyio.Event, notifier: Notifier) -> None:
-    async with opened(config) as (operations, rig):
-        bus = EventBus()
-        with forward_to(bus), bus.subscribed(notifier.tell_state):
+async def _serve(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
+    scorer = await to_thread.run_sync(open_scorer, config)
+    async with opened_rig(config) as (rig, memory):
+        store = CalibrationStore(state_folder(config) / "calibrations")
+        operations = RigOperations(config, rig, scorer, store)
+        bus, recorder = EventBus(), Recorder(memory, rig)
+        reconnect = partial(_reconnect, rig, ending)
+        with forward_to(bus), bus.subscribed(notifier.tell_state), bus.subscribed(recorder.hear):
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
-                async with serve(config.server, operations, bus, jobs):
+                tasks.start_soon(recorder.keep)
+                async with serve(config.server, operations, bus, jobs, reconnect):
                     notifier.tell("READY=1")
                     tasks.start_soon(keep_alive, notifier, watch(jobs, rig))
-                    await stopping.wait()
+                    await ending.asked.wait()
                 tasks.cancel_scope.cancel()
+            recorder.stop(forget_fault=ending.again)
 
 
-@asynccontextmanager
-async def opened(config: RigConfig) -> AsyncIterator[tuple[RigOperations, Rig]]:
-    """The operations of a rig whose hardware is open inside the `async with`."""
-    scorer = await to_thread.run_sync(open_scorer, config)
-    microscope = await to_thread.run_sync(open_microscope, config)
-    rig = Rig(microscope, config.stage, config.camera)
-    try:
-        await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
-        store = CalibrationStore(config.state_dir / config.name / "calibrations")
-        yield RigOperations(config, rig, scorer, store), rig
-    finally:
-        with anyio.CancelScope(shield=True):
-            await rig.aclose()
+async def _reconnect(rig: Rig, ending: Ending) -> None:
+    """End this process in favour of a new one, which may touch the hardware.
+
+    Raises:
+        RequestError: there is no fault.
+    """
+    if rig.fault is None:
+        raise RequestError("the hardware is connected and not at fault: there is nothing to reconnect")
+    log.warning("an operator reconnects the hardware", fault=rig.fault)
+    ending.again = True
+    ending.within_bounds()
+    ending.asked.set()
 
 
 def open_scorer(config: RigConfig) -> Scorer:
@@ -113,9 +149,3 @@ def open_scorer(config: RigConfig) -> Scorer:
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     return Scorer(model, instrument.sampling if instrument else None, config.scorer.batch)
-
-
-def _end_in_any_case() -> None:
-    """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)

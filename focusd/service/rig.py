@@ -33,7 +33,8 @@ CLOSE_S = 3.0
 class FaultLatch:
     """The first fault, kept: after it the hardware is not touched again."""
 
-    text: str | None = None
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text
 
     def set(self, text: str) -> HardwareError:
         """Latch a fault, unless there is one already; returns the error to raise."""
@@ -50,7 +51,8 @@ class FaultLatch:
     def error(self) -> HardwareError:
         """What every caller is told."""
         return HardwareError(
-            f"{self.text}; focusd will not touch the hardware again: an operator has to check it and restart focusd"
+            f"{self.text}; focusd will not touch the hardware again: an operator has to check it, then run "
+            "`focusctl reconnect`"
         )
 
 
@@ -131,8 +133,14 @@ class Rig:
         progress_s: when the hardware last answered, by `time.monotonic()`.
     """
 
-    def __init__(self, microscope: Microscope, stage: StageConfig, camera: CameraConfig) -> None:
-        """Take over a microscope, which `aclose` will close."""
+    def __init__(
+        self, microscope: Microscope, stage: StageConfig, camera: CameraConfig, fault: str | None = None
+    ) -> None:
+        """Take over a microscope, which `aclose` will close.
+
+        Args:
+            fault: latched from the first, where the hardware must not be touched.
+        """
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
         self.deadline_s = deadline_s = stage.timeout_s + camera.exposure_ms / 1000
         self.progress_s = time.monotonic()
@@ -140,7 +148,7 @@ class Rig:
         self.last_z_um: float | None = None
         self._microscope = microscope
         self._guarded = GuardedStage(microscope, stage)
-        self._latch = FaultLatch()
+        self._latch = FaultLatch(fault)
         self._camera = DeviceThread("camera", deadline_s, self._latch)
         self._stage = DeviceThread("stage", deadline_s, self._latch)
         self._brake = DeviceThread("stage's stop command", deadline_s, self._latch)

@@ -175,6 +175,10 @@ class _Requests(ABC, Generic[Answer]):
         """`session` of the daemon, if it is alive."""
         return self._call("system.ping", {}, SHORT_S)
 
+    def reconnect(self) -> Answer:
+        """After a fault that an operator has looked into: the daemon starts anew and opens the hardware."""
+        return self._call("system.reconnect", {}, SHORT_S)
+
     def state(self) -> Answer:
         """Where the rig stands; `job` is the running one or None."""
         return self._call("state.get", {}, SHORT_S)

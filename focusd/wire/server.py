@@ -30,6 +30,8 @@ from focusd.wire.sockets import Endpoints, open_sockets
 
 log = structlog.get_logger(__name__)
 
+Reconnect = Callable[[], Awaitable[None]]
+
 HEARTBEAT_S = 1.0
 CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
@@ -73,11 +75,14 @@ class Operations(Protocol):
 
 @asynccontextmanager
 async def serve(
-    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs
+    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs, reconnect: Reconnect
 ) -> AsyncIterator[Endpoints]:
     """Serve clients inside the `async with`.
 
     Its end ends the running job, answers those who wait for it, then closes.
+
+    Args:
+        reconnect: called by `system.reconnect`; raises FocusdError where there is nothing to reconnect.
 
     Raises:
         EndpointError: an address is taken by another focusd, or cannot be bound.
@@ -86,7 +91,7 @@ async def serve(
     with ExitStack() as resources:
         control, events, endpoints = open_sockets(config, resources)
         limit = RateLimit(config.max_requests_per_s)
-        server = _Server(control, events, operations, bus, jobs, limit)
+        server = _Server(control, events, operations, bus, jobs, limit, reconnect)
         resources.enter_context(bus.subscribed(server.send_event))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
@@ -110,6 +115,7 @@ class _Server:
         bus: EventBus,
         jobs: Jobs,
         limit: RateLimit,
+        reconnect: Reconnect,
     ) -> None:
         self._control = control
         self._events = events
@@ -117,11 +123,13 @@ class _Server:
         self._bus = bus
         self._jobs = jobs
         self._limit = limit
+        self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
         self._look_at_state = anyio.Event()
         self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
             "system.hello": self._hello,
             "system.ping": self._ping,
+            "system.reconnect": self._reconnect,
             "state.get": self._get_state,
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
@@ -189,6 +197,10 @@ class _Server:
         }
 
     async def _ping(self, _params: Params) -> JsonObject:
+        return {"session": self._bus.session}
+
+    async def _reconnect(self, _params: Params) -> JsonObject:
+        await self._ask_to_reconnect()
         return {"session": self._bus.session}
 
     async def _get_state(self, _params: Params) -> JsonObject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from focusd.config import ServerConfig
 from focusd.errors import FocusdError
+from focusd.service.files import lock
 from focusd.wire import keys
 
 log = structlog.get_logger(__name__)
@@ -94,8 +94,9 @@ def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> st
     socket.maxmsgsize = MAX_FRAME_BYTES
     socket.ipv6 = "[" in endpoint
     try:
+        # ZeroMQ would silently take an ipc address over from a running daemon.
         if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
-            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
+            lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
         socket.bind(endpoint)
     except BlockingIOError as error:
         raise _taken(endpoint) from error
@@ -112,9 +113,3 @@ def _taken(endpoint: str) -> EndpointError:
         f"another focusd (or another program) is running on {endpoint}: "
         "stop it, or set another address under [server] in the configuration"
     )
-
-
-def _lock(path: Path, resources: ExitStack) -> None:
-    """Hold `path` locked: ZeroMQ would silently take an ipc address over from a running daemon."""
-    file = resources.enter_context(path.open("w"))
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

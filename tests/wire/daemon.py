@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from focusd.config import LogConfig, ServerConfig
-from focusd.errors import NoSampleError
+from focusd.errors import NoSampleError, RequestError
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
@@ -58,6 +58,9 @@ class ScriptedOperations:
         report("focus.done", result)
         return {**result, "roi": roi}
 
+    async def reconnect(self) -> None:
+        raise RequestError("nothing to reconnect")
+
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
 
@@ -75,7 +78,7 @@ async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemo
     bus, operations = EventBus(), ScriptedOperations()
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(bus, tasks)
-        async with serve(config, operations, bus, jobs) as endpoints:
+        async with serve(config, operations, bus, jobs, operations.reconnect) as endpoints:
             yield Daemon(endpoints, operations, bus, jobs)
 
 
