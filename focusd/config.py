@@ -191,6 +191,13 @@ class ServerConfig(Section):
         return self
 
 
+class MetricsConfig(Section):
+    """Figures for Prometheus, for this machine alone."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """None: no figures are served."""
+
+
 class LogConfig(Section):
     """What is logged and how."""
 
@@ -213,6 +220,7 @@ class RigConfig(Section):
     autofocus: AutofocusConfig = AutofocusConfig()
     scorer: ScorerConfig = ScorerConfig()
     server: ServerConfig = ServerConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

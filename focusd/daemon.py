@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -23,6 +24,7 @@ from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs
 from focusd.service.logs import configure_logging, forward_to
 from focusd.service.memory import Recorder
+from focusd.service.metrics import Bookkeeper, served
 from focusd.service.opening import opened_rig, state_folder
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
@@ -33,6 +35,8 @@ from focusd.sharpness.weights import load_model
 from focusd.wire.server import serve
 
 log = structlog.get_logger(__name__)
+
+BACKEND = "torch-cpu"
 
 SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
@@ -110,9 +114,13 @@ async def _serve(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
     async with opened_rig(config) as (rig, memory):
         store = CalibrationStore(state_folder(config) / "calibrations")
         operations = RigOperations(config, rig, scorer, store)
-        bus, recorder = EventBus(), Recorder(memory, rig)
+        bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
-        with forward_to(bus), bus.subscribed(notifier.tell_state), bus.subscribed(recorder.hear):
+        with ExitStack() as resources:
+            resources.enter_context(served(config.metrics, config.name, scorer.model.name, BACKEND))
+            resources.enter_context(forward_to(bus))
+            for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):
+                resources.enter_context(bus.subscribed(listener))
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
                 tasks.start_soon(recorder.keep)

@@ -65,6 +65,12 @@ class Job:
         self.progress_s = time.monotonic()
         return bus.publish(topic, payload, self.id)
 
+    @property
+    def context(self) -> dict[str, str]:
+        """What each of its log lines says about it."""
+        given = {"job_id": self.id, "request_key": self.request_key, "client": self.client}
+        return {name: value for name, value in given.items() if value}
+
     async def wait(self) -> None:
         """Return when the job has ended, however it did."""
         await self._ended.wait()
@@ -186,7 +192,8 @@ class Jobs:
 
     async def _run(self, job: Job, run: Work) -> None:
         try:
-            await self._attempt(job, run)
+            with structlog.contextvars.bound_contextvars(**job.context):
+                await self._attempt(job, run)
         finally:
             if job.state == "running":  # the whole daemon is being cancelled
                 job.fail(CancelledJobError("focusd stopped while the job ran"))
@@ -205,7 +212,7 @@ class Jobs:
         except FocusdError as error:
             job.fail(error)
         except Exception as error:
-            log.exception("a job failed on a fault of focusd", job_id=job.id, kind=job.kind)
+            log.exception("a job failed on a fault of focusd", kind=job.kind)
             job.fail(error)
 
     def _publish_state(self, job: Job) -> None:

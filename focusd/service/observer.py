@@ -13,6 +13,7 @@ from anyio import to_thread
 from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, SaturatedError
 from focusd.microscope.protocol import Frame
+from focusd.service.metrics import STAGE_SECONDS
 from focusd.service.rig import Rig
 from focusd.sharpness.scorer import Region, Scorer
 
@@ -66,7 +67,8 @@ class Observer:
             await self.rig.move_to(z_um)
         frame = await self.rig.snap()
         self._refuse_saturated(frame)
-        measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
+        with STAGE_SECONDS.labels("score").time():
+            measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
         return Observation(frame.z_um, measure.b, measure.sigma, measure.structure)
 
     def _refuse_saturated(self, frame: Frame) -> None:

@@ -7,11 +7,13 @@ fault (DESIGN §7), and a call whose caller is gone is let run to its end before
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.errors import FocusdError, HardwareError
 from focusd.microscope.guard import GuardedStage
 from focusd.microscope.protocol import Frame, Microscope
+from focusd.service.metrics import EXPOSURE_SECONDS, EXPOSURES, STAGE_SECONDS
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -97,7 +100,8 @@ class DeviceThread:
 
     def _submit(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
-        self._queue.put((future, function))
+        # What the device logs belongs to the job that called it.
+        self._queue.put((future, partial(contextvars.copy_context().run, function)))
         return future
 
     async def _end_of(self, future: Future[Any]) -> None:
@@ -118,7 +122,8 @@ class DeviceThread:
         while (item := self._queue.get()) is not None:
             future, function = item
             try:
-                future.set_result(function())
+                with STAGE_SECONDS.labels(self._name).time():
+                    future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
 
@@ -175,6 +180,8 @@ class Rig:
         """
         frame = await self._camera.call(self._microscope.snap)
         self._seen(frame.z_um)
+        EXPOSURES.inc()
+        EXPOSURE_SECONDS.inc(frame.exposure_ms / 1000)
         return frame
 
     async def position_um(self) -> float:
