@@ -95,7 +95,7 @@ async def _run(config: RigConfig, ending: Ending) -> None:
     async with anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             tasks.start_soon(_hear, signals, ending, notifier)
-            await _serve(config, ending, notifier)
+            await serve_rig(config, ending, notifier)
             tasks.cancel_scope.cancel()
 
 
@@ -109,7 +109,8 @@ async def _hear(signals: AsyncIterator[signal.Signals], ending: Ending, notifier
         ending.asked.set()
 
 
-async def _serve(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
+async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
+    """Open the rig and serve it until the end is asked for."""
     scorer = await to_thread.run_sync(open_scorer, config)
     async with opened_rig(config) as (rig, memory):
         store = CalibrationStore(state_folder(config) / "calibrations")

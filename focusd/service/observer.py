@@ -11,11 +11,14 @@ import numpy as np
 from anyio import to_thread
 
 from focusd.autofocus.observation import Observation
-from focusd.errors import CancelledJobError, FocusdError, SaturatedError
+from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError
 from focusd.microscope.protocol import Frame
 from focusd.service.metrics import STAGE_SECONDS
 from focusd.service.rig import Rig
 from focusd.sharpness.scorer import Region, Scorer
+
+MAX_LIGHT_RATIO = 3.0
+"""Of the means of two frames of one operation."""
 
 
 class Observer:
@@ -29,6 +32,8 @@ class Observer:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
+        self._light: float | None = None
+        """Mean of the operation's first frame."""
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -38,6 +43,7 @@ class Observer:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
         start_um = await self.rig.begin_operation()
+        self._light = None
         try:
             yield start_um
         except FocusdError as error:
@@ -66,7 +72,9 @@ class Observer:
         if z_um is not None:
             await self.rig.move_to(z_um)
         frame = await self.rig.snap()
+        _refuse_dead(frame)
         self._refuse_saturated(frame)
+        self._refuse_other_light(frame)
         with STAGE_SECONDS.labels("score").time():
             measure = await to_thread.run_sync(self._scorer.score, frame.pixels, roi)
         return Observation(frame.z_um, measure.b, measure.sigma, measure.structure)
@@ -80,6 +88,27 @@ class Observer:
                 saturated_fraction=fraction,
                 z_um=frame.z_um,
             )
+
+    def _refuse_other_light(self, frame: Frame) -> None:
+        """Defocus spreads light and loses none: a mean that jumps is a shutter or a lamp, not a depth."""
+        mean = float(frame.pixels.mean())
+        before = self._light = self._light or mean
+        if not before / MAX_LIGHT_RATIO <= mean <= before * MAX_LIGHT_RATIO:
+            raise HardwareError(
+                f"the light has changed from a mean of {before:.0f} to {mean:.0f} since this operation began: check "
+                "lamp and shutter, and keep both as they are until it ends",
+                z_um=frame.z_um,
+            )
+
+
+def _refuse_dead(frame: Frame) -> None:
+    """Light or no light, a camera that reads out has noise. Dead frames among good ones would bend the answer."""
+    value = frame.pixels.flat[0]
+    if 0 <= value < frame.full_scale and (frame.pixels == value).all():
+        raise HardwareError(
+            f"all pixels of the frame are {value}: the camera does not read out; check it and its connection",
+            z_um=frame.z_um,
+        )
 
 
 def summary(observation: Observation) -> dict[str, Any]:
