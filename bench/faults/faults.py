@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from bench.faults.fuzz import HARMLESS, mutated
 from bench.faults.harm import FaultyMicroscope
 from bench.faults.service import Service
 from focusd.errors import HardwareError
-from focusd.service import files
+from focusd.service import events, files, memory
 
 End = Literal["home", "still", "focused"]
 """Where the stage ends: where it began; where it was at the fault, untouched; in focus, the fault being no obstacle."""
@@ -121,6 +122,25 @@ def _subscriber_stalls(service: Service, random: Random) -> Iterator[None]:
 
 
 @contextmanager
+def _clock_stepped(service: Service, random: Random) -> Iterator[None]:
+    """The wall clock goes back by a day in the middle of a refocus, as when a lost time server is found again."""
+
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(days=1)
+
+    def step() -> None:
+        events.datetime = memory.datetime = Yesterday
+
+    service.microscope.arm("snap", random.randint(1, 3), step)
+    try:
+        yield
+    finally:
+        events.datetime = memory.datetime = datetime
+
+
+@contextmanager
 def _garbage(service: Service, random: Random) -> Iterator[None]:
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.linger = 0
@@ -159,5 +179,6 @@ FAULTS = (
     Fault("disk full", _disk_full, frozenset({"calibration_mismatch"}), "home", method="focus.calibrate"),
     Fault("subscriber stalls", _subscriber_stalls, FOCUSED, "focused"),
     Fault("client dies", _armed("snap", FaultyMicroscope.fired), FOCUSED, "focused", client_dies=True),
+    Fault("clock stepped", _clock_stepped, FOCUSED, "focused"),
     Fault("garbage messages", _garbage, FOCUSED, "focused"),
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import anyio
 import anyio.to_thread
@@ -87,6 +89,20 @@ async def test_a_client_that_takes_another_daemon_for_this_one_is_not_served(fol
     async with running_daemon(config_of(folder)) as daemon:
         with pytest.raises(UnreachableError):
             await asked(daemon, wrong, Client.ping)
+
+
+async def test_what_is_no_handshake_harms_nobody(folder: Path) -> None:
+    random = Random(1)
+    async with running_daemon(config_of(folder)) as daemon:
+        host, port = daemon.endpoints.control.removeprefix("tcp://").split(":")
+        for length in (1, 10, 64, 1000, 100_000):
+            async with await anyio.connect_tcp(host, int(port)) as stranger:
+                with suppress(anyio.BrokenResourceError):
+                    await stranger.send(b"\xff" + random.randbytes(length))
+                    await stranger.send(
+                        b"\xff\0\0\0\0\0\0\0\1\x7f\3\0CURVE" + bytes(random.randbytes(length))
+                    )
+        assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == {"session": daemon.bus.session}
 
 
 async def test_the_list_holds_for_new_connections_without_a_restart(folder: Path) -> None:
