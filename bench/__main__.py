@@ -77,5 +77,25 @@ def soak(
     run_soak(Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um), out, json)
 
 
+@app.command()
+def faults(
+    times: Annotated[
+        int, typer.Option(min=0, help="Injections of each fault; 0: leave the matrix out.")
+    ] = 100,
+    kills: Annotated[int, typer.Option(min=0, help="Daemons killed with SIGKILL.")] = 200,
+    messages: Annotated[int, typer.Option(min=0, help="Mutated messages.")] = 1_000_000,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of the state machine over the guard.")] = 100_000,
+    quick: Annotated[bool, typer.Option(help="A few of each: about two minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Of moments and mutations.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Each fault injected many times: was it noticed, answered once, survived, and the stage safe? Exit code 1: no."""
+    from bench.faults.run import run_faults
+
+    if quick:
+        times, kills, messages, steps = min(times, 3), min(kills, 10), min(messages, 20_000), min(steps, 5000)
+    raise typer.Exit(0 if run_faults(times, kills, messages, steps, seed, json) else 1)
+
+
 if __name__ == "__main__":
     app()

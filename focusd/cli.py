@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
+from json import dumps as json_of
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
+
+if TYPE_CHECKING:
+    from focusd.doctor import Finding
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keeps a microscope in focus.")
 
@@ -26,6 +33,38 @@ def run(
     from focusd import daemon  # imports torch: only once the configuration is known to be good
 
     daemon.run(rig)
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path, typer.Option(help="The rig's TOML file; see configs/.", dir_okay=False)],
+    hardware: Annotated[
+        bool, typer.Option(help="Open the devices too; nothing moves, but opening may home a stage.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """Look at all that a rig needs, and say what to do about each finding. Exit code 1: something fails."""
+    from focusd.config import LogConfig
+    from focusd.service.logs import configure_logging
+
+    configure_logging(LogConfig(level="error"))
+    from focusd.doctor import examine, healthy
+
+    findings = list(examine(config, hardware))
+    if as_json:
+        typer.echo(json_of([asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        Console().print(_as_table(findings))
+    raise typer.Exit(0 if healthy(findings) else 1)
+
+
+def _as_table(findings: Iterable[Finding]) -> Table:
+    table = Table("", "", "what to do", box=None)
+    colours = {"ok": "green", "warning": "yellow", "failure": "red", "skipped": "dim"}
+    for finding in findings:
+        mark = Text(f"{finding.level} ", style=colours[finding.level]).append(finding.check, style="default")
+        table.add_row(mark, Text(finding.says), Text(finding.do))
+    return table
 
 
 @app.command()

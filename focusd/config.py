@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,6 +13,8 @@ from focusd.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+STATE_DIR = "~/.local/state/focusd"
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -201,21 +204,36 @@ class ScorerConfig(Section):
     """On the CPU; None: one a core."""
 
 
+LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+
+
 class ServerConfig(Section):
-    """Where clients and monitors connect."""
+    """Where clients and monitors connect, and whether they have to say who they are."""
 
     control: str = "tcp://127.0.0.1:5570"
     events: str = "tcp://127.0.0.1:5571"
+    keys: Path | None = None
+    """Folder of CURVE keys (`focusctl keys`): only clients on its list are answered. None: this machine alone."""
+    max_requests_per_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 200.0
+    """Of one client; more are answered with `busy`."""
 
-    @field_validator("control", "events")
-    @classmethod
-    def _loopback(cls, endpoint: str) -> str:
-        local = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
-        if not endpoint.startswith(local):
-            raise ValueError(
-                f"{endpoint!r} is not a loopback or ipc address; focusd serves this machine only"
-            )
-        return endpoint
+    @model_validator(mode="after")
+    def _strangers_need_keys(self) -> Self:
+        for endpoint in (self.control, self.events):
+            if self.keys is None and not endpoint.startswith(LOCAL):
+                raise ValueError(
+                    f"{endpoint!r} can be reached from other machines, which needs keys: run `focusctl keys new "
+                    "focusd` here and `focusctl keys allow CLIENT.key` for each client, then set server.keys to the "
+                    "folder; or listen on 127.0.0.1"
+                )
+        return self
+
+
+class MetricsConfig(Section):
+    """Figures for Prometheus, for this machine alone."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """None: no figures are served."""
 
 
 class LogConfig(Section):
@@ -230,8 +248,8 @@ class RigConfig(Section):
     """Everything about one rig."""
 
     name: str = "rig"
-    state_dir: Path = Path("~/.local/state/focusd")
-    """Calibrations live here, below the rig's name."""
+    state_dir: Path = Field(default_factory=lambda: Path(os.environ.get("STATE_DIRECTORY", STATE_DIR)))
+    """Calibrations live here, below the rig's name. Under systemd: what StateDirectory= says."""
     objective: ObjectiveConfig
     camera: CameraConfig
     stage: StageConfig
@@ -241,6 +259,7 @@ class RigConfig(Section):
     hold: HoldConfig = HoldConfig()
     scorer: ScorerConfig = ScorerConfig()
     server: ServerConfig = ServerConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
@@ -298,6 +317,9 @@ def _anchored(config: RigConfig, folder: Path) -> RigConfig:
         update["microscope"] = microscope.model_copy(update={"stack": stack})
     if isinstance(microscope, MicroManagerConfig):
         update["microscope"] = microscope.model_copy(update=_anchored_adapters(microscope, folder))
+    if config.server.keys is not None:
+        keys = folder / config.server.keys.expanduser()
+        update["server"] = config.server.model_copy(update={"keys": keys})
     if config.scorer.weights is not None:
         weights = folder / config.scorer.weights.expanduser()
         update["scorer"] = config.scorer.model_copy(update={"weights": weights})

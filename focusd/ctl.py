@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from focusd import ctl_map
+from focusd import ctl_keys, ctl_map
 from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
 from focusd.wire.catchup import complete
 from focusd.wire.client import CONTROL, EVENTS, Client, EventStream
+from focusd.wire.keys import ClientKeys
 from focusd.wire.messages import JsonObject, rebuild_error
 
 SILENCE_S = 5.0
@@ -58,6 +60,9 @@ RESULT_ROWS = {
 }
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
+app.add_typer(ctl_keys.app, name="keys")
+my_keys: ContextVar[ClientKeys | None] = ContextVar("my_keys", default=None)
+"""Of this command, for a focusd that asks for them."""
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
@@ -68,7 +73,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 
 def main() -> None:
     """Entry point of `focusctl`."""
-    app()
+    try:
+        app()
+    except FocusdError as error:
+        _tell(error)
+        raise SystemExit(1) from None
+
+
+@app.callback()
+def known_by(
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Your NAME.key_secret, for a focusd that asks for keys.", envvar="FOCUSCTL_KEY"),
+    ] = None,
+    server_key: Annotated[
+        Path | None, typer.Option(help="That focusd's focusd.key.", envvar="FOCUSCTL_SERVER_KEY")
+    ] = None,
+) -> None:
+    """Talk to a running focusd."""
+    if (key is None) != (server_key is None):
+        raise typer.BadParameter("--key and --server-key belong together: give both")
+    if key and server_key:
+        my_keys.set(ClientKeys.load(key, server_key))
 
 
 @app.command()
@@ -181,6 +207,14 @@ def release(endpoint: Endpoint = CONTROL) -> None:
 
 
 @app.command()
+def reconnect(endpoint: Endpoint = CONTROL) -> None:
+    """After a hardware fault that you have looked into: let focusd open the hardware again."""
+    with _connected(endpoint) as client:
+        client.reconnect()
+        out.print("focusd starts anew and opens the hardware; `focusctl status` says how it went")
+
+
+@app.command()
 def monitor(
     log: Annotated[Path | None, typer.Option(help="Append each event to this file as a JSON line.")] = None,
     rotate_mb: Annotated[float, typer.Option(min=0.001, help="Size from which the log is begun anew.")] = 100,
@@ -236,7 +270,7 @@ def _news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -
 @contextmanager
 def _connected(endpoint: str, events: str = EVENTS) -> Iterator[Client]:
     """A client; errors end the program with one line and a hint."""
-    with _told(), Client(endpoint, events, name="focusctl") as client:
+    with _told(), Client(endpoint, events, name="focusctl", keys=my_keys.get()) as client:
         yield client
 
 
@@ -246,7 +280,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except FocusdError as error:
-        err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
+        _tell(error)
         if hint := HINTS.get(type(error)):
             err.print(f"hint: {hint}", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -255,6 +289,10 @@ def _told() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _tell(error: FocusdError) -> None:
+    err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
 
 
 def _subscribed(client: Client) -> EventStream:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn
 
 import anyio
 import structlog
@@ -14,16 +18,20 @@ import torch
 from anyio import to_thread
 
 from focusd.config import RigConfig
-from focusd.microscope.factory import open_microscope
+from focusd.errors import RequestError
 from focusd.optics.instrument import Instrument
 from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs
 from focusd.service.logs import configure_logging, forward_to
+from focusd.service.memory import Recorder
+from focusd.service.metrics import Bookkeeper, served
+from focusd.service.opening import opened_rig, state_folder
 from focusd.service.operations import RigOperations
 from focusd.service.record import recorded
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
+from focusd.service.watchdog import Notifier, keep_alive, watch
 from focusd.sharpness.choice import open_backends
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
@@ -35,20 +43,45 @@ SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
 
 
-def run(config: RigConfig) -> None:
+@dataclass
+class Ending:
+    """How this process ends.
+
+    Attributes:
+        asked: set when it shall.
+        again: a new process takes its place, which opens the hardware anew: nothing of a hung native call survives.
+    """
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    again: bool = False
+
+    def leave(self) -> NoReturn:
+        """End now. What native libraries do when the interpreter goes must neither hang nor change the exit code."""
+        logging.shutdown()
+        if self.again:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
+            os.execv(sys.executable, sys.orig_argv)
+        os._exit(0)
+
+    def within_bounds(self) -> None:
+        """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
+        signal.signal(signal.SIGALRM, lambda *_: self.leave())
+        signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)
+
+
+def run(config: RigConfig) -> NoReturn:
     """Run until SIGINT or SIGTERM, then end the process with exit code 0.
 
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
     configure_logging(config.log)
+    ending = Ending()
     try:
-        anyio.run(_run, config)
+        anyio.run(_run, config, ending)
     except BaseExceptionGroup as group:
         raise _first(group) from None
-    # All is put away. What native libraries do when the interpreter goes must neither hang nor change the exit code.
-    logging.shutdown()
-    os._exit(0)
+    ending.leave()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -57,50 +90,65 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _run(config: RigConfig) -> None:
+async def _run(config: RigConfig, ending: Ending) -> None:
     """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
-    stopping = anyio.Event()
+    notifier = Notifier()
     async with anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            tasks.start_soon(_hear, signals, stopping)
-            await _serve(config, stopping)
+            tasks.start_soon(_hear, signals, ending, notifier)
+            await serve_rig(config, ending, notifier)
             tasks.cancel_scope.cancel()
 
 
-async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event) -> None:
+async def _hear(signals: AsyncIterator[signal.Signals], ending: Ending, notifier: Notifier) -> None:
     async for number in signals:
         log.info("stopping", signal=signal.Signals(number).name)
-        if not stopping.is_set():
-            _end_in_any_case()
-        stopping.set()
+        ending.again = False
+        if not ending.asked.is_set():
+            notifier.tell("STOPPING=1", "STATUS=stopping")
+            ending.within_bounds()
+        ending.asked.set()
 
 
-async def _serve(config: RigConfig, stopping: anyio.Event) -> None:
-    async with opened(config) as operations:
-        bus = EventBus()
-        with recorded(bus, config.state_dir / config.name / "events.sqlite") as record, forward_to(bus):
+async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
+    """Open the rig and serve it until the end is asked for."""
+    scorer = await to_thread.run_sync(open_scorer, config)
+    folder = state_folder(config)
+    async with opened_rig(config) as (rig, memory):
+        operations = RigOperations(config, rig, scorer, CalibrationStore(folder / "calibrations"))
+        bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
+        reconnect = partial(_reconnect, rig, ending)
+        with ExitStack() as resources:
+            resources.enter_context(served(config.metrics, config.name, scorer.model.name, scorer.backend))
+            record = resources.enter_context(recorded(bus, folder / "events.sqlite"))
+            resources.enter_context(forward_to(bus))
+            for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):
+                resources.enter_context(bus.subscribed(listener))
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
                 hold = Hold(operations, bus, jobs, config.hold, config.camera.exposure_ms)
+                tasks.start_soon(recorder.keep)
                 tasks.start_soon(hold.run)
-                async with serve(config.server, operations, bus, jobs, hold, record):
-                    await stopping.wait()
+                async with serve(config.server, operations, bus, jobs, hold, record, reconnect):
+                    notifier.tell("READY=1")
+                    tasks.start_soon(keep_alive, notifier, watch(jobs, rig))
+                    await ending.asked.wait()
                 tasks.cancel_scope.cancel()
+            recorder.stop(forget_fault=ending.again)
 
 
-@asynccontextmanager
-async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
-    """The operations of a rig whose hardware is open inside the `async with`."""
-    scorer = await to_thread.run_sync(open_scorer, config)
-    microscope = await to_thread.run_sync(open_microscope, config)
-    rig = Rig(microscope, config.stage, config.camera)
-    try:
-        await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
-        store = CalibrationStore(config.state_dir / config.name / "calibrations")
-        yield RigOperations(config, rig, scorer, store)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await rig.aclose()
+async def _reconnect(rig: Rig, ending: Ending) -> None:
+    """End this process in favour of a new one, which may touch the hardware.
+
+    Raises:
+        RequestError: there is no fault.
+    """
+    if rig.fault is None:
+        raise RequestError("the hardware is connected and not at fault: there is nothing to reconnect")
+    log.warning("an operator reconnects the hardware", fault=rig.fault)
+    ending.again = True
+    ending.within_bounds()
+    ending.asked.set()
 
 
 def open_scorer(config: RigConfig) -> Scorer:
@@ -109,16 +157,8 @@ def open_scorer(config: RigConfig) -> Scorer:
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    torch.set_num_threads(
-        1
-    )  # the scorer has threads of its own; torch's wait for one another on a busy machine
+    torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another on a busy machine
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)
     return Scorer(model, instrument.sampling if instrument else None, backends)
-
-
-def _end_in_any_case() -> None:
-    """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)

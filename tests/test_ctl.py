@@ -68,6 +68,11 @@ def test_errors_are_one_line_and_exit_1(endpoints: list[str]) -> None:
     assert ctl("refocus", "--roi", "1,2", *endpoints).returncode == 2
 
 
+def test_reconnecting_what_is_not_at_fault_is_refused(endpoints: list[str]) -> None:
+    refused = ctl("reconnect", *endpoints[:2])
+    assert (refused.returncode, refused.stderr) == (1, "error: nothing to reconnect\n")
+
+
 def test_an_absent_daemon_is_an_error_with_a_hint() -> None:
     absent = ctl("status", "--endpoint", "tcp://127.0.0.1:9")
     assert absent.returncode == 1

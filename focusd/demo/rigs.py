@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 from focusd.config import RigConfig, load_config
 from focusd.errors import FocusdError, UnreachableError
 from focusd.microscope.recorded import Stack
+from focusd.service.opening import state_folder
 from focusd.wire.client import Client
 
 START_S = 90.0
@@ -96,18 +98,24 @@ class DemoDaemon:
 
 @contextmanager
 def daemons(rigs: list[dict[str, Any]], folder: Path) -> Iterator[Iterator[DemoDaemon]]:
-    """Daemons for a list of rigs, one after the other; the next one starts while the last one is used."""
+    """Daemons for a list of rigs, one after the other; the next one starts while the last one is used.
+
+    One process owns a rig, and these overlap: each has a state folder of its own, and hands its calibrations on.
+    """
     started: list[DemoDaemon] = []
 
     def start(index: int) -> None:
         if index < len(rigs):
-            started.append(DemoDaemon(rigs[index], folder))
+            own = {"state_dir": str(Path(rigs[index]["state_dir"]) / str(index))}
+            started.append(DemoDaemon(rigs[index] | own, folder))
 
     def each() -> Iterator[DemoDaemon]:
         start(0)
         for index in range(len(rigs)):
             started[index].wait_until_ready()
             start(index + 1)
+            if index:
+                _hand_over(started[index - 1].config, started[index].config)
             yield started[index]
             started[index].stop()
 
@@ -116,6 +124,12 @@ def daemons(rigs: list[dict[str, Any]], folder: Path) -> Iterator[Iterator[DemoD
     finally:
         for daemon in started:
             daemon.stop()
+
+
+def _hand_over(last: RigConfig, following: RigConfig) -> None:
+    calibrations = state_folder(last) / "calibrations"
+    if calibrations.exists():
+        shutil.copytree(calibrations, state_folder(following) / "calibrations", dirs_exist_ok=True)
 
 
 def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:

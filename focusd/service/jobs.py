@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from focusd.errors import BusyError, CancelledJobError, FocusdError, InternalError, RequestError
-from focusd.service.events import EventBus, Payload
+from focusd.service.events import Event, EventBus, Payload
 from focusd.service.lease import Lease
 
 log = structlog.get_logger(__name__)
@@ -57,9 +57,22 @@ class Job:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     """Code, message and data: not the exception, whose traceback would keep camera frames alive."""
+    progress_s: float = field(default_factory=time.monotonic)
+    """When it last reported something, or began."""
     ended_s: float | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     _ended: anyio.Event = field(default_factory=anyio.Event)
+
+    def report(self, bus: EventBus, topic: str, payload: Payload) -> Event:
+        """Publish an event of this job, which is a sign of its progress."""
+        self.progress_s = time.monotonic()
+        return bus.publish(topic, payload, self.id)
+
+    @property
+    def context(self) -> dict[str, str]:
+        """What each of its log lines says about it."""
+        given = {"job_id": self.id, "request_key": self.request_key, "client": self.client}
+        return {name: value for name, value in given.items() if value}
 
     async def wait(self) -> None:
         """Return when the job has ended, however it did."""
@@ -215,7 +228,8 @@ class Jobs:
             if ending:  # whatever becomes of this job: it has not ended before the one that gives way to it
                 with anyio.CancelScope(shield=True):
                     await ending.wait()
-            await self._attempt(job, run)
+            with structlog.contextvars.bound_contextvars(**job.context):
+                await self._attempt(job, run)
         finally:
             if job.state in ("queued", "running"):  # the whole daemon is being cancelled
                 job.fail(CancelledJobError("focusd stopped while the job ran"))
@@ -228,13 +242,13 @@ class Jobs:
         try:
             with job.scope:
                 await anyio.lowlevel.checkpoint()  # one that is cancelled before it starts moves nothing
-                job.succeed(await run(partial(self._bus.publish, job_id=job.id)))
+                job.succeed(await run(partial(job.report, self._bus)))
             if job.scope.cancelled_caught:
                 job.fail(CancelledJobError("the job was cancelled"))
         except FocusdError as error:
             job.fail(error)
         except Exception as error:
-            log.exception("a job failed on a fault of focusd", job_id=job.id, kind=job.kind)
+            log.exception("a job failed on a fault of focusd", kind=job.kind)
             job.fail(error)
 
     def _publish_state(self, job: Job) -> None:

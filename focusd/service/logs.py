@@ -20,8 +20,11 @@ from focusd.config import LogConfig
 from focusd.service.events import EventBus
 
 _FORWARDED = ("warning", "error", "critical")
-_PYMMCORE_PLUS = {"PYMM_LOG_FILE": "0", "PYMM_LOG_LEVEL": "CRITICAL"}
-"""Read when it is imported: else it writes a file of its own, and its records to stderr a second time."""
+_PYMMCORE_PLUS = {"PYMM_LOG_FILE": os.devnull, "PYMM_LOG_LEVEL": "CRITICAL"}
+"""Read when it is imported: else it writes a file of its own, and its records to stderr a second time.
+
+pymmcore-plus 0.18 takes its documented "0" for its default file, which a read-only home refuses.
+"""
 _sinks: list[Callable[[dict[str, Any]], None]] = []
 
 

@@ -14,8 +14,9 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Blocks, Observation
-from focusd.errors import CancelledJobError, FocusdError, SaturatedError
+from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError
 from focusd.microscope.protocol import Frame
+from focusd.service.metrics import STAGE_SECONDS
 from focusd.service.rig import Rig
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
@@ -54,6 +55,10 @@ class Stopwatch:
         return {**self.seconds, "waiting": max(0.0, self.elapsed_s - sum(self.seconds.values()))}
 
 
+MAX_LIGHT_RATIO = 3.0
+"""Of the means of two frames of one operation."""
+
+
 class Observer:
     """Exposes and scores on one rig.
 
@@ -69,6 +74,8 @@ class Observer:
         self.stopwatch = Stopwatch()
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
+        self._light: float | None = None
+        """Mean of the operation's first frame."""
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -79,6 +86,7 @@ class Observer:
         """
         self.stopwatch = Stopwatch()
         start_um = await self.rig.begin_operation()
+        self._light = None
         try:
             yield start_um
         except FocusdError as error:
@@ -108,8 +116,10 @@ class Observer:
             await self.move_to(z_um)
         with self.stopwatch.timing("exposing"):
             frame = await self.rig.snap()
+        _refuse_dead(frame)
         self._refuse_saturated(frame)
-        with self.stopwatch.timing("scoring"):
+        self._refuse_other_light(frame)
+        with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
             return await to_thread.run_sync(self._look, frame, roi)
 
     async def move_to(self, z_um: float) -> float:
@@ -149,6 +159,27 @@ class Observer:
                 saturated_fraction=fraction,
                 z_um=frame.z_um,
             )
+
+    def _refuse_other_light(self, frame: Frame) -> None:
+        """Defocus spreads light and loses none: a mean that jumps is a shutter or a lamp, not a depth."""
+        mean = float(frame.pixels.mean())
+        before = self._light = self._light or mean
+        if not before / MAX_LIGHT_RATIO <= mean <= before * MAX_LIGHT_RATIO:
+            raise HardwareError(
+                f"the light has changed from a mean of {before:.0f} to {mean:.0f} since this operation began: check "
+                "lamp and shutter, and keep both as they are until it ends",
+                z_um=frame.z_um,
+            )
+
+
+def _refuse_dead(frame: Frame) -> None:
+    """Light or no light, a camera that reads out has noise. Dead frames among good ones would bend the answer."""
+    value = frame.pixels.flat[0]
+    if 0 <= value < frame.full_scale and (frame.pixels == value).all():
+        raise HardwareError(
+            f"all pixels of the frame are {value}: the camera does not read out; check it and its connection",
+            z_um=frame.z_um,
+        )
 
 
 def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:

@@ -7,10 +7,13 @@ fault (DESIGN §7), and a call whose caller is gone is let run to its end before
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -21,6 +24,7 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.errors import FocusdError, HardwareError
 from focusd.microscope.guard import GuardedStage
 from focusd.microscope.protocol import Frame, Microscope
+from focusd.service.metrics import EXPOSURE_SECONDS, EXPOSURES, STAGE_SECONDS
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -32,7 +36,8 @@ CLOSE_S = 3.0
 class FaultLatch:
     """The first fault, kept: after it the hardware is not touched again."""
 
-    text: str | None = None
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text
 
     def set(self, text: str) -> HardwareError:
         """Latch a fault, unless there is one already; returns the error to raise."""
@@ -49,7 +54,8 @@ class FaultLatch:
     def error(self) -> HardwareError:
         """What every caller is told."""
         return HardwareError(
-            f"{self.text}; focusd will not touch the hardware again: an operator has to check it and restart focusd"
+            f"{self.text}; focusd will not touch the hardware again: an operator has to check it, then run "
+            "`focusctl reconnect`"
         )
 
 
@@ -94,7 +100,8 @@ class DeviceThread:
 
     def _submit(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
-        self._queue.put((future, function))
+        # What the device logs belongs to the job that called it.
+        self._queue.put((future, partial(contextvars.copy_context().run, function)))
         return future
 
     async def _end_of(self, future: Future[Any]) -> None:
@@ -115,7 +122,8 @@ class DeviceThread:
         while (item := self._queue.get()) is not None:
             future, function = item
             try:
-                future.set_result(function())
+                with STAGE_SECONDS.labels(self._name).time():
+                    future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
 
@@ -126,17 +134,26 @@ class Rig:
     Attributes:
         camera_name: the camera's, as calibrations record it.
         last_z_um: the last z read back, which never waits for hardware; None before the first.
+        deadline_s: of a call to a device.
+        progress_s: when the hardware last answered, by `time.monotonic()`.
     """
 
-    def __init__(self, microscope: Microscope, stage: StageConfig, camera: CameraConfig) -> None:
-        """Take over a microscope, which `aclose` will close."""
+    def __init__(
+        self, microscope: Microscope, stage: StageConfig, camera: CameraConfig, fault: str | None = None
+    ) -> None:
+        """Take over a microscope, which `aclose` will close.
+
+        Args:
+            fault: latched from the first, where the hardware must not be touched.
+        """
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
-        deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.deadline_s = deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.progress_s = time.monotonic()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
         self._microscope = microscope
         self._guarded = GuardedStage(microscope, stage)
-        self._latch = FaultLatch()
+        self._latch = FaultLatch(fault)
         self._camera = DeviceThread("camera", deadline_s, self._latch)
         self._stage = DeviceThread("stage", deadline_s, self._latch)
         self._brake = DeviceThread("stage's stop command", deadline_s, self._latch)
@@ -163,6 +180,8 @@ class Rig:
         """
         frame = await self._camera.call(self._microscope.snap)
         self._seen(frame.z_um)
+        EXPOSURES.inc()
+        EXPOSURE_SECONDS.inc(frame.exposure_ms / 1000)
         return frame
 
     async def position_um(self) -> float:
@@ -234,5 +253,5 @@ class Rig:
                 log.warning("the stage could not be stopped and goes on to its target", reason=error.message)
 
     def _seen(self, z_um: float) -> float:
-        self.last_z_um = z_um
+        self.last_z_um, self.progress_s = z_um, time.monotonic()
         return z_um

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from focusd.autofocus.focusmap import FocusMap, Position
 from focusd.errors import MapError, RequestError
-from focusd.service.store import write_atomically
+from focusd.service.files import write_atomically
 
 Result = dict[str, Any]
 Xy = tuple[float, float]

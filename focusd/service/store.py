@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.moffat import Moffat
 from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError
+from focusd.service.files import sealed, set_aside, unsealed, write_atomically
 
 FORMAT = 2
 
@@ -47,7 +46,7 @@ class CalibrationStore:
         """
         path = self.path(objective)
         try:
-            write_atomically(path, json.dumps(_to_json(calibration), indent=1))
+            write_atomically(path, sealed(_to_json(calibration)))
         except OSError as error:
             raise CalibrationError(
                 f"{path}: the calibration cannot be written ({error.strerror}); check state_dir in the configuration"
@@ -62,31 +61,20 @@ class CalibrationStore:
         """
         path = self.path(objective)
         try:
-            return _from_json(json.loads(path.read_text(encoding="utf-8")))
+            return _from_json(unsealed(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise CalibrationError(
                 f"the objective {objective!r} has no calibration; focus by eye, then run `focusctl calibrate`"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        except OSError as error:
             raise CalibrationError(
-                f"{path}: cannot be read as a calibration ({error}); calibrate anew"
+                f"{path}: cannot be read: {error.strerror}; check state_dir, or calibrate anew"
             ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves either the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise CalibrationError(
+                f"{path}: cannot be read as a calibration ({error}) and was set aside as "
+                f"{set_aside(path, error).name}; calibrate anew"
+            ) from error
 
 
 def _to_json(calibration: Calibration) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import zmq.asyncio
 from focusd.config import ServerConfig
 from focusd.errors import RequestError
 from focusd.wire.exchange import Exchange, Inbox
+from focusd.wire.keys import ClientKeys
 from focusd.wire.map_client import MapRequests
 from focusd.wire.messages import JsonObject
 
@@ -47,16 +48,22 @@ class EventStream:
     """
 
     def __init__(
-        self, context: zmq.Context[Any], endpoint: str, topics: Sequence[str], silence_s: float | None
+        self,
+        context: zmq.Context[Any],
+        endpoint: str,
+        topics: Sequence[str],
+        silence_s: float | None,
+        keys: ClientKeys | None,
     ) -> None:
         self._endpoint = endpoint
         self._inbox = Inbox(endpoint, topics)
+        self._keys = keys
         self._silence_s = silence_s
         self._socket = context.socket(zmq.SUB)
 
     def __enter__(self) -> Self:
         try:
-            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions)
+            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions, self._keys)
             while not self._inbox.subscribed:
                 self._receive(SHORT_S)
         except BaseException:
@@ -89,16 +96,22 @@ class AsyncEventStream:
     """`EventStream` for `async with` and `async for`."""
 
     def __init__(
-        self, context: zmq.asyncio.Context, endpoint: str, topics: Sequence[str], silence_s: float | None
+        self,
+        context: zmq.asyncio.Context,
+        endpoint: str,
+        topics: Sequence[str],
+        silence_s: float | None,
+        keys: ClientKeys | None,
     ) -> None:
         self._endpoint = endpoint
         self._inbox = Inbox(endpoint, topics)
+        self._keys = keys
         self._silence_s = silence_s
         self._socket = context.socket(zmq.SUB)
 
     async def __aenter__(self) -> Self:
         try:
-            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions)
+            _subscribe(self._socket, self._endpoint, self._inbox.subscriptions, self._keys)
             while not self._inbox.subscribed:
                 await self._receive(SHORT_S)
         except BaseException:
@@ -132,12 +145,27 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
 
     All raise the daemon's error as its class in `focusd.errors`, and UnreachableError where no answer comes;
     its `data["request_key"]` lets the caller ask for the same job again.
+
+    Args:
+        name: who asks; shown to others while a job runs.
+        keys: `ClientKeys.load(…)`, where the daemon answers known clients only.
     """
 
-    def __init__(self, endpoint: str, events_endpoint: str, name: str) -> None:
+    def __init__(
+        self,
+        endpoint: str = CONTROL,
+        events_endpoint: str = EVENTS,
+        name: str = "python",
+        keys: ClientKeys | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.events_endpoint = events_endpoint
         self.name = name
+        self.keys = keys
+        self._open_context()
+
+    @abstractmethod
+    def _open_context(self) -> None: ...
 
     @abstractmethod
     def _call(
@@ -151,6 +179,10 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
     def ping(self) -> Answer:
         """`session` of the daemon, if it is alive."""
         return self._call("system.ping", {}, SHORT_S)
+
+    def reconnect(self) -> Answer:
+        """After a fault that an operator has looked into: the daemon starts anew and opens the hardware."""
+        return self._call("system.reconnect", {}, SHORT_S)
 
     def state(self) -> Answer:
         """Where the rig stands; `job` is the running one or None."""
@@ -317,8 +349,7 @@ class _Requests(MapRequests[Answer], ABC, Generic[Answer]):
 class Client(_Requests[JsonObject]):
     """A blocking client: `with Client() as focus: focus.refocus()`."""
 
-    def __init__(self, endpoint: str = CONTROL, events_endpoint: str = EVENTS, name: str = "python") -> None:
-        super().__init__(endpoint, events_endpoint, name)
+    def _open_context(self) -> None:
         self._context = zmq.Context()
 
     def __enter__(self) -> Self:
@@ -333,14 +364,14 @@ class Client(_Requests[JsonObject]):
 
     def events(self, *topics: str, silence_s: float | None = None) -> EventStream:
         """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
-        return EventStream(self._context, self.events_endpoint, topics, silence_s)
+        return EventStream(self._context, self.events_endpoint, topics, silence_s, self.keys)
 
     def _call(
         self, method: str, params: JsonObject, timeout_s: float, pixels: Sequence[bytes] = ()
     ) -> JsonObject:
         exchange = Exchange(self.endpoint, method, params, timeout_s, pixels=pixels)
         with self._context.socket(zmq.DEALER) as socket:
-            _connect(socket, self.endpoint)
+            _connect(socket, self.endpoint, self.keys)
             while exchange.result is None:
                 for message in exchange.to_send():
                     socket.send_multipart(message)
@@ -354,8 +385,7 @@ class Client(_Requests[JsonObject]):
 class AsyncClient(_Requests[Awaitable[JsonObject]]):
     """A client for asyncio: `async with AsyncClient() as focus: await focus.refocus()`."""
 
-    def __init__(self, endpoint: str = CONTROL, events_endpoint: str = EVENTS, name: str = "python") -> None:
-        super().__init__(endpoint, events_endpoint, name)
+    def _open_context(self) -> None:
         self._context = zmq.asyncio.Context()
 
     async def __aenter__(self) -> Self:
@@ -370,14 +400,14 @@ class AsyncClient(_Requests[Awaitable[JsonObject]]):
 
     def events(self, *topics: str, silence_s: float | None = None) -> AsyncEventStream:
         """Subscribe to topics, or to all; entering the stream waits until the subscription is in place."""
-        return AsyncEventStream(self._context, self.events_endpoint, topics, silence_s)
+        return AsyncEventStream(self._context, self.events_endpoint, topics, silence_s, self.keys)
 
     async def _call(
         self, method: str, params: JsonObject, timeout_s: float, pixels: Sequence[bytes] = ()
     ) -> JsonObject:
         exchange = Exchange(self.endpoint, method, params, timeout_s, pixels=pixels)
         with self._context.socket(zmq.DEALER) as socket:
-            _connect(socket, self.endpoint)
+            _connect(socket, self.endpoint, self.keys)
             while exchange.result is None:
                 for message in exchange.to_send():
                     await socket.send_multipart(message)
@@ -399,8 +429,11 @@ def _described(view: memoryview, z_um: float | None) -> JsonObject:
     return described if z_um is None else described | {"z_um": z_um}
 
 
-def _connect(socket: zmq.Socket[Any], endpoint: str) -> None:
+def _connect(socket: zmq.Socket[Any], endpoint: str, keys: ClientKeys | None) -> None:
     socket.linger = 0
+    if keys is not None:
+        socket.curve_publickey, socket.curve_secretkey = keys.own.public, keys.own.secret
+        socket.curve_serverkey = keys.daemon
     socket.ipv6 = "[" in endpoint
     try:
         socket.connect(endpoint)
@@ -408,7 +441,9 @@ def _connect(socket: zmq.Socket[Any], endpoint: str) -> None:
         raise RequestError(f"{endpoint!r} is no address: it looks like {CONTROL}") from error
 
 
-def _subscribe(socket: zmq.Socket[Any], endpoint: str, subscriptions: Sequence[bytes]) -> None:
-    _connect(socket, endpoint)
+def _subscribe(
+    socket: zmq.Socket[Any], endpoint: str, subscriptions: Sequence[bytes], keys: ClientKeys | None
+) -> None:
+    _connect(socket, endpoint, keys)
     for subscription in subscriptions:
         socket.subscribe(subscription)

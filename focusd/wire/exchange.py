@@ -16,6 +16,10 @@ PATIENCE_S = 5.0
 """Silence after which a waiting client asks whether the daemon is still there."""
 
 
+REFUSED = "A daemon that asks for keys is silent to a client whose key is not on its list (`focusctl keys`)"
+"""What ZeroMQ does not tell: to a client that is refused, the daemon looks absent."""
+
+
 class Exchange:
     """One request from a client's side: what to send, how long to listen, when to give up. No I/O.
 
@@ -79,7 +83,7 @@ class Exchange:
         if self._ping_is_out or self._session is None:
             raise self._unreachable(
                 f"no answer from {self._endpoint}: is `focusd run` running there, "
-                "and is this its server.control?"
+                f"and is this its server.control? {REFUSED}"
             )
         if self._clock() >= self._deadline:
             raise self._unreachable(
@@ -146,6 +150,6 @@ class Inbox:
         """The error to raise when nothing came for so long."""
         return UnreachableError(
             f"no event from {self._endpoint} within {seconds:g} s: is `focusd run` running there, "
-            "and is this its server.events?",
+            f"and is this its server.events? {REFUSED}",
             endpoint=self._endpoint,
         )

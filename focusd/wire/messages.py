@@ -273,6 +273,11 @@ METHODS = {
     for method in (
         Method("system.hello", HelloParams, "Protocol, version, session, methods and topics."),
         Method("system.ping", Params, "Answers at once; names the session."),
+        Method(
+            "system.reconnect",
+            Params,
+            "After a fault that an operator has looked into: open the hardware again.",
+        ),
         Method("state.get", Params, "What the rig is doing and where its stage stands."),
         Method(
             "focus.calibrate", CalibrateParams, "Long: take a calibration stack around the focus set by eye."

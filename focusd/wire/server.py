@@ -6,12 +6,9 @@ the server or a job.
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import anyio
@@ -25,22 +22,26 @@ from numpy.typing import NDArray
 
 from focusd import __version__
 from focusd.config import ServerConfig
-from focusd.errors import FocusdError, RequestError
+from focusd.errors import BusyError, FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Job, Jobs, Report, error_object
 from focusd.service.record import Record
 from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
-from focusd.wire.messages import MAX_FRAME_BYTES, InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.ratelimit import RateLimit
+from focusd.wire.sockets import Endpoints, open_sockets
 
 log = structlog.get_logger(__name__)
 
+Reconnect = Callable[[], Awaitable[None]]
+
 HEARTBEAT_S = 1.0
+CANCEL = "job.cancel"
+"""Never refused for its sender's haste: it is how harm is stopped."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
-LINGER_MS = 100
-"""How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
 
 
 class Operations(Protocol):
@@ -91,38 +92,31 @@ class Operations(Protocol):
         ...
 
 
-class EndpointError(FocusdError):
-    """The server cannot listen where it should."""
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where the server really listens: a configured port may be `*`."""
-
-    control: str
-    events: str
-
-
 @asynccontextmanager
 async def serve(
-    config: ServerConfig, operations: Operations, bus: EventBus, jobs: Jobs, hold: Hold, record: Record
+    config: ServerConfig,
+    operations: Operations,
+    bus: EventBus,
+    jobs: Jobs,
+    hold: Hold,
+    record: Record,
+    reconnect: Reconnect,
 ) -> AsyncIterator[Endpoints]:
     """Serve clients inside the `async with`.
 
     Its end ends the running job, answers those who wait for it, then closes.
 
+    Args:
+        reconnect: called by `system.reconnect`; raises FocusdError where there is nothing to reconnect.
+
     Raises:
         EndpointError: an address is taken by another focusd, or cannot be bound.
+        KeyFileError: keys are asked for and cannot be used.
     """
     with ExitStack() as resources:
-        context = resources.enter_context(zmq.asyncio.Context())
-        control = resources.enter_context(context.socket(zmq.ROUTER))
-        events = resources.enter_context(context.socket(zmq.XPUB))
-        events.xpub_verbose = 1
-        endpoints = Endpoints(
-            _bind(control, config.control, resources), _bind(events, config.events, resources)
-        )
-        server = _Server(control, events, operations, bus, jobs, hold, record)
+        control, events, endpoints = open_sockets(config, resources)
+        limit = RateLimit(config.max_requests_per_s)
+        server = _Server(control, events, operations, bus, jobs, hold, record, limit, reconnect)
         resources.enter_context(bus.subscribed(server.send_event))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
@@ -137,38 +131,6 @@ async def serve(
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
 
-def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
-    """Listen on `endpoint`; return it as it came out."""
-    socket.linger = LINGER_MS
-    socket.maxmsgsize = MAX_FRAME_BYTES
-    socket.ipv6 = "[" in endpoint
-    try:
-        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
-            _lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
-        socket.bind(endpoint)
-    except BlockingIOError as error:
-        raise _taken(endpoint) from error
-    except (OSError, zmq.ZMQError) as error:
-        if error.errno == zmq.EADDRINUSE:
-            raise _taken(endpoint) from error
-        hint = "set another address under [server] in the configuration"
-        raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; {hint}") from error
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
-
-
-def _taken(endpoint: str) -> EndpointError:
-    return EndpointError(
-        f"another focusd (or another program) is running on {endpoint}: "
-        "stop it, or set another address under [server] in the configuration"
-    )
-
-
-def _lock(path: Path, resources: ExitStack) -> None:
-    """Hold `path` locked: ZeroMQ would silently take an ipc address over from a running daemon."""
-    file = resources.enter_context(path.open("w"))
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class _Server:
     def __init__(
         self,
@@ -179,6 +141,8 @@ class _Server:
         jobs: Jobs,
         hold: Hold,
         record: Record,
+        limit: RateLimit,
+        reconnect: Reconnect,
     ) -> None:
         self._control = control
         self._events = events
@@ -187,18 +151,21 @@ class _Server:
         self._jobs = jobs
         self._hold = hold
         self._record = record
+        self._limit = limit
+        self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
         self._look_at_state = anyio.Event()
         self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
             "system.hello": self._hello,
             "system.ping": self._ping,
+            "system.reconnect": self._reconnect,
             "state.get": self._get_state,
             "focus.calibrate": self._calibrate,
             "focus.run": self._refocus,
             "focus.hold": self._engage,
             "focus.release": self._release,
             "stage.move": self._move,
-            "job.cancel": self._cancel,
+            CANCEL: self._cancel,
             "job.status": self._status,
             "lease.acquire": self._acquire_lease,
             "lease.release": self._release_lease,
@@ -220,28 +187,33 @@ class _Server:
 
     async def _receive(self, answering: TaskGroup) -> None:
         while True:
-            frames = await self._control.recv_multipart()
-            answering.start_soon(self._answer, frames)
+            parts = await self._control.recv_multipart(copy=False)
+            answering.start_soon(self._answer, [part.bytes for part in parts], _sender(parts))
             # A receive that finds a message does not yield: a flood would starve everyone else.
             await anyio.lowlevel.checkpoint()
 
-    async def _answer(self, frames: list[bytes]) -> None:
+    async def _answer(self, frames: list[bytes], sender: bytes | str) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
         reply: bytes | None
         try:
             envelope, content = messages.split_envelope(frames)
-            reply = await self._reply(content)
+            reply = await self._reply(content, sender)
         except InvalidRequestError as error:
             envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
         if reply:
             await self._control.send_multipart([*envelope, reply])
 
-    async def _reply(self, content: list[bytes]) -> bytes | None:
+    async def _reply(self, content: list[bytes], sender: bytes | str) -> bytes | None:
+        allowed = self._limit.allows(sender)
         try:
             request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
         try:
+            if not allowed and request.method != CANCEL:
+                raise BusyError(
+                    "this client sends too many requests (server.max_requests_per_s); wait a second"
+                )
             params = request.checked_params()
             if isinstance(params, messages.ScoreParams):
                 result = await self._score(params, content[1:])
@@ -267,6 +239,10 @@ class _Server:
         }
 
     async def _ping(self, _params: Params) -> JsonObject:
+        return {"session": self._bus.session}
+
+    async def _reconnect(self, _params: Params) -> JsonObject:
+        await self._ask_to_reconnect()
         return {"session": self._bus.session}
 
     async def _get_state(self, _params: Params) -> JsonObject:
@@ -392,6 +368,14 @@ class _Server:
 def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Params], Awaitable[JsonObject]]:
     """An operation that answers at once, as the handler of a method."""
     return lambda params: operation(**dict(params))
+
+
+def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:
+    """Who counts as one client: a key, where keys are asked for, else a connection."""
+    try:
+        return str(parts[-1]["User-Id"])
+    except zmq.ZMQError:
+        return parts[0].bytes
 
 
 async def _outcome(job: Job) -> JsonObject:

@@ -52,7 +52,7 @@ class ScriptedMicroscope:
     def snap(self) -> Frame:
         self.at_snap(len(self.snaps) + 1)
         self.snaps.append(self.z_um)
-        pixels = np.full(SHAPE, 100, np.uint16)
+        pixels = np.full(SHAPE, 10_000, np.uint16)
         pixels.flat[4 : 4 + round(self.saturated * pixels.size)] = FULL_SCALE
         pixels.view(np.float64).flat[0] = self.z_um
         return Frame(pixels, self.z_um, 1.0, time.monotonic(), len(self.snaps), FULL_SCALE)

@@ -9,10 +9,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import structlog
+from anyio import to_thread
 
 from focusd.errors import BusyError, CancelledJobError, NoSampleError, RequestError
 from focusd.service.events import EventBus
 from focusd.service.jobs import KEY_LIFETIME_S, Jobs, Report
+from focusd.service.rig import DeviceThread, FaultLatch
 
 pytestmark = pytest.mark.anyio
 
@@ -172,3 +175,26 @@ async def test_finished_jobs_are_forgotten_in_the_end(monkeypatch: pytest.Monkey
         with pytest.raises(RequestError, match="no job"):
             jobs.status(ids[0])
         assert jobs.status(ids[1]).state == "succeeded"
+
+
+async def test_every_log_line_of_a_job_says_whose_it_is_in_every_thread() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def note() -> None:
+        seen.append(structlog.contextvars.get_contextvars())
+
+    async def work(_report: Report) -> dict[str, Any]:
+        device = DeviceThread("camera", 10.0, FaultLatch())
+        note()
+        await to_thread.run_sync(note)
+        await device.call(note)
+        device.close()
+        return {}
+
+    async with anyio.create_task_group() as tasks:
+        jobs = Jobs(EventBus(), tasks)
+        job = jobs.start("refocus", work, "ada", "key-of-the-request")
+        await job.wait()
+        note()
+    assert seen[:3] == [{"job_id": job.id, "request_key": "key-of-the-request", "client": "ada"}] * 3
+    assert seen[3] == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import anyio
 import numpy as np
@@ -21,6 +22,7 @@ from focusd.errors import (
     RequestError,
     SaturatedError,
 )
+from focusd.microscope.protocol import Frame
 from focusd.service.operations import RigOperations
 from tests.service.scripted import Curve, Reports, ScriptedMicroscope, ScriptedScorer, refocus
 
@@ -59,12 +61,38 @@ def slip(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
     microscope.slips_to_um = -40.0
 
 
+def spoil_the_third(microscope: ScriptedMicroscope, value: int, noise: int) -> None:
+    """Two good frames and a bad one: the worst case, for they fit a focus that is none."""
+    snap = microscope.snap
+
+    def spoilt() -> Frame:
+        frame = snap()
+        if frame.sequence < 3:
+            return frame
+        pixels = value + np.arange(frame.pixels.size, dtype=np.uint16).reshape(frame.pixels.shape) % (
+            noise + 1
+        )
+        return replace(frame, pixels=pixels.astype(np.uint16))
+
+    microscope.snap = spoilt  # type: ignore[method-assign]
+
+
+def die(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    spoil_the_third(microscope, 0, 0)
+
+
+def shut(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    spoil_the_third(microscope, 100, 4)
+
+
 HARMS = [
     (empty, NoSampleError, "nothing to focus on"),
     (saturate, SaturatedError, "25% of the pixels"),
     (take_away, BudgetError, "8 exposures do not tell the focus"),
     (blunt, NoConvergenceError, r"fit no focus clearly \(σ = "),
     (darken, HardwareError, "no light"),
+    (die, HardwareError, "all pixels of the frame are 0: the camera does not read out"),
+    (shut, HardwareError, r"the light has changed from a mean of \d+ to 102"),
     (slip, HardwareError, "reads back -40"),
 ]
 

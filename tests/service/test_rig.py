@@ -130,7 +130,9 @@ async def test_hung_call_latches_a_fault(fake: FakeMicroscope, action: str, devi
     fake.hang(action)
     async with rig_of(fake, SOON_S) as rig:
         ask = {"snap": rig.snap, "move 5": lambda: rig.move_to(5), "position": rig.position_um}[action]
-        with pytest.raises(HardwareError, match=f"the {device} did not answer within .* restart focusd"):
+        with pytest.raises(
+            HardwareError, match=f"the {device} did not answer within .* `focusctl reconnect`"
+        ):
             await ask()
         touched = list(fake.calls)
         for refused in (rig.snap, rig.position_um, rig.begin_operation, rig.return_to_start):

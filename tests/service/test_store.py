@@ -12,6 +12,7 @@ import pytest
 
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.errors import CalibrationError
+from focusd.service.files import sealed, unsealed
 from focusd.service.store import CalibrationStore
 from tests.autofocus.exposures import exposure
 
@@ -33,11 +34,12 @@ def store(tmp_path: Path) -> CalibrationStore:
 
 
 def edit(store: CalibrationStore, **changes: Any) -> Path:
-    """Save a calibration and change its file; a value of None removes the key."""
+    """Save a calibration and change its file, sealed anew; a value of None removes the key."""
     path = store.save(OBJECTIVE, calibration_of())
-    values = json.loads(path.read_text(encoding="utf-8")) | changes
-    kept = {key: value for key, value in values.items() if value is not None}
-    path.write_text(json.dumps(kept), encoding="utf-8")
+    values = unsealed(path.read_text(encoding="utf-8")) | changes
+    path.write_text(
+        sealed({key: value for key, value in values.items() if value is not None}), encoding="utf-8"
+    )
     return path
 
 
@@ -221,4 +223,15 @@ def test_a_profile_without_a_width_is_refused(store: CalibrationStore, value: ob
     edit(store, profile=profile)
 
     with pytest.raises(CalibrationError, match="calibrate anew"):
+        store.load(OBJECTIVE)
+
+
+def test_a_bad_file_is_set_aside_for_a_person_to_look_at(store: CalibrationStore) -> None:
+    path = edit(store)
+    path.write_bytes(path.read_bytes().replace(b"0.3", b"0.4"))
+    with pytest.raises(CalibrationError, match=r"checksum .*set aside as 10x_0\.3\.json\.bad-"):
+        store.load(OBJECTIVE)
+    assert not path.exists()
+    assert len(list(path.parent.glob("10x_0.3.json.bad-*"))) == 1
+    with pytest.raises(CalibrationError, match="has no calibration"):
         store.load(OBJECTIVE)

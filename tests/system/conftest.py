@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from focusd.service.files import write_atomically
 from tests.system.daemon import Daemon, rig, running
 
 FOCUS_UM = 31.7
@@ -47,6 +48,6 @@ def started_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def bench(started_bench: Bench) -> Iterator[Bench]:
     """The shared daemon, its stage at home, its calibration left as it was found."""
     started_bench.daemon.client.move(started_bench.home_um)
-    calibration = started_bench.calibration_file.read_bytes()
+    calibration = started_bench.calibration_file.read_text(encoding="utf-8")
     yield started_bench
-    started_bench.calibration_file.write_bytes(calibration)
+    write_atomically(started_bench.calibration_file, calibration)  # the daemon reads it at any moment

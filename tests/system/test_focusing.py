@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from focusd.errors import CalibrationError
+from focusd.service.files import sealed, unsealed, write_atomically
 from tests.system.conftest import Bench
 
 README = Path(__file__).parents[2] / "README.md"
@@ -80,9 +81,9 @@ def test_a_client_is_light() -> None:
     ("field", "value"), [("objective", "20x/0.5"), ("pixel_um", 3.45), ("model_sha256", "0" * 64)]
 )
 def test_a_calibration_of_something_else_is_refused_by_name(bench: Bench, field: str, value: object) -> None:
-    values = json.loads(bench.calibration_file.read_text(encoding="utf-8"))
+    values = unsealed(bench.calibration_file.read_text(encoding="utf-8"))
     values["fingerprint"][field] = value
-    bench.calibration_file.write_text(json.dumps(values), encoding="utf-8")
+    write_atomically(bench.calibration_file, sealed(values))
 
     with pytest.raises(CalibrationError, match=f"{field} was {value!r}, is .*; calibrate anew") as refused:
         bench.daemon.client.refocus()

@@ -13,7 +13,7 @@ import pytest
 
 from focusd.errors import CancelledJobError
 from tests.system.conftest import Bench
-from tests.system.daemon import failed_start, rig, running
+from tests.system.daemon import failed_start, rig, running, write
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -33,7 +33,7 @@ def test_a_signal_in_mid_calibration_ends_the_daemon_cleanly(tmp_path: Path, num
     log = daemon.log.read_text(encoding="utf-8")
     assert number.name in log
     assert "Traceback" not in log
-    assert not list((tmp_path / "state").rglob("*.json")), "half a stack is no calibration"
+    assert not list((tmp_path / "state").rglob("calibrations/*")), "half a stack is no calibration"
 
 
 SLOW_TO_LEAVE = """
@@ -65,14 +65,23 @@ def second(started_bench: Bench) -> subprocess.CompletedProcess[str]:
     return failed_start(started_bench.daemon.config)
 
 
-def test_a_second_daemon_on_the_same_ports_is_refused(
-    bench: Bench, second: subprocess.CompletedProcess[str]
+def test_a_second_daemon_of_the_same_rig_is_refused_before_it_touches_the_hardware(
+    second: subprocess.CompletedProcess[str],
 ) -> None:
     assert second.returncode == 1
-    last = second.stderr.splitlines()[-1]
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("error: another focusd runs this rig (it holds ")
+    assert line.endswith("stop it, or give this rig another name")
+
+
+def test_a_rig_of_another_name_on_the_same_ports_is_refused(bench: Bench, tmp_path: Path) -> None:
+    here = {"control": bench.daemon.control, "events": bench.daemon.events}
+    refused = failed_start(write(tmp_path, rig(tmp_path, server=here)))
+    assert refused.returncode == 1
+    last = refused.stderr.splitlines()[-1]
     assert last.startswith(f"error: another focusd (or another program) is running on {bench.daemon.control}")
     assert "stop it, or set another address under [server] in the configuration" in last
-    assert "Traceback" not in second.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_the_log_holds_one_json_object_a_line_and_nothing_below_its_level(bench: Bench) -> None:

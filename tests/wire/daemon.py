@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.geometry import LocalMap, describe, geometry_of
 from focusd.config import HoldConfig, LogConfig, ServerConfig
-from focusd.errors import NoSampleError
+from focusd.errors import NoSampleError, RequestError
 from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
 from focusd.service.record import recorded
 from focusd.service.slidemap import SlideMap
-from focusd.wire.server import Endpoints, serve
+from focusd.wire.server import serve
+from focusd.wire.sockets import Endpoints
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 
@@ -86,6 +87,9 @@ class ScriptedOperations:
         b = float(pixels.mean()) / 1000
         return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "sharpness": b, "roi": roi}
 
+    async def reconnect(self) -> None:
+        raise RequestError("nothing to reconnect")
+
     async def state(self) -> dict[str, Any]:
         return {"rig": "scripted", "z_um": self.z_um, "fault": None}
 
@@ -116,7 +120,7 @@ async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemo
             jobs = Jobs(bus, tasks)
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
             tasks.start_soon(hold.run)
-            async with serve(config, operations, bus, jobs, hold, record) as endpoints:
+            async with serve(config, operations, bus, jobs, hold, record, operations.reconnect) as endpoints:
                 yield Daemon(endpoints, operations, bus, jobs)
             tasks.cancel_scope.cancel()
 

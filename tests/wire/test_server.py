@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from focusd.config import ServerConfig
 from focusd.errors import BusyError, CancelledJobError, InternalError, NoSampleError, RequestError
 from focusd.wire.client import AsyncClient, Client
-from focusd.wire.messages import METHODS
-from focusd.wire.server import MAX_FRAME_BYTES, EndpointError
+from focusd.wire.messages import MAX_FRAME_BYTES, METHODS
+from focusd.wire.sockets import EndpointError
 from tests.wire.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,134 @@
+"""The command: the matrix, the kills, the fuzz and the guard, one after the other, as tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import redirect_stderr
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bench.faults.faults import FAULTS, Fault
+from bench.faults.fuzz import fuzz
+from bench.faults.guard_machine import run_guard
+from bench.faults.kills import run_kills
+from bench.faults.matrix import Seen, inject
+from bench.faults.service import config_of, running
+from focusd import daemon
+from focusd.config import LogConfig
+from focusd.service.logs import configure_logging
+from focusd.sharpness.scorer import Scorer
+
+out = Console()
+
+
+def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, json_path: Path | None) -> bool:
+    """Run all that is asked for at least once; returns whether every promise was kept."""
+    torch.set_num_threads(1)
+    with redirect_stderr(Path(os.devnull).open("w")):  # warnings reach subscribers, nobody else
+        configure_logging(LogConfig(level="warning"))
+    figures: dict[str, Any] = {"seed": seed}
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        if times:
+            figures["faults"] = _matrix(state / "matrix", times, seed)
+        if kills:
+            figures["kills"] = run_kills(state / "kills", kills, seed)
+            out.print(figures["kills"])
+        if messages:
+            figures["fuzz"] = _fuzzed(state / "fuzz", messages, seed)
+            out.print(figures["fuzz"])
+    if steps:
+        figures["guard"] = run_guard(steps)
+        out.print(figures["guard"])
+    if json_path:
+        json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return _kept(figures)
+
+
+def _kept(figures: dict[str, Any]) -> bool:
+    rows = all(row["as_promised"] == row["times"] for row in figures.get("faults", []))
+    kills = figures.get("kills", {"wrong": [], "serves_after": True})
+    return rows and not kills["wrong"] and kills["serves_after"]
+
+
+def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
+    scorer = _calibrated(folder / "calibrated")
+    rows = []
+    for fault in FAULTS:
+        random = Random(f"{seed} {fault.name}")
+        seen = [
+            _once(fault, scorer, folder, random)
+            for _ in track(range(times), fault.name, console=out, transient=True, disable=not out.is_terminal)
+        ]
+        rows.append(_row(fault, seen))
+    out.print(_table(rows))
+    return rows
+
+
+def _calibrated(state: Path) -> Scorer:
+    """A rig whose calibration every injection starts with; returns its scorer."""
+    config = config_of(state, microscope={"focus_z_um": 0.0})
+    scorer = daemon.open_scorer(config)
+    with running(config, scorer) as service, service.connect() as client:
+        client.calibrate()
+    return scorer
+
+
+def _once(fault: Fault, scorer: Scorer, folder: Path, random: Random) -> Seen:
+    state = folder / "once"
+    shutil.copytree(folder / "calibrated", state)
+    try:
+        with running(config_of(state), scorer) as service:
+            return inject(fault, service, random)
+    finally:
+        shutil.rmtree(state)
+
+
+def _row(fault: Fault, seen: list[Seen]) -> dict[str, Any]:
+    kept = [one.as_promised(fault) for one in seen]
+    return {
+        "fault": fault.name,
+        "times": len(seen),
+        "as_promised": sum(kept),
+        "outcomes": sorted({one.outcome for one in seen}),
+        "detection_s": {
+            "median": median(s.detection_s for s in seen),
+            "max": max(s.detection_s for s in seen),
+        },
+        "status_ms": {"median": median(s.status_ms for s in seen), "max": max(s.status_ms for s in seen)},
+        "stage_safe": sum(one.safe for one in seen),
+        "serving": sum(one.serving for one in seen),
+        "answered_once": sum(one.answers == 1 and one.same for one in seen),
+        "limit_violations": sum(one.violations for one in seen),
+        "broken": [asdict(one) for one, good in zip(seen, kept, strict=True) if not good][:3],
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    names = ("fault", "kept", "seen after s", "max", "status ms", "safe z", "serves", "once", "beyond")
+    table = Table(*names, title="faults: promises kept, and what was seen", box=None, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
+    for row in rows:
+        detection = row["detection_s"]
+        counts = (row[name] for name in ("stage_safe", "serving", "answered_once", "limit_violations"))
+        times = (f"{detection['median']:.3f}", f"{detection['max']:.3f}", f"{row['status_ms']['max']:.0f}")
+        told = (row["fault"], f"{row['as_promised']}/{row['times']}", *times, *counts)
+        table.add_row(*map(str, told))
+    return table
+
+
+def _fuzzed(state: Path, messages: int, seed: int) -> dict[str, Any]:
+    config = config_of(state)
+    with running(config, daemon.open_scorer(config)):
+        return fuzz(config.server.control, messages, seed)

@@ -1,0 +1,137 @@
+"""The rig: what is kept of it, its adapters, its device files, its calibration, its devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from focusd.config import MicroManagerConfig, RigConfig
+from focusd.doctor.finding import Finding, failure, ok, skipped, warning
+from focusd.microscope.factory import open_microscope
+from focusd.microscope.protocol import Frame
+from focusd.service.files import unsealed
+from focusd.service.opening import state_folder
+from focusd.service.store import CalibrationStore
+from focusd.sharpness.views import PREPROCESSING_VERSION
+from focusd.sharpness.weights import load_model
+
+LEAST_FREE_BYTES = 100 << 20
+DEVICE_FILES = ("ttyUSB*", "ttyACM*", "video*")
+
+
+def state(config: RigConfig) -> Iterator[Finding]:
+    """The folder that outlives a run, and what the last run left there."""
+    folder = state_folder(config)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
+        yield failure("state", f"{existing}: cannot be written", "change its owner, or set another state_dir")
+        return
+    if shutil.disk_usage(existing).free < LEAST_FREE_BYTES:
+        yield warning("state", f"{existing}: less than 100 MB are free", "make room: calibrations need some")
+    else:
+        yield ok("state", f"{folder}: can be written")
+    if aside := sorted(path.name for path in folder.rglob("*.bad-*")):
+        yield warning(
+            "state", f"set aside as damaged: {', '.join(aside)}", "look at the disk, then delete them"
+        )
+    yield from _last_run(folder / "rig.json")
+
+
+def _last_run(record: Path) -> Iterator[Finding]:
+    if not record.exists():
+        yield ok("last run", "there was none")
+        return
+    try:
+        values = unsealed(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        do = "look at the hardware; focusd starts disconnected, `focusctl reconnect` connects it"
+        yield failure("last run", f"{record}: {error}", do)
+        return
+    if values["fault"]:
+        do = "look at the hardware, start focusd, then run `focusctl reconnect`"
+        yield failure("last run", f"ended in a fault: {values['fault']}", do)
+    else:
+        yield ok("last run", f"z = {values['z_um']} µm; {values['why']} ({values['written']})")
+
+
+def adapters(config: RigConfig) -> Iterator[Finding]:
+    """Micro-Manager's device adapters and its configuration file."""
+    settings = config.microscope
+    if not isinstance(settings, MicroManagerConfig):
+        return
+    from pymmcore_plus import find_micromanager
+
+    folder = settings.adapter_path or find_micromanager()
+    if not folder or not Path(folder).is_dir():
+        do = "run `mmcore install`, or set microscope.adapter_path to a Micro-Manager of the same device interface"
+        yield failure("adapters", "no Micro-Manager device adapters are found", do)
+        return
+    yield ok("adapters", str(folder))
+    file = settings.config_file
+    if Path(file).is_file() or (Path(folder) / file).is_file():
+        yield ok("config_file", file)
+    else:
+        do = "set microscope.config_file to the file that Micro-Manager's wizard wrote"
+        yield failure("config_file", f"{file}: neither beside the configuration nor among the adapters", do)
+
+
+def permissions(config: RigConfig) -> Iterator[Finding]:
+    """Device files that this user may not open."""
+    if not isinstance(config.microscope, MicroManagerConfig):
+        return
+    files = sorted(chain.from_iterable(Path("/dev").glob(pattern) for pattern in DEVICE_FILES))
+    for path in files:
+        if not os.access(path, os.R_OK | os.W_OK):
+            do = f"add this user to the group `{path.group()}`, and log in again; under systemd install usb.conf"
+            yield warning("permissions", f"{path}: may not be opened by this user", do)
+    if not files:
+        yield skipped("permissions", "no serial or video devices here")
+
+
+def calibration(config: RigConfig) -> Iterator[Finding]:
+    """The objective's calibration, and that it was made with this network."""
+    objective = config.objective.name
+    store = CalibrationStore(state_folder(config) / "calibrations")
+    do = "focus by eye on a flat textured sample, then run `focusctl calibrate`"
+    if not store.path(objective).exists():
+        yield warning("calibration", f"{objective!r} has none", do)
+        return
+    found = store.load(objective)
+    wanted = {
+        "model_sha256": load_model(config.scorer.weights).sha256,
+        "preprocessing": PREPROCESSING_VERSION,
+    }
+    if any(found.fingerprint.get(key) != value for key, value in wanted.items()):
+        yield failure("calibration", f"{objective!r} was calibrated with another network", do)
+    else:
+        yield ok("calibration", f"{objective!r}: FWHM {found.fwhm_um:.1f} µm, R² {found.r2:.3f}")
+
+
+def devices(config: RigConfig) -> Iterator[Finding]:
+    """Camera and stage, opened: one position read, one exposure taken, nothing moved."""
+    microscope = open_microscope(config)
+    try:
+        z_um, limits = microscope.position_um(), config.stage
+        if limits.min_um <= z_um <= limits.max_um:
+            yield ok("stage", f"stands at {z_um:.2f} µm, inside {limits.min_um:g} … {limits.max_um:g} µm")
+        else:
+            says = f"stands at {z_um:.2f} µm, outside {limits.min_um:g} … {limits.max_um:g} µm"
+            yield failure("stage", says, "bring it inside by hand, or correct stage.min_um and stage.max_um")
+        yield _light(microscope.snap(), microscope.camera_name, config.autofocus.max_saturated)
+    finally:
+        microscope.close()
+
+
+def _light(frame: Frame, camera: str, max_saturated: float) -> Finding:
+    height, width = frame.pixels.shape
+    says = f"{camera}: {width}×{height}, mean {frame.pixels.mean():.0f} of {frame.full_scale}"
+    if frame.saturated_fraction > max_saturated:
+        return warning("camera", f"{says}, saturated", "lower camera.exposure_ms or the lamp")
+    if not np.ptp(frame.pixels):
+        return warning("camera", f"{says}, all pixels alike", "open the shutter, switch the lamp on")
+    return ok("camera", says)

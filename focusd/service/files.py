@@ -1,0 +1,88 @@
+"""Files that outlive a power cut: written whole or not at all, sealed with a checksum, set aside when they are bad."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+SEAL = "sha256"
+
+
+def sealed(values: dict[str, Any]) -> str:
+    """The values as readable JSON with a checksum over them."""
+    return json.dumps(values | {SEAL: _digest(values)}, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The values that `sealed` was given.
+
+    Raises:
+        ValueError: not JSON, no object, or not what was sealed.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or SEAL not in values:
+        raise ValueError("it holds no checksum")
+    if values.pop(SEAL) != _digest(values):
+        raise ValueError("its checksum does not fit: it was changed or damaged")
+    return values
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves either the old one or the new one, never half of it.
+
+    Raises:
+        OSError: the disk refuses; the old file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    try:
+        _write_through(temporary, text)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it would only take up room
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_through(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def set_aside(path: Path, reason: object) -> Path:
+    """Rename a bad file, so that it can be looked at and does no more harm; returns its new path."""
+    aside = path.with_name(f"{path.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    os.replace(path, aside)
+    log.error("a bad file was set aside", file=str(path), aside=str(aside), reason=str(reason))
+    return aside
+
+
+def lock(path: Path, resources: ExitStack) -> None:
+    """Hold `path` locked against other processes until `resources` close, or this process ends however it does.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made.
+    """
+    file = resources.enter_context(path.open("w"))
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,119 @@
+"""Figures for Prometheus: off unless a port is configured, and then for this machine alone.
+
+Counted where things happen (rig, observer) or heard from the event bus; `configs/grafana-dashboard.json` shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+
+from focusd import __version__
+from focusd.config import MetricsConfig
+from focusd.errors import FocusdError
+from focusd.service.events import Event
+
+HOST = "127.0.0.1"
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_MICROMETRES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+REGISTRY = CollectorRegistry()
+STAGE_SECONDS = Histogram(
+    "focusd_stage_seconds",
+    "Time of a camera call, a stage call, a scoring.",
+    ["stage"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+EXPOSURES = Counter("focusd_exposures", "Exposures taken: the sample's dose.", registry=REGISTRY)
+EXPOSURE_SECONDS = Counter("focusd_exposure_seconds", "Light on the sample, s.", registry=REGISTRY)
+JOBS = Counter("focusd_jobs", "Jobs by kind and how they ended.", ["kind", "outcome"], registry=REGISTRY)
+JOB_SECONDS = Histogram("focusd_job_seconds", "Time of a job.", ["kind"], buckets=_SECONDS, registry=REGISTRY)
+SHIFT_UM = Histogram(
+    "focusd_shift_um",
+    "How far out of focus a refocus found the sample, µm.",
+    buckets=_MICROMETRES,
+    registry=REGISTRY,
+)
+SIGMA_UM = Histogram(
+    "focusd_sigma_um",
+    "Standard uncertainty that a refocus states, µm.",
+    buckets=_MICROMETRES,
+    registry=REGISTRY,
+)
+Z_UM = Gauge("focusd_z_um", "Where the stage stands, µm.", registry=REGISTRY)
+FAULT = Gauge("focusd_fault", "1: the hardware is at fault and left alone.", registry=REGISTRY)
+CALIBRATED = Gauge("focusd_calibrated", "1: the objective's calibration is usable.", registry=REGISTRY)
+RUNNING = Gauge("focusd_job_running", "1: a job runs.", registry=REGISTRY)
+INFO = Info("focusd", "What runs.", registry=REGISTRY)
+
+
+class MetricsError(FocusdError):
+    """The figures cannot be served."""
+
+
+class Bookkeeper:
+    """Turns events into figures."""
+
+    def __init__(self) -> None:
+        self._began_s: dict[str | None, float] = {}
+
+    def hear(self, event: Event) -> None:
+        """A subscriber of the event bus."""
+        match event["topic"]:
+            case "job":
+                self._job(event)
+            case "state":
+                _state(event)
+            case "focus.done" if event["data"].get("kind") == "refocus":
+                _observe(SHIFT_UM, event["data"].get("shift_um"))
+                _observe(SIGMA_UM, event["data"].get("sigma_um"))
+
+    def _job(self, event: Event) -> None:
+        job = event["data"]
+        RUNNING.set(job["state"] == "running")
+        if job["state"] == "running":
+            self._began_s[event["job_id"]] = event["monotonic_s"]
+            return
+        outcome = job["error"]["data"]["outcome"] if "error" in job else job["state"]
+        JOBS.labels(job["kind"], outcome).inc()
+        began_s = self._began_s.pop(event["job_id"], event["monotonic_s"])
+        JOB_SECONDS.labels(job["kind"]).observe(event["monotonic_s"] - began_s)
+
+
+def _observe(histogram: Histogram, value_um: float | None) -> None:
+    if value_um is not None:
+        histogram.observe(abs(value_um))
+
+
+def _state(event: Event) -> None:
+    state = event["data"]
+    if state.get("z_um") is not None:
+        Z_UM.set(state["z_um"])
+    FAULT.set(state.get("fault") is not None)
+    CALIBRATED.set(bool((state.get("calibration") or {}).get("usable")))
+
+
+@contextmanager
+def served(config: MetricsConfig, rig: str, model: str, backend: str) -> Iterator[None]:
+    """Serve the figures at http://127.0.0.1:PORT/metrics inside the `with`, if a port is configured.
+
+    Raises:
+        MetricsError: the port is taken.
+    """
+    INFO.info({"version": __version__, "rig": rig, "model": model, "backend": backend})
+    if config.port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(config.port, HOST, REGISTRY)
+    except OSError as error:
+        raise MetricsError(f"metrics.port {config.port}: {error.strerror}; set another, or none") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

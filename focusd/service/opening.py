@@ -1,0 +1,96 @@
+"""A rig from its configuration: for one process alone, its last record first, then its hardware if that allows it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from focusd.config import RigConfig
+from focusd.errors import FocusdError
+from focusd.microscope.disconnected import DisconnectedMicroscope
+from focusd.microscope.factory import open_microscope
+from focusd.service.files import lock
+from focusd.service.memory import Record, RigMemory
+from focusd.service.rig import Rig
+
+log = structlog.get_logger(__name__)
+
+
+class RigTakenError(FocusdError):
+    """Another process owns this rig, or its state cannot be kept."""
+
+
+def state_folder(config: RigConfig) -> Path:
+    """Where all that outlives a run of this rig is kept."""
+    return config.state_dir / config.name
+
+
+@asynccontextmanager
+async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
+    """The rig, ours alone inside the `async with`; disconnected and at fault if the last run ended in a fault.
+
+    Raises:
+        RigTakenError: another focusd runs it, or its state cannot be kept.
+        FocusdError: the hardware does not open.
+    """
+    with _ours_alone(state_folder(config)):
+        memory = RigMemory(state_folder(config) / "rig.json")
+        record = await to_thread.run_sync(memory.recall)
+        if record.written:
+            log.info("the last run", z_um=record.z_um, why=record.why, written=record.written)
+        rig = _disconnected(config, record) if record.fault else await _connected(config, memory)
+        try:
+            yield rig, memory
+        finally:
+            with anyio.CancelScope(shield=True):
+                await rig.aclose()
+
+
+@contextmanager
+def _ours_alone(folder: Path) -> Iterator[None]:
+    with ExitStack() as resources:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock(folder / "lock", resources)
+        except BlockingIOError as error:
+            raise RigTakenError(
+                f"another focusd runs this rig (it holds {folder / 'lock'}): stop it, or give this rig another name"
+            ) from error
+        except OSError as error:
+            raise RigTakenError(
+                f"{folder}: cannot be written ({error.strerror}); check state_dir in the configuration"
+            ) from error
+        yield
+
+
+def _disconnected(config: RigConfig, record: Record) -> Rig:
+    """A rig that knows where it was left, and is not touched."""
+    fault = f"disconnected since the last run: {record.fault}"
+    rig = Rig(DisconnectedMicroscope(config.camera.name), config.stage, config.camera, fault)
+    rig.last_z_um = record.z_um
+    log.error("the hardware is left alone until an operator runs `focusctl reconnect`", fault=record.fault)
+    return rig
+
+
+async def _connected(config: RigConfig, memory: RigMemory) -> Rig:
+    """A rig whose hardware is open and says where it stands. An end in mid-opening is remembered as a fault."""
+    await to_thread.run_sync(memory.begin_to_open)
+    rig: Rig | None = None
+    try:
+        microscope = await to_thread.run_sync(open_microscope, config)
+        rig = Rig(microscope, config.stage, config.camera)
+        await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
+    except FocusdError as error:
+        if rig is not None:
+            await rig.aclose()
+        # Hardware that refuses may be asked again; one that hangs may not.
+        why, fault = f"the hardware did not open: {error.message}", rig.fault if rig else None
+        await to_thread.run_sync(memory.write, Record(memory.record.z_um, why, fault))
+        raise
+    await to_thread.run_sync(memory.forget_fault, "the hardware was opened")
+    return rig

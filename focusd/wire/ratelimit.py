@@ -1,0 +1,44 @@
+"""How many requests one client may send: a bucket of tokens each, refilled at a steady rate. No I/O."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+REMEMBERED = 4096
+"""Clients whose buckets are kept; one that was away for long starts with a full one."""
+
+
+@dataclass
+class _Bucket:
+    tokens: float
+    filled_s: float
+
+
+class RateLimit:
+    """At most `per_s` requests a second of each client, and as many at once.
+
+    Args:
+        per_s: requests per second.
+    """
+
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_s = per_s
+        self._clock = clock
+        self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
+
+    def allows(self, client: Hashable) -> bool:
+        """Whether a client may have one more request answered; counts it."""
+        now_s = self._clock()
+        bucket = self._buckets.setdefault(client, _Bucket(self._per_s, now_s))
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        bucket.tokens = min(self._per_s, bucket.tokens + (now_s - bucket.filled_s) * self._per_s)
+        bucket.filled_s = now_s
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True

@@ -1,0 +1,114 @@
+"""The daemon's two sockets: bound where they should be, to nobody else's address, with keys where it is told to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import zmq
+import zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
+
+from focusd.config import ServerConfig
+from focusd.errors import FocusdError
+from focusd.service.files import lock
+from focusd.wire import keys
+from focusd.wire.messages import MAX_FRAME_BYTES
+
+log = structlog.get_logger(__name__)
+
+LINGER_MS = 100
+"""How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
+
+
+class EndpointError(FocusdError):
+    """The server cannot listen where it should."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the server really listens: a configured port may be `*`."""
+
+    control: str
+    events: str
+
+
+class AllowList:
+    """ZeroMQ asks it for each new connection. It reads the folder anew: `focusctl keys allow` needs no restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        """Whether a client's key is listed."""
+        known = key in keys.allowed(self._folder).values()
+        if not known:
+            log.info("a client whose key is not on the list was refused", key=key.decode("ascii", "replace"))
+        return known
+
+
+def open_sockets(
+    config: ServerConfig, resources: ExitStack
+) -> tuple[zmq.asyncio.Socket, zmq.asyncio.Socket, Endpoints]:
+    """ROUTER and XPUB, bound, and where; they close with `resources`. Call it in the event loop.
+
+    Raises:
+        EndpointError: an address is taken by another focusd, or cannot be bound.
+        KeyFileError: keys are asked for and cannot be used.
+    """
+    context = resources.enter_context(zmq.asyncio.Context())
+    control = resources.enter_context(context.socket(zmq.ROUTER))
+    events = resources.enter_context(context.socket(zmq.XPUB))
+    events.xpub_verbose = 1
+    if config.keys is not None:
+        _ask_for_keys(context, (control, events), config.keys, resources)
+    endpoints = Endpoints(_bind(control, config.control, resources), _bind(events, config.events, resources))
+    return control, events, endpoints
+
+
+def _ask_for_keys(
+    context: zmq.asyncio.Context, sockets: tuple[zmq.asyncio.Socket, ...], folder: Path, resources: ExitStack
+) -> None:
+    """CURVE on both sockets, for the clients on the list alone."""
+    pair = keys.load_pair(folder / f"{keys.DAEMON}.key_secret")
+    if not keys.allowed(folder):
+        raise keys.KeyFileError(
+            f"{folder / keys.ALLOWED} lists no client, so that nobody could reach focusd: run "
+            f"`focusctl keys allow CLIENT.key --folder {folder}`, or leave server.keys out and serve this machine only"
+        )
+    authenticator = AsyncioAuthenticator(context)
+    authenticator.start()
+    resources.callback(authenticator.stop)
+    authenticator.configure_curve_callback("*", AllowList(folder))
+    for socket in sockets:
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
+
+
+def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
+    """Listen on `endpoint`; return it as it came out."""
+    socket.linger = LINGER_MS
+    socket.maxmsgsize = MAX_FRAME_BYTES
+    socket.ipv6 = "[" in endpoint
+    try:
+        # ZeroMQ would silently take an ipc address over from a running daemon.
+        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
+            lock(Path(endpoint.removeprefix("ipc://") + ".lock"), resources)
+        socket.bind(endpoint)
+    except BlockingIOError as error:
+        raise _taken(endpoint) from error
+    except (OSError, zmq.ZMQError) as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise _taken(endpoint) from error
+        hint = "set another address under [server] in the configuration"
+        raise EndpointError(f"cannot listen on {endpoint}: {error.strerror}; {hint}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _taken(endpoint: str) -> EndpointError:
+    return EndpointError(
+        f"another focusd (or another program) is running on {endpoint}: "
+        "stop it, or set another address under [server] in the configuration"
+    )

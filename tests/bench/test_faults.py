@@ -1,0 +1,92 @@
+"""Each fault once, a short fuzz, a few kills, the guard: `python -m bench faults` does the same at length."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from bench.faults.faults import FAULTS, Fault
+from bench.faults.fuzz import CORPUS, fuzz, mutated
+from bench.faults.guard_machine import run_guard
+from bench.faults.kills import run_kills
+from bench.faults.run import _calibrated, _once
+from bench.faults.service import config_of, running
+from focusd.microscope.guard import StageGuard
+from focusd.sharpness.scorer import Scorer
+from focusd.wire.messages import METHODS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before, level = torch.get_num_threads(), logging.getLogger().level
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    logging.getLogger().setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scorer]:
+    folder = tmp_path_factory.mktemp("matrix")
+    return folder, _calibrated(folder / "calibrated")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_noticed_answered_once_and_survived(matrix: tuple[Path, Scorer], fault: Fault) -> None:
+    folder, scorer = matrix
+    seen = _once(fault, scorer, folder, Random(fault.name))
+    assert seen.as_promised(fault), seen
+
+
+@pytest.mark.parametrize("name", ["camera hangs", "stage hangs in a move", "stage hangs when read"])
+def test_status_answers_while_the_hardware_hangs(matrix: tuple[Path, Scorer], name: str) -> None:
+    """The best of three: others use this machine too."""
+    folder, scorer = matrix
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    assert min(_once(fault, scorer, folder, Random(number)).status_ms for number in range(3)) < 100
+
+
+def test_a_promise_that_is_broken_is_seen(matrix: tuple[Path, Scorer]) -> None:
+    folder, scorer = matrix
+    raises, hangs = (next(f for f in FAULTS if f.name == name) for name in ("camera raises", "camera hangs"))
+    wrong = replace(hangs, done=raises.done)
+    seen = _once(wrong, scorer, folder, Random(1))
+    assert (seen.outcome, seen.safe) == ("hardware_error", False), "the hardware is not left alone"
+    assert not seen.as_promised(wrong)
+
+
+def test_a_short_fuzz(tmp_path: Path, matrix: tuple[Path, Scorer]) -> None:
+    config = config_of(tmp_path)
+    with running(config, matrix[1]) as service, service.connect() as client:
+        seen = fuzz(config.server.control, 5000, seed=2)
+        assert client.ping()
+    assert 4000 < seen["answers"] <= 5000
+
+
+def test_the_corpus_has_a_message_of_each_method_that_may_be_fuzzed() -> None:
+    assert {message["method"] for message in CORPUS} == set(METHODS) - {"rpc.discover", "system.reconnect"}
+    assert mutated(Random(1)) == mutated(Random(1))
+
+
+def test_daemons_killed_at_random_moments(tmp_path: Path) -> None:
+    seen = run_kills(tmp_path, 3, seed=3)
+    assert seen["wrong"] == []
+    assert seen["serves_after"]
+
+
+def test_the_guard_never_commands_what_is_outside() -> None:
+    seen = run_guard(2000)
+    assert seen["commanded"] > 200
+
+
+def test_a_guard_with_a_hole_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StageGuard, "_require_reachable", lambda *_: None)
+    monkeypatch.setattr(StageGuard, "_clip", lambda _self, z_um: z_um)
+    with pytest.raises((AssertionError, ExceptionGroup, ValueError)):
+        run_guard(2000)

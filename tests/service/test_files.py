@@ -1,0 +1,73 @@
+"""Sealed files: what is damaged is noticed, set aside and never half there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from focusd.service.files import lock, sealed, set_aside, unsealed, write_atomically
+
+VALUES = {"format": 1, "z_um": 12.5, "why": "µ", "list": [1.0, None]}
+
+
+def test_what_is_sealed_comes_back() -> None:
+    assert unsealed(sealed(VALUES)) == VALUES
+
+
+@given(st.data())
+def test_any_changed_character_is_noticed(data: st.DataObject) -> None:
+    text = sealed(VALUES)
+    at = data.draw(st.integers(0, len(text) - 1))
+    changed = text[:at] + data.draw(st.sampled_from('7x}" ').filter(lambda c: c != text[at])) + text[at + 1 :]
+    try:
+        values = unsealed(changed)
+    except ValueError:
+        return
+    assert values == VALUES, "only white space may have changed"
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", "[]", "{}", json.dumps(VALUES)])
+def test_what_was_never_sealed_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        unsealed(text)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rig.json"
+    write_atomically(path, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bad_file_is_kept_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "rig.json"
+    for content in ("first", "second"):
+        path.write_text(content, encoding="utf-8")
+        assert set_aside(path, "a reason").read_text(encoding="utf-8") == content
+    assert not path.exists()
+    assert len(list(tmp_path.glob("rig.json.bad-*"))) == 2
+
+
+def test_a_lock_is_held_until_its_owner_is_done(tmp_path: Path) -> None:
+    with ExitStack() as owner:
+        lock(tmp_path / "lock", owner)
+        with pytest.raises(BlockingIOError), ExitStack() as other:
+            lock(tmp_path / "lock", other)
+    with ExitStack() as other:
+        lock(tmp_path / "lock", other)

@@ -1,0 +1,96 @@
+"""Figures for Prometheus: counted from what really happens, served to this machine alone, shown by the dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from focusd.config import MetricsConfig, RigConfig
+from focusd.demo.rigs import free_ports
+from focusd.errors import NoSampleError
+from focusd.service.events import EventBus
+from focusd.service.jobs import error_object
+from focusd.service.metrics import HOST, REGISTRY, Bookkeeper, MetricsError, served
+from focusd.service.operations import RigOperations
+from tests.service.scripted import refocus
+
+DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana-dashboard.json"
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_jobs_are_counted_by_how_they_end() -> None:
+    bus, before = EventBus(), value("focusd_jobs_total", kind="refocus", outcome="no_sample")
+    with bus.subscribed(Bookkeeper().hear):
+        bus.publish("job", {"kind": "refocus", "client": "", "state": "running"}, "j")
+        assert value("focusd_job_running") == 1
+        error = error_object(NoSampleError("empty"))
+        bus.publish("job", {"kind": "refocus", "client": "", "state": "failed", "error": error}, "j")
+    assert value("focusd_job_running") == 0
+    assert value("focusd_jobs_total", kind="refocus", outcome="no_sample") == before + 1
+    assert value("focusd_job_seconds_count", kind="refocus") >= 1
+
+
+def test_state_and_results_become_figures() -> None:
+    bus, before = EventBus(), value("focusd_sigma_um_count")
+    with bus.subscribed(Bookkeeper().hear):
+        bus.publish("state", {"z_um": 12.5, "fault": "it hung", "calibration": {"usable": True}})
+        bus.publish("focus.done", {"kind": "refocus", "shift_um": -4.0, "sigma_um": 0.25})
+        bus.publish("focus.done", {"kind": "calibrate", "fwhm_um": 90.0})
+        assert (value("focusd_z_um"), value("focusd_fault"), value("focusd_calibrated")) == (12.5, 1, 1)
+        bus.publish("state", {"fault": None})
+        assert (value("focusd_z_um"), value("focusd_fault"), value("focusd_calibrated")) == (12.5, 0, 0)
+    assert value("focusd_sigma_um_count") == before + 1
+
+
+@pytest.mark.anyio
+async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperations) -> None:
+    names = [("focusd_exposures_total", {}), ("focusd_exposure_seconds_total", {})]
+    names += [("focusd_stage_seconds_count", {"stage": stage}) for stage in ("camera", "stage", "score")]
+    before = [value(name, **labels) for name, labels in names]
+    result = await refocus(calibrated)
+    grown = [value(name, **labels) - old for (name, labels), old in zip(names, before, strict=True)]
+    assert grown[0] == grown[2] == grown[4] == result["exposures"]
+    assert grown[1] == pytest.approx(result["exposures"] / 1000)
+    assert grown[3] > result["exposures"]
+
+
+def test_they_are_served_on_loopback_and_no_longer_than_asked() -> None:
+    (port,) = free_ports(1)
+    with served(MetricsConfig(port=port), "bench", "focusnet-1", "torch-cpu"):
+        text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
+        with (
+            pytest.raises(MetricsError, match=f"metrics.port {port}"),
+            served(MetricsConfig(port=port), "", "", ""),
+        ):
+            pass
+    assert HOST == "127.0.0.1"
+    info = next(family for family in text_string_to_metric_families(text) if family.name == "focusd_info")
+    assert info.samples[0].labels["backend"] == "torch-cpu"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, port), timeout=10)
+
+
+def test_they_are_off_by_default() -> None:
+    assert RigConfig.model_fields["metrics"].default.port is None
+
+
+def test_the_dashboard_asks_for_figures_that_exist_and_for_all_of_them() -> None:
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    asked = {
+        name
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"focusd_[a-z_]+", target["expr"])
+    }
+    there = {metric.name for metric in REGISTRY.collect()}
+    plain = {re.sub("_(bucket|total|info)$", "", name) for name in asked}
+    assert plain == there
