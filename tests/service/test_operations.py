@@ -59,7 +59,7 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
 
     assert microscope.z_um == HOME_UM
     assert (result["planes"], len(microscope.snaps)) == (81, 81)
-    assert microscope.snaps == pytest.approx(np.arange(-97, 104, 5).tolist())
+    assert microscope.snaps == pytest.approx(np.arange(-97, 103.5, 2.5).tolist())
     assert result["z_focus_um"] == pytest.approx(0, abs=0.5)
     assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
     assert list(stored(tmp_path)) == [Path(result["path"])]
