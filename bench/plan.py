@@ -64,7 +64,7 @@ FULL = Plan(
 QUICK = Plan(
     (
         Series(MAIN, 24, (*OURS, BRENT + "tenengrad"), 12),
-        Series(IDEAL, 24, (POSTERIOR,), 12),
+        Series(IDEAL, 24, OURS, 12),
         Series(replace(MAIN, reach_um=100.0), 16, (POSTERIOR,)),
         Series(replace(MAIN, scene="empty"), 4, (POSTERIOR,)),
         Series(WARM, 16, (POSTERIOR,)),

@@ -134,12 +134,12 @@ def _from_plane(
     search: PosteriorSearch, planes: list[Observation], start: Observation, focus_um: float
 ) -> tuple[int, float, bool]:
     """Exposures, error, and whether a focus was reported, of a search that begins at a plane."""
-    look = _unseen(planes, start)
+    look = unseen(planes, start)
     count, step = alone(posterior_steps(search, look, lambda: focus_um), min(BUDGET, len(planes)))
     return count, step.error_um, step.outcome == FOCUSED
 
 
-def _unseen(planes: list[Observation], start: Observation) -> Callable[[float], Observation]:
+def unseen(planes: list[Observation], start: Observation) -> Callable[[float], Observation]:
     """Shows the nearest plane that was not shown yet; the first to be shown is the start."""
     left = list(planes)
     first = [start]

@@ -94,7 +94,8 @@ class Rig:
 
     @cached_property
     def _spectrum(self) -> Tensor:
-        return torch.fft.rfft2(torch.from_numpy(self._light))
+        spectrum: Tensor = torch.fft.rfft2(torch.from_numpy(self._light))
+        return spectrum
 
     def _level(self, defocus_um: float) -> Tensor:
         image: Tensor = torch.fft.irfft2(
