@@ -25,7 +25,7 @@ from bench.runs import Run, calibrations, run_series, workers
 from bench.searches import FOCUSED, Step, alone
 from bench.setting import Setting
 from bench.synthetic import Image, held_out_objects
-from bench.tables import print_endings, print_rows
+from bench.tables import print_endings, print_errors, print_searches
 
 Row = dict[str, Any]
 
@@ -67,22 +67,23 @@ def _ended(ending: Ending) -> Row:
 def _planned(
     plan: Plan, objects: list[Image], calibrate_on: Path | None, stacks: Path | None, seed: int, out: Path
 ) -> dict[str, list[Row]]:
-    rows, reached, searches = [], [], []
+    rows: list[Row] = []
+    reached: list[Row] = []
+    searches: list[Row] = []
     with workers() as pool:
         known = calibrations(pool, [s.setting for s in plan.series], one_crop(TEXTURE, seed))
         for series in plan.series:
             done = run_series(pool, series, known, objects, max(plan.images), seed)
-            rows += series_rows(series, done, plan.images)
+            rows += print_errors(series_rows(series, done, plan.images))
             reached += _reached(series, done)
             searches.append(_searches(series, done))
         released = run_released(pool, plan.released, seed)
-    recorded = run_recorded(calibrate_on, stacks)
-    tables = {"runs": rows + recorded, "reached": reached, "searches": searches, "released": released}
-    print_rows(rows, tables["reached"], searches, released, recorded)
+    rows += print_errors(run_recorded(calibrate_on, stacks))
+    print_searches(reached, searches, released)
     out.mkdir(parents=True, exist_ok=True)
     draw_errors(rows, out / "accuracy.png")
     Console().print(f"plot: {(out / 'accuracy.png').resolve()}", soft_wrap=True)
-    return tables
+    return {"runs": rows, "reached": reached, "searches": searches, "released": released}
 
 
 def series_rows(series: Series, runs: list[Run], images: tuple[int, ...]) -> list[Row]:
@@ -143,12 +144,15 @@ def _searches(series: Series, runs: list[Run]) -> Row:
         series.setting.instrument.depth_of_field_um,
     )
     outcomes = [step.outcome for step in steps]
-    ratio = [abs(s.error_um) / s.sigma_um for s in steps if s.outcome == FOCUSED]
+    ratio = np.array([abs(s.error_um) / s.sigma_um if s.outcome == FOCUSED else 0.0 for s in steps])
+    told = errors.reported
     return {
         "setting": str(series.setting),
         "images_mean": float(np.mean([count for count, _ in ends])),
         "outcomes": {o: outcomes.count(o) for o in sorted(set(outcomes))},
-        "within_2_sigma": float(np.mean(np.array(ratio) <= 2)) if ratio else None,
+        "within_2_sigma": float((ratio[told] <= 2).mean()) if told.any() else None,
+        "most_sigmas": float(ratio.max()),
+        "worst_run": int(ratio.argmax()),
         "silent_runs": [k for k, s in enumerate(errors.silent) if s],
         **errors.figures(),
     }

@@ -23,17 +23,24 @@ _BRIEF = (
     "median_um",
     "p95_um",
     "within_2_sigma",
+    "most_sigmas",
+    "worst_run",
     "gross_failures",
     "silent_failures",
     "silent_runs",
 )
 
 
-def print_rows(rows: Rows, reached: Rows, searches: Rows, released: Rows, recorded: Rows) -> None:
-    """All tables of the planned bench."""
+def print_errors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tables of errors, one a setting; returns the rows."""
+    for group in _by_setting(rows):
+        Console(width=150).print(_errors(group))
+    return rows
+
+
+def print_searches(reached: Rows, searches: Rows, released: Rows) -> None:
+    """What was reached when, what the search does by itself, and the released protocol."""
     console = Console(width=150)
-    for group in _by_setting([*rows, *recorded]):
-        console.print(_errors(group))
     console.print(_plain("images until half of the runs, and 95 %, stay within 0.1 depth of field", reached))
     brief = [{name: row[name] for name in _BRIEF} for row in searches]
     console.print(_plain("the posterior search by itself, at most 8 images", brief))
