@@ -97,5 +97,24 @@ def faults(
     raise typer.Exit(0 if run_faults(times, kills, messages, steps, seed, json) else 1)
 
 
+@app.command()
+def accuracy(
+    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
+    calibrate: Annotated[Path | None, typer.Option(help="Recorded stack to calibrate on.")] = None,
+    stacks: Annotated[Path | None, typer.Option(help="Folder of recorded stacks to focus on.")] = None,
+    quick: Annotated[bool, typer.Option(help="Few runs of the main settings: 2 minutes.")] = False,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Instead: so many searches in all kinds of scenes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of crops, starts and noise.")] = 1,
+    out: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("bench-output"),
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Error against images: both searches, Brent on the classical measures, and the limit that photons set."""
+    from bench.accuracy import run_accuracy
+
+    run_accuracy(textures, calibrate, stacks, quick, runs, seed, out, json)
+
+
 if __name__ == "__main__":
     app()

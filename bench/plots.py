@@ -1,13 +1,15 @@
-"""Pictures of the score benches."""
+"""Pictures of the benches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 from bench.curves import Curves
+from bench.synthetic import INSTRUMENT
 
 matplotlib.use("Agg")
 
@@ -35,3 +37,34 @@ def draw_curves(optical: Mapping[str, Curves], gaussian: Mapping[str, Curves], p
     last.legend(fontsize=7)
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def draw_errors(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Median error against the number of images, as in the paper's Fig. 4, for both optics, with the bound."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained", sharey=True)
+    for axis, optics in zip(axes, ("aberrated", "ideal"), strict=True):
+        chosen = [r for r in rows if _is_main(r) and r["optics"] == optics]
+        for name in dict.fromkeys(r["strategy"] for r in chosen):
+            one = [r for r in chosen if r["strategy"] == name]
+            style = "--" if name.startswith("brent") else "-"
+            axis.semilogy(*_curve(one, "median_um"), f"o{style}", label=name)
+            if any(r["bound_um"] for r in one):
+                axis.semilogy(*_curve(one, "bound_um"), "k:", label="Cramér–Rao bound")
+        axis.axhline(INSTRUMENT.depth_of_field_um / 10, color="grey", lw=0.8, label="0.1 depth of field")
+        axis.set(title=f"10×/0.3, {optics} optics, start in ±60 µm", xlabel="images")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8)
+    axes[0].set(ylabel="median |error| (µm)")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def _is_main(row: Mapping[str, Any]) -> bool:
+    wanted = {"objective": "10x/0.3", "start_um": 60.0, "electrons": 8000.0, "scene": "plain"}
+    return all(row[name] == value for name, value in wanted.items())
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], figure: str) -> tuple[list[int], list[float]]:
+    return [r["images"] for r in rows], [float("nan") if r[figure] is None else r[figure] for r in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +37,20 @@ Image = NDArray[np.float32]
 Frame = NDArray[np.uint16]
 
 
-def held_out_objects(folder: Path | None, count: int, seed: int) -> list[Image]:
+def held_out_objects(
+    folder: Path | None, count: int, seed: int, leave_out: tuple[str, ...] = ()
+) -> list[Image]:
     """Objects that served neither training nor tuning, (512, 512), periodic, 0…1.
 
     Photographs of scikit-image, real textures kept for figures, and procedural ones to fill up.
 
     Args:
         folder: the real textures, all of which are then taken as unseen; None: the project's own where present.
+        leave_out: photographs that serve something else.
     """
     rng = np.random.default_rng(seed)
-    photographs = [name for name in SAMPLES if name not in DRAWN_SAMPLES] if folder is None else []
+    unwanted = {*DRAWN_SAMPLES, *leave_out}
+    photographs = [name for name in SAMPLES if name not in unwanted] if folder is None else []
     objects = [periodic(SAMPLES[name]((FIELD_PX, FIELD_PX), seed), FIELD_PX, rng) for name in photographs]
     source = folder or DEFAULT_TEXTURES
     textures = read_textures(source) if source.is_dir() else []
@@ -59,10 +63,15 @@ def held_out_objects(folder: Path | None, count: int, seed: int) -> list[Image]:
 
 def optical_transfers(planes_um: NDArray[np.float64], instrument: Instrument = INSTRUMENT) -> Tensor:
     """Transfer functions, (planes, 512, 257), of slightly aberrated optics."""
-    kernels = (
-        torch.fft.ifftshift(camera_psf(instrument, float(z), _KERNEL_PX, ABERRATIONS)) for z in planes_um
-    )
-    return torch.stack([kernel_transfer(kernel.float(), (FIELD_PX, FIELD_PX)) for kernel in kernels])
+    return torch.stack([optical_transfer(float(z), instrument, ABERRATIONS) for z in planes_um])
+
+
+def optical_transfer(
+    z_um: float, instrument: Instrument, aberrations: Mapping[int, float], kernel_px: int = _KERNEL_PX
+) -> Tensor:
+    """Transfer function, (512, 257), of a kernel into which the blur has to fit."""
+    kernel = torch.fft.ifftshift(camera_psf(instrument, z_um, kernel_px, aberrations))
+    return kernel_transfer(kernel.float(), (FIELD_PX, FIELD_PX))
 
 
 def gaussian_transfers(planes_um: NDArray[np.float64]) -> Tensor:

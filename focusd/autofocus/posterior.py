@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 COARSE_STEPS = 401
 FINE_STEPS = 81
-CORRELATED_BANDS = 4.0
+CORRELATED_BANDS = 6.0
 """Neighbouring bands err together, by the same leakage and the same anisotropy: so many count as one."""
 SCORE_FREEDOM = 3.0
 """Of Student's t for the scores: a texture that the network reads wrongly is rare, not impossible."""

@@ -23,8 +23,10 @@ Array = NDArray[np.float64]
 
 MIN_CERTAINTY = 0.99
 """Probability of the main mode below which a focus is ambiguous."""
-FLOOR_UNITS = 0.01
+FLOOR_UNITS = 0.02
 """What no number of exposures takes away from σ, in λ·n/NA²: the calibration's own origin."""
+SURE = 0.97
+"""Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
 
@@ -158,7 +160,12 @@ class PosteriorSearch:
 
     @property
     def _shows_something(self) -> bool:
-        return bool(tiles_with_structure(self.observations, self._threshold).any())
+        return bool(self._tiles().any())
+
+    def _tiles(self) -> Mask:
+        """Tiles that count: those that hold something in most exposures, or surely in one, as small things near focus."""
+        sure = np.max([o.structure for o in self.observations], axis=0) >= SURE
+        return np.asarray(tiles_with_structure(self.observations, self._threshold) | sure)
 
     def _refuse_hopeless(self) -> None:
         count = len(self.observations)
@@ -173,7 +180,7 @@ class PosteriorSearch:
 
     def _evidence(self) -> list[Evidence]:
         """All exposures, judged by the tiles and blocks that hold something in them together."""
-        tiles = tiles_with_structure(self.observations, self._threshold)
+        tiles = self._tiles()
         tiles = tiles if tiles.any() else np.ones_like(tiles)
         blocks = blocks_with_structure(self.observations)
         return [_evidence(o, tiles, blocks) for o in self.observations]

@@ -1,0 +1,88 @@
+"""What is said of a set of errors: untrimmed, gross failures counted, and those that were reported as success."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Figures = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of some runs, after a number of exposures.
+
+    Attributes:
+        error_um: (runs,) signed; NaN: no answer, a gross failure.
+        reported: (runs,) whether the search would have called this a success.
+        dof_um: depth of field.
+        bound_um: (runs,) what could be known; empty where nobody asked.
+    """
+
+    error_um: Array
+    reported: NDArray[np.bool_]
+    dof_um: float
+    bound_um: Sequence[float] = ()
+
+    @property
+    def gross(self) -> NDArray[np.bool_]:
+        """(runs,) whether the answer is off by more than a depth of field, or missing."""
+        return ~(np.abs(self.error_um) <= self.dof_um)
+
+    @property
+    def silent(self) -> NDArray[np.bool_]:
+        """(runs,) whether that was called a success."""
+        return self.gross & self.reported
+
+    def figures(self) -> Figures:
+        """One row; the names are those of the JSON."""
+        known = np.abs(self.error_um[np.isfinite(self.error_um)])
+        median = _or_none(np.median, known)
+        return {
+            "n": len(self.error_um),
+            "median_um": median,
+            "mean_um": _or_none(np.mean, known),
+            "sd_um": _or_none(np.std, known),
+            "p95_um": self.quantile_um(0.95),
+            "median_dof": None if median is None else median / self.dof_um,
+            "gross_failures": int(self.gross.sum()),
+            "silent_failures": int(self.silent.sum()),
+            "bound_um": _or_none(np.median, np.asarray(self.bound_um)),
+        }
+
+    def quantile_um(self, level: float) -> float | None:
+        """Of |error|; no answer counts as the largest. None where it is no number."""
+        worst = np.nan_to_num(np.abs(self.error_um), nan=np.inf)
+        return _finite(float(np.quantile(worst, level, method="higher")))
+
+
+def trimmed(error_um: Array, width: float = 0.5) -> Array:
+    """|errors| within so many interquartile ranges of the quartiles, as the paper's program drops the others."""
+    size = np.abs(error_um)
+    low, high = np.quantile(size, (0.25, 0.75))
+    reach = width * (high - low)
+    return np.asarray(size[(size >= low - reach) & (size <= high + reach)])
+
+
+def exposures_to_reach(error_um: Array, limit_um: float, share: float) -> int | None:
+    """After how many exposures this share of the runs is, and stays, within a limit.
+
+    Args:
+        error_um: (runs, exposures).
+    """
+    within = (np.abs(error_um) <= limit_um).mean(0) >= share
+    lasting = np.logical_and.accumulate(within[::-1])[::-1]
+    return int(np.argmax(lasting)) + 1 if lasting.any() else None
+
+
+def _or_none(figure: Callable[[Array], Any], values: Array) -> float | None:
+    return _finite(float(figure(values))) if len(values) else None
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,128 @@
+"""A simulated microscope on one specimen, its focus hidden: what the accuracy bench exposes with."""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.setting import Setting
+from bench.synthetic import BACKGROUND, FIELD_PX, Image
+from bench.transfers import transfer
+from focusd.autofocus.observation import Blocks, Observation
+from focusd.errors import SaturatedError
+from focusd.optics.imaging import Camera
+from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.weights import load_model
+
+LIMITS_UM = (-300.0, 300.0)
+"""Of the stage at 10×/0.3; it stands at 0."""
+TILT_UM = 5.0
+"""Rise over a tilted field, at 10×/0.3."""
+MAX_SATURATED = 0.2
+"""The daemon's default: more pixels at full scale are refused."""
+
+_TILT_PLANES = 5
+
+Frame = NDArray[np.uint16]
+
+
+class Rig:
+    """One specimen under one instrument.
+
+    Args:
+        light: of the object, (512, 512), periodic, 1 where it gives the setting's electrons.
+        focus_um: where the truth lies: the plane of the highest Strehl ratio, at the field's centre.
+        seed: of the noise.
+        full_well: of the camera, in electrons of the brightest pixel.
+        drift_um: by which the focus moves from one exposure to the next.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        light: Image,
+        focus_um: float,
+        seed: int,
+        *,
+        full_well: float = 1.5,
+        drift_um: float = 0.0,
+    ) -> None:
+        self.setting = setting
+        self.focus_um = focus_um
+        self.limits_um = (LIMITS_UM[0] * setting.scale, LIMITS_UM[1] * setting.scale)
+        self._light = light + np.float32(BACKGROUND)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._drift_um = drift_um
+        well = full_well * setting.electrons * max(1.0, float(self._light.max()))
+        self._camera = Camera(bit_depth=16, full_well=well)
+        self._exposures = 0
+
+    def look(self, z_um: float) -> Observation:
+        """Scores and spectra of one exposure, as the daemon's observer takes them.
+
+        Raises:
+            SaturatedError: too many pixels at full scale.
+        """
+        frame = self.expose(z_um)
+        saturated = float((frame == self._camera.full_scale).mean())
+        if saturated > MAX_SATURATED:
+            raise SaturatedError(f"{saturated:.0%} of the pixels are at full scale")
+        return observe(frame, z_um, self.setting.instrument.sampling)
+
+    def expose(self, z_um: float) -> Frame:
+        """One noisy frame; a focus that drifts has moved on by then."""
+        self.focus_um += self._drift_um if self._exposures else 0.0
+        self._exposures += 1
+        image = self._tilted(z_um) if self.setting.scene == "tilted" else self._level(z_um - self.focus_um)
+        electrons = image.clamp(min=0) * self.setting.electrons
+        return self._camera.expose(electrons, self._generator).numpy().astype(np.uint16)
+
+    @property
+    def object_power(self) -> Tensor:
+        """|spectrum|² of the object in electrons, (512, 257), in units in which white noise has its variance."""
+        spectrum = self._spectrum * (self.setting.electrons / FIELD_PX)
+        return spectrum.real.double().square() + spectrum.imag.double().square()
+
+    @property
+    def noise(self) -> float:
+        """Variance of a pixel, electrons², on average over the frame."""
+        return float(self._light.mean()) * self.setting.electrons + self._camera.read_noise**2
+
+    @cached_property
+    def _spectrum(self) -> Tensor:
+        spectrum: Tensor = torch.fft.rfft2(torch.from_numpy(self._light))
+        return spectrum
+
+    def _level(self, defocus_um: float) -> Tensor:
+        image: Tensor = torch.fft.irfft2(
+            self._spectrum * transfer(self.setting, defocus_um), s=self._light.shape
+        )
+        return image
+
+    def _tilted(self, z_um: float) -> Tensor:
+        """A field that rises along x, interpolated between images of level ones."""
+        half_um = TILT_UM * self.setting.scale / 2
+        rise_um = torch.linspace(-half_um, half_um, FIELD_PX)
+        step_um = 2 * half_um / (_TILT_PLANES - 1)
+        image = torch.zeros(self._light.shape)
+        for offset_um in np.linspace(-half_um, half_um, _TILT_PLANES):
+            share = (1 - (rise_um - float(offset_um)).abs() / step_um).clamp(min=0)
+            image += share * self._level(z_um - self.focus_um - float(offset_um))
+        return image
+
+
+def observe(frame: NDArray[np.unsignedinteger], z_um: float, sampling: float | None) -> Observation:
+    """What a decision sees of a frame."""
+    measure = _scorer(sampling).score(frame)
+    s = measure.spectra
+    blocks = Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px)
+    return Observation(z_um, measure.b, measure.sigma, measure.structure, measure.y_px, measure.x_px, blocks)
+
+
+@cache
+def _scorer(sampling: float | None) -> Scorer:
+    return Scorer(load_model(), sampling)
