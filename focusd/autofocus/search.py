@@ -163,7 +163,7 @@ class PosteriorSearch:
         return bool(self._tiles().any())
 
     def _tiles(self) -> Mask:
-        """Tiles that count: those that hold something in most exposures, or surely in one, as small things near focus."""
+        """Tiles that hold something in most exposures, or surely in one, as small things do near focus."""
         sure = np.max([o.structure for o in self.observations], axis=0) >= SURE
         return np.asarray(tiles_with_structure(self.observations, self._threshold) | sure)
 
