@@ -152,7 +152,7 @@ def _garbage(service: Service, random: Random) -> Iterator[None]:
 
 
 HARDWARE, FOCUSED = frozenset({"hardware_error"}), frozenset({"focused"})
-NO_ANSWER = frozenset({"no_convergence", "budget_spent", "no_sample"})
+NO_ANSWER = frozenset({"ambiguous", "out_of_range", "budget_spent", "no_sample"})
 
 FAULTS = (
     Fault("camera hangs", _armed("snap", FaultyMicroscope.hang), HARDWARE, "still", latches=True),
@@ -175,7 +175,7 @@ FAULTS = (
     Fault("saturated frames", _frames(harm.saturated), frozenset({"saturated"}), "home"),
     Fault("NaN frames", _frames(harm.not_a_number), HARDWARE, "home"),
     Fault("scorer raises", _scorer_raises, frozenset({"error"}), "home"),
-    Fault("scorer answers NaN", _scorer_nan, NO_ANSWER | {"error"}, "home"),
+    Fault("scorer answers NaN", _scorer_nan, frozenset({"error"}), "home"),
     Fault("disk full", _disk_full, frozenset({"calibration_mismatch"}), "home", method="focus.calibrate"),
     Fault("subscriber stalls", _subscriber_stalls, FOCUSED, "focused"),
     Fault("client dies", _armed("snap", FaultyMicroscope.fired), FOCUSED, "focused", client_dies=True),

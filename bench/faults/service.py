@@ -60,7 +60,7 @@ class FaultyScorer:
     """A real scorer that can be broken."""
 
     def __init__(self, inner: Scorer) -> None:
-        self.model = inner.model
+        self.model, self.backend = inner.model, inner.backend
         self.inner = inner
         self.score: Any = inner.score
 

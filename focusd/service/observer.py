@@ -14,7 +14,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Blocks, Observation
-from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError
+from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.service.metrics import STAGE_SECONDS
 from focusd.service.rig import Rig
@@ -189,8 +189,16 @@ def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float
 
 
 def _observation(z_um: float, measure: FocusMeasure) -> Observation:
-    """What the decisions see of a frame's scores and spectra."""
+    """What the decisions see of a frame's scores and spectra.
+
+    Raises:
+        ScoringError: they are no numbers.
+    """
     s = measure.spectra
+    if not all(np.isfinite(part).all() for part in (measure.b, measure.sigma, s.power, s.noise)):
+        raise ScoringError(
+            "the scores of a frame are no numbers; restart focusd, and report it if they stay so"
+        )
     return Observation(
         z_um,
         measure.b,
