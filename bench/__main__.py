@@ -56,5 +56,16 @@ def throughput(
     run_throughput(threads, 20 if quick else 100, json)
 
 
+@app.command()
+def latency(
+    quick: Annotated[bool, typer.Option(help="One exposure time, two samples: a minute or two.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """A refocus and a calibration over the time of the hardware alone, the event loop's delay, and the wire's."""
+    from bench.latency import run_latency
+
+    run_latency(quick, json)
+
+
 if __name__ == "__main__":
     app()

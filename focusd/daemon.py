@@ -104,9 +104,7 @@ def open_scorer(config: RigConfig) -> Scorer:
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    torch.set_num_threads(
-        1
-    )  # the scorer has threads of its own; torch's wait for one another on a busy machine
+    torch.set_num_threads(1)  # the scorer has threads of its own; torch's wait for one another when it is busy
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)
