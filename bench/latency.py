@@ -1,7 +1,7 @@
 """`python -m bench latency`: how much longer an answer takes than the hardware alone would.
 
-The whole daemon runs in this process, over real sockets, on a simulated microscope of real timings (bench/rehearsed.py).
-The floor is what the same exposures and moves take with an infinitely fast computer.
+The whole daemon runs in this process, over real sockets, on a simulated microscope of real timings
+(bench/rehearsed.py). The floor is what the same exposures and moves take with an infinitely fast computer.
 """
 
 from __future__ import annotations
@@ -151,12 +151,12 @@ async def _measure(state: Path, quick: bool, console: Console) -> dict[str, floa
                 async with _ticking(idle_s):
                     await anyio.sleep(1)
                 async with _ticking(delays_s):
-                    await bench.measured("calibration", lambda: bench.client.calibrate())  # noqa: B023
+                    await bench.measured("calibration", lambda: bench.client.calibrate())
                     progress.advance(task)
                     for sample, focus_um in scenes:
                         await to_thread.run_sync(bench.microscope.set_scene, sample, 1, focus_um)
                         bench.truth_um = focus_um
-                        await bench.measured("refocus", lambda: bench.client.refocus())  # noqa: B023
+                        await bench.measured("refocus", lambda: bench.client.refocus())
                         progress.advance(task)
                 runs += bench.runs
         wire = {}
@@ -201,10 +201,12 @@ async def _running(config: RigConfig, repeats: int) -> AsyncIterator[tuple[Bench
     operations = RigOperations(config, rig, scorer, CalibrationStore(config.state_dir / "calibrations"))
     bus = EventBus()
     try:
-        async with anyio.create_task_group() as tasks:
-            async with serve(config.server, operations, bus, Jobs(bus, tasks)) as endpoints:
-                with Client(endpoints.control, endpoints.events, name="bench") as client:
-                    yield Bench(config, microscope, client, repeats), endpoints, bus
+        async with (
+            anyio.create_task_group() as tasks,
+            serve(config.server, operations, bus, Jobs(bus, tasks)) as endpoints,
+        ):
+            with Client(endpoints.control, endpoints.events, name="bench") as client:
+                yield Bench(config, microscope, client, repeats), endpoints, bus
     finally:
         with anyio.CancelScope(shield=True):
             await rig.aclose()
@@ -255,7 +257,9 @@ def _median(runs: list[Run], what: str, exposure_ms: float) -> float:
     return float(np.median([r.over_floor for r in runs if (r.what, r.exposure_ms) == (what, exposure_ms)]))
 
 
-def _figures(runs: list[Run], delays_s: list[float], wire: dict[int, dict[str, list[float]]]) -> dict[str, float]:
+def _figures(
+    runs: list[Run], delays_s: list[float], wire: dict[int, dict[str, list[float]]]
+) -> dict[str, float]:
     """The ratios at the shortest exposure, and what the most subscribers saw."""
     most = wire[max(wire)]
     return {
@@ -293,7 +297,17 @@ def _print(
 
 def _operations_table(runs: list[Run]) -> Table:
     table = Table(title=f"{FRAME_PX}×{FRAME_PX}; medians")
-    columns = ("operation", "exposure ms", "runs", "exposures", "floor ms", "ms", "÷ floor", "worst", "|error| µm")
+    columns = (
+        "operation",
+        "exposure ms",
+        "runs",
+        "exposures",
+        "floor ms",
+        "ms",
+        "÷ floor",
+        "worst",
+        "|error| µm",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "operation" else "right")
     for what, exposure_ms in dict.fromkeys((r.what, r.exposure_ms) for r in runs):

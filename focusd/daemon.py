@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
+SWITCH_S = 0.0005
+"""How long a thread that computes may keep the event loop from running Python."""
 
 
 def run(config: RigConfig) -> None:
@@ -104,11 +107,15 @@ def open_scorer(config: RigConfig) -> Scorer:
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    torch.set_num_threads(1)  # the scorer has threads of its own; torch's wait for one another when it is busy
+    sys.setswitchinterval(SWITCH_S)
+    torch.set_num_threads(
+        1
+    )  # the scorer has threads of its own; torch's wait for one another when it is busy
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)
-    return Scorer(model, instrument.sampling if instrument else None, backends)
+    sampling = instrument.sampling if instrument else None
+    return Scorer(model, sampling, backends, config.scorer.max_tiles)
 
 
 def _end_in_any_case() -> None:

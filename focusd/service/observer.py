@@ -1,4 +1,4 @@
-"""Move, expose, score: one exposure as the decisions see it."""
+"""Move, expose, score: the steps of one exposure as the decisions see it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from anyio import to_thread
 
 from focusd.autofocus.observation import Blocks, Observation
-from focusd.errors import CancelledJobError, FocusdError, SaturatedError
+from focusd.errors import CancelledJobError, FocusdError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.service.rig import Rig
-from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
 
 
@@ -63,6 +63,8 @@ class Observer:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
+        self._first: FocusMeasure | None = None
+        self._sent_um: float | None = None
         self.stopwatch = Stopwatch()
 
     @asynccontextmanager
@@ -73,6 +75,7 @@ class Observer:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
         self.stopwatch = Stopwatch()
+        self._first = self._sent_um = None
         start_um = await self.rig.begin_operation()
         try:
             yield start_um
@@ -93,28 +96,44 @@ class Observer:
                 await self.rig.return_to_start()
         return self.rig.last_z_um
 
-    async def observe(self, z_um: float | None, roi: Region | None) -> Observation:
-        """The scores of one exposure at z, or where the stage stands.
+    async def expose(self, z_um: float | None) -> Frame:
+        """One exposure at z, or where the stage stands.
 
         Raises:
-            SaturatedError: too many pixels at full scale; and what rig and scorer raise.
+            SaturatedError: too many pixels at full scale; and what the rig raises.
         """
         if z_um is not None:
             await self.move_to(z_um)
         with self.stopwatch.timing("exposing"):
             frame = await self.rig.snap()
-        self._refuse_saturated(frame)
+        await to_thread.run_sync(self._refuse_saturated, frame)
+        return frame
+
+    async def look(self, frame: Frame, roi: Region | None) -> Observation:
+        """Score a frame; in one operation always the same tiles.
+
+        Raises:
+            ScoringError: there are no scores.
+        """
         with self.stopwatch.timing("scoring"):
             return await to_thread.run_sync(self._look, frame, roi)
 
     async def move_to(self, z_um: float) -> float:
-        """Move; returns the z read back."""
+        """Move, unless this operation's last move went there; returns the z read back."""
+        if z_um == self._sent_um and self.rig.last_z_um is not None:
+            return self.rig.last_z_um
+        self._sent_um = None
         with self.stopwatch.timing("moving"):
-            return await self.rig.move_to(z_um)
+            reached_um = await self.rig.move_to(z_um)
+        self._sent_um = z_um
+        return reached_um
 
     def _look(self, frame: Frame, roi: Region | None) -> Observation:
         """Scores and spectra of a frame."""
-        measure = self._scorer.score(frame.pixels, roi)
+        measure = self._scorer.score(frame.pixels, roi, self._first)
+        self._first = self._first or measure
+        if not all(np.isfinite(part).all() for part in (measure.b, measure.sigma, measure.structure)):
+            raise ScoringError("the scores are NaN or infinite; if that stays so, reinstall focusd")
         s = measure.spectra
         return Observation(
             frame.z_um,

@@ -88,7 +88,9 @@ class ScriptedScorer(Scorer):
         self.structure = 1.0
         self.regions: list[Region | None] = []
 
-    def score(self, pixels: NDArray[np.generic], region: Region | None = None) -> FocusMeasure:
+    def score(
+        self, pixels: NDArray[np.generic], region: Region | None = None, like: FocusMeasure | None = None
+    ) -> FocusMeasure:
         self.regions.append(region)
         defocus_um = np.full(TILES, pixels.view(np.float64).flat[0] - self.focus_um)
         same = np.ones(TILES)
