@@ -100,19 +100,18 @@ class Observer:
         """One exposure at z, or where the stage stands.
 
         Raises:
-            SaturatedError: too many pixels at full scale; and what the rig raises.
+            FocusdError: what the rig raises.
         """
         if z_um is not None:
             await self.move_to(z_um)
         with self.stopwatch.timing("exposing"):
-            frame = await self.rig.snap()
-        await to_thread.run_sync(self._refuse_saturated, frame)
-        return frame
+            return await self.rig.snap()
 
     async def look(self, frame: Frame, roi: Region | None) -> Observation:
         """Score a frame; in one operation always the same tiles.
 
         Raises:
+            SaturatedError: too many pixels are at full scale.
             ScoringError: there are no scores.
         """
         with self.stopwatch.timing("scoring"):
@@ -130,6 +129,7 @@ class Observer:
 
     def _look(self, frame: Frame, roi: Region | None) -> Observation:
         """Scores and spectra of a frame."""
+        self._refuse_saturated(frame)
         measure = self._scorer.score(frame.pixels, roi, self._first)
         self._first = self._first or measure
         if not all(np.isfinite(part).all() for part in (measure.b, measure.sigma, measure.structure)):

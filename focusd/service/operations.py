@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,19 +74,22 @@ class RigOperations:
         with _reported(report, "calibrate"):
             async with self._observer.operation() as start_um:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
-                observations = await take_stack(self._observer, planes, _progress(report, len(planes)))
-                threshold = self._config.autofocus.structure_threshold
-                calibration, focus_um = await to_thread.run_sync(
-                    calibrate, observations, self._fingerprint, threshold, self._instrument
+                calibration, focus_um, path = await take_stack(
+                    self._observer, planes, _progress(report, len(planes)), self._judge_stack
                 )
-                path = await to_thread.run_sync(self._store.save, self._objective, calibration)
         result = self._describe(calibration) | {
             "path": str(path),
-            "planes": len(observations),
+            "planes": len(planes),
             "z_focus_um": focus_um,
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
+
+    def _judge_stack(self, observations: list[Observation]) -> tuple[Calibration, float, Path]:
+        """The stack's calibration, the z of its focus, and the file in which it is kept."""
+        threshold = self._config.autofocus.structure_threshold
+        calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument)
+        return calibration, focus_um, self._store.save(self._objective, calibration)
 
     async def refocus(
         self,

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from focusd.autofocus.observation import Observation
 from focusd.microscope.protocol import Frame
 from focusd.service.observer import Observer
+
+T = TypeVar("T")
 
 WAITING_FRAMES = 1
 """Exposed and not yet scored; with the one that is scored and the one being exposed, all that are kept."""
@@ -32,14 +36,17 @@ async def stages() -> AsyncIterator[TaskGroup]:
 
 
 async def take_stack(
-    observer: Observer, planes_um: list[float], told: Callable[[Observation], None]
-) -> list[Observation]:
+    observer: Observer,
+    planes_um: list[float],
+    told: Callable[[Observation], None],
+    judge: Callable[[list[Observation]], T],
+) -> T:
     """Expose planes from one end to the other, so that backlash is the same for all, and score them meanwhile.
-
-    The stage is back where the operation began when the last is scored.
 
     Args:
         told: of each exposure when it is scored.
+        judge: of all of them, in a thread of its own while the stage returns to where the operation began; what it
+            says is returned when the stage is there.
     """
     observations: list[Observation] = []
     send, receive = anyio.create_memory_object_stream[Frame](WAITING_FRAMES)
@@ -48,7 +55,7 @@ async def take_stack(
         async for frame in receive:
             observations.append(await observer.look(frame, None))
             told(observations[-1])
-    return observations
+        return await to_thread.run_sync(judge, observations)
 
 
 async def _acquire(observer: Observer, planes_um: list[float], frames: MemoryObjectSendStream[Frame]) -> None:

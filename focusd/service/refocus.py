@@ -117,7 +117,7 @@ class Refocus:
         self._report("focus.progress", summary(observation) | progress)
 
     async def _meanwhile(
-        self, exposed_um: float | None, work: Callable[[Unpack[Ts]], Awaitable[T]], *given: Unpack[Ts]
+        self, exposed_um: float | None, work: Callable[[Unpack[Ts]], Awaitable[T]], *given: *Ts
     ) -> T:
         """Do some work, while the stage moves to where it will be wanted, if the search knows that already.
 

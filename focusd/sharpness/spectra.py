@@ -24,7 +24,7 @@ Region = tuple[int, int, int, int]
 """(y, x, height, width) in pixels of the frame."""
 
 BLOCK_PX = 256
-MAX_BLOCKS = 64
+MAX_BLOCKS = 36
 """More of them say nothing new about a field, and cost time."""
 
 _LEAST_PX = 8
