@@ -27,7 +27,7 @@ from rich.table import Table
 
 from bench.rehearsed import RehearsedMicroscope
 from focusd.config import RigConfig, SimulatedConfig
-from focusd.daemon import open_scorer
+from focusd.daemon import favour_event_loop, open_scorer
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs
 from focusd.service.operations import RigOperations
@@ -200,6 +200,7 @@ async def _running(config: RigConfig, repeats: int) -> AsyncIterator[tuple[Bench
     rig = Rig(microscope, config.stage, config.camera)
     operations = RigOperations(config, rig, scorer, CalibrationStore(config.state_dir / "calibrations"))
     bus = EventBus()
+    favour_event_loop()
     try:
         async with (
             anyio.create_task_group() as tasks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,7 @@ async def _hear(signals: AsyncIterator[signal.Signals], stopping: anyio.Event) -
 
 async def _serve(config: RigConfig, stopping: anyio.Event) -> None:
     async with opened(config) as operations:
+        favour_event_loop()
         bus = EventBus()
         with forward_to(bus):
             async with anyio.create_task_group() as tasks:
@@ -101,13 +103,19 @@ async def opened(config: RigConfig) -> AsyncIterator[RigOperations]:
             await rig.aclose()
 
 
+def favour_event_loop() -> None:
+    """Keep threads that compute, and the collector of garbage, from delaying it: once all libraries are loaded."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # else each full collection looks through all that the libraries have made: 0.1 s
+
+
 def open_scorer(config: RigConfig) -> Scorer:
     """The scorer that a configuration asks for.
 
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    sys.setswitchinterval(SWITCH_S)
     torch.set_num_threads(
         1
     )  # the scorer has threads of its own; torch's wait for one another when it is busy
