@@ -51,6 +51,7 @@ def _cells(shape: torch.Size, most: int) -> tuple[list[list[int]], list[list[int
     """Rows and columns of the grid in groups, as square as they can be."""
     rows = max(1, min(shape[0], math.isqrt(most * shape[0] // shape[1])))
     columns = min(shape[1], most // rows)
+    rows = min(shape[0], most // columns)
     groups = (np.array_split(np.arange(n), k) for n, k in zip(shape, (rows, columns), strict=True))
     by_row, by_column = ([part.tolist() for part in parts] for parts in groups)
     return by_row, by_column
