@@ -161,6 +161,11 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
     """
     log_t, error = transfer.at(defocus_um)
     expected, variance, _ = _expected(log_object + log_t, error, noise, modes)
-    scaled = variance[:, :, None, :] + variance[:, None, :, :]
-    difference = expected[:, :, None, :] - expected[:, None, :, :]
+    return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
+
+
+def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
+    """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
+    difference = expected[:, None, :] - expected[None, :, :]
+    scaled = variance[:, None, :] + variance[None, :, :]
     return np.asarray((2 * difference**2 / scaled).sum(-1))

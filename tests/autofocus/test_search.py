@@ -191,7 +191,7 @@ def test_whatever_it_sees_it_ends_inside_its_bounds(
     budget: int,
 ) -> None:
     search = search_of(calibration, limits_um=limits, target_um=target_um)
-    z_um: float | None = limits[0] + start * (limits[1] - limits[0])
+    z_um: float | None = min(limits[0] + start * (limits[1] - limits[0]), limits[1])
     try:
         for _ in range(budget):
             assert z_um is not None
