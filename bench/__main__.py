@@ -116,5 +116,16 @@ def accuracy(
     run_accuracy(textures, calibrate, stacks, quick, runs, seed, out, json)
 
 
+@app.command()
+def latency(
+    quick: Annotated[bool, typer.Option(help="One exposure time, two samples: a minute or two.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """A refocus and a calibration over the time of the hardware alone, the event loop's delay, and the wire's."""
+    from bench.latency import run_latency
+
+    run_latency(quick, json)
+
+
 if __name__ == "__main__":
     app()

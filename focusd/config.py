@@ -202,6 +202,8 @@ class ScorerConfig(Section):
     """Tiles that a thread scores at once on the CPU; a GPU takes 256."""
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     """On the CPU; None: one a core."""
+    max_tiles: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Of a frame, those of most contrast; more of them cost time and tell little more."""
 
 
 LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
+SWITCH_S = 0.0005
+"""How long a thread that computes may keep the event loop from running Python."""
 
 
 @dataclass
@@ -116,6 +119,7 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
     folder = state_folder(config)
     async with opened_rig(config) as (rig, memory):
         operations = RigOperations(config, rig, scorer, CalibrationStore(folder / "calibrations"))
+        favour_event_loop()
         bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
         with ExitStack() as resources:
@@ -151,14 +155,22 @@ async def _reconnect(rig: Rig, ending: Ending) -> None:
     ending.asked.set()
 
 
+def favour_event_loop() -> None:
+    """Keep threads that compute, and the collector of garbage, from delaying it: once all libraries are loaded."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()  # else each full collection looks through all that the libraries have made: 0.1 s
+
+
 def open_scorer(config: RigConfig) -> Scorer:
     """The scorer that a configuration asks for.
 
     Raises:
         ModelError: no weights, or not the ones that their hash promises.
     """
-    torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another on a busy machine
+    torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another when it is busy
     model = load_model(config.scorer.weights)
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)
-    return Scorer(model, instrument.sampling if instrument else None, backends)
+    sampling = instrument.sampling if instrument else None
+    return Scorer(model, sampling, backends, config.scorer.max_tiles)

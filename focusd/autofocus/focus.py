@@ -65,6 +65,14 @@ class Search(Protocol):
         """
         ...
 
+    def likely_um(self, exposed_um: float | None) -> float | None:
+        """Where the stage will be wanted next whatever is still being scored or decided; None: that is not known.
+
+        Args:
+            exposed_um: of an exposure that is not yet added; None: there is none.
+        """
+        ...
+
     def decide(self) -> Focus:
         """The focus.
 

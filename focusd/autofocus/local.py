@@ -17,7 +17,9 @@ Array = NDArray[np.float64]
 
 REACH_UNITS = 6.0
 """How far from the field's focus a block's is looked for, in λ·n/NA²."""
-_STEPS = 97
+_COARSE_STEPS = 33
+_FINE_STEPS = 9
+"""Around the best coarse one, up to its neighbours."""
 
 
 def local_map(observations: Sequence[Observation], calibration: Calibration, focus_um: float) -> LocalMap:
@@ -29,7 +31,7 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     """
     counts = blocks_with_structure(observations)
     reach_um = REACH_UNITS * calibration.axial_unit_um
-    candidates = focus_um + np.linspace(-reach_um, reach_um, _STEPS)
+    candidates = focus_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
     focus, sigma = np.full(counts.shape, np.nan), np.full(counts.shape, np.nan)
     for place in zip(*np.nonzero(counts), strict=True):
         focus[place], sigma[place] = _of_block(observations, calibration, candidates, place)
@@ -48,10 +50,13 @@ def _of_block(
     alone[place] = True
     frames_um = np.array([o.z_um for o in observations])
     spectra = [o.spectrum(alone) for o in observations]
-    comparison = compare(frames_um, spectra, calibration.transfer, candidates_um)
-    best = int(comparison.chi2.argmin())
+    coarse = compare(frames_um, spectra, calibration.transfer, candidates_um)
+    best = int(coarse.chi2.argmin())
     if not 0 < best < len(candidates_um) - 1:
         return np.nan, np.nan
+    candidates_um = np.linspace(candidates_um[best - 1], candidates_um[best + 1], _FINE_STEPS)
+    comparison = compare(frames_um, spectra, calibration.transfer, candidates_um)
+    best = int(comparison.chi2[1:-1].argmin()) + 1
     left, middle, right = comparison.chi2[best - 1 : best + 2]
     step_um, bend = float(candidates_um[1] - candidates_um[0]), float(left - 2 * middle + right)
     if bend <= 0:

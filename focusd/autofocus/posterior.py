@@ -18,7 +18,7 @@ from focusd.autofocus.transfer import Comparison, compare
 
 Array = NDArray[np.float64]
 
-COARSE_STEPS = 401
+COARSE_STEPS = 201
 FINE_STEPS = 81
 CORRELATED_BANDS = 6.0
 """Neighbouring bands err together, by the same leakage and the same anisotropy: so many count as one."""

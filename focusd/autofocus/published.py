@@ -55,6 +55,17 @@ class PublishedSearch:
         probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
         return next_probe(self._interval, probes, self._away_is_low)
 
+    def likely_um(self, exposed_um: float | None) -> float | None:
+        """The next of the opening planes, which are known before the first score."""
+        if exposed_um is None:
+            return None
+        start_um = self.observations[0].z_um if self.observations else exposed_um
+        opening = opening_planes(
+            first_interval(start_um, self._calibration, self._limits_um), self._away_is_low
+        )
+        following = len(self.observations) + 1
+        return opening[following] if following < len(opening) else None
+
     def decide(self) -> Focus:
         """The focus.
 
@@ -133,6 +144,12 @@ def first_interval(start_um: float, calibration: Calibration, limits_um: tuple[f
     return Interval(start_um, low, high, " and ".join(reasons))
 
 
+def opening_planes(interval: Interval, away_is_low: bool) -> list[float]:
+    """The planes that are exposed whatever they show: the start, and the ends of the interval."""
+    ends = (interval.low_um, interval.high_um) if away_is_low else (interval.high_um, interval.low_um)
+    return _distinct([interval.start_um, *ends])
+
+
 def next_probe(interval: Interval, probes: list[tuple[float, float]], away_is_low: bool) -> float | None:
     """The next z to expose, or None when the scores are convex.
 
@@ -141,8 +158,7 @@ def next_probe(interval: Interval, probes: list[tuple[float, float]], away_is_lo
         probes: (z_um, b) of the exposures so far, in their order.
         away_is_low: the end that lies away from the sample is probed first.
     """
-    ends = (interval.low_um, interval.high_um) if away_is_low else (interval.high_um, interval.low_um)
-    opening = _distinct([interval.start_um, *ends])
+    opening = opening_planes(interval, away_is_low)
     if len(probes) < len(opening):
         return opening[len(probes)]
     if len(probes) >= 3 and is_convex(probes):

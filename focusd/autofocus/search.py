@@ -125,6 +125,10 @@ class PosteriorSearch:
         self._refuse_hopeless()
         return None if self.satisfied else self.probe_um()
 
+    def likely_um(self, exposed_um: float | None) -> float | None:
+        """The focus, once the search is satisfied; before that each score decides anew."""
+        return self.estimate.focus_um if exposed_um is None and self.satisfied else None
+
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
         estimate = self.estimate

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +72,12 @@ class Transfer:
 
     def at(self, defocus_um: Array) -> tuple[Array, Array]:
         """Logarithm of the transfer and its deviation at any defocus, (…, bands); constant beyond the stack."""
-        inside = np.clip(defocus_um, self.z_um[0], self.z_um[-1])
-        return (
-            np.asarray(PchipInterpolator(self.z_um, self.log_power)(inside)),
-            np.asarray(PchipInterpolator(self.z_um, self.error)(inside)),
-        )
+        both = self._interpolator(np.clip(defocus_um, self.z_um[0], self.z_um[-1]))
+        return both[..., 0, :], both[..., 1, :]
+
+    @cached_property
+    def _interpolator(self) -> PchipInterpolator:
+        return PchipInterpolator(self.z_um, np.stack([self.log_power, self.error], axis=1))
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
     """
     log_t, error = transfer.at(defocus_um)
     expected, variance, _ = _expected(log_object + log_t, error, noise, modes)
-    scaled = variance[:, :, None, :] + variance[:, None, :, :]
-    difference = expected[:, :, None, :] - expected[:, None, :, :]
+    return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
+
+
+def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
+    """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
+    difference = expected[:, None, :] - expected[None, :, :]
+    scaled = variance[:, None, :] + variance[None, :, :]
     return np.asarray((2 * difference**2 / scaled).sum(-1))

@@ -18,6 +18,9 @@ from focusd.microscope.protocol import Frame
 
 log = structlog.get_logger(__name__)
 
+POLL_S = 0.001
+"""Between two looks at whether the stage still moves."""
+
 
 class MicroManagerMicroscope:
     """The current camera and focus device of a core; `UniMMCore` included.
@@ -37,12 +40,13 @@ class MicroManagerMicroscope:
         self._stage = _chosen(core.getFocusDevice(), "stage")
         self._bit_depth = camera.bit_depth
         self._sequence = 0
+        self._timeout_s = stage.timeout_s + camera.exposure_ms / 1000
         self._closed = False
         self._set_up(camera, stage)
 
     def _set_up(self, camera: CameraConfig, stage: StageConfig) -> None:
         with _reported("set up the camera"):
-            self._core.setTimeoutMs(int(stage.timeout_s * 1000 + camera.exposure_ms))
+            self._core.setTimeoutMs(int(self._timeout_s * 1000))
             self._core.setExposure(self.camera_name, camera.exposure_ms)
             self._exposure_ms = float(self._core.getExposure(self.camera_name))
             _set_binning(self._core, self.camera_name, camera.binning)
@@ -85,7 +89,17 @@ class MicroManagerMicroscope:
         """
         with _reported(f"move the stage to {z_um:.3f} µm"):
             self._core.setPosition(self._stage, z_um)
-            self._core.waitForDevice(self._stage)
+            self._wait_for_stage()
+
+    def _wait_for_stage(self) -> None:
+        """As the core's own `waitForDevice`, which looks only every 10 ms."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while self._core.deviceBusy(self._stage):
+            if time.monotonic() > deadline_s:
+                raise HardwareError(
+                    f"the stage has not settled after {self._timeout_s:g} s; check its load and tuning"
+                )
+            time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Stop a movement under way; a stage without a stop command goes on to its target.

@@ -163,10 +163,10 @@ class SimulatedMicroscope(MicroManagerMicroscope):
         Raises:
             ConfigError: there is no such sample.
         """
-        self.world = World(settings, _instrument(objective, camera))
+        self.world = World(settings, instrument_of(objective, camera))
         z_stage = SimulatedStage(settings, _start_um(stage))
         eye = SimulatedCamera(self.world, z_stage, settings, camera)
-        core = _core_with(eye, z_stage, camera.name)
+        core = core_with(eye, z_stage, camera.name)
         try:
             super().__init__(core, camera, stage)
         except BaseException:
@@ -193,7 +193,7 @@ def open_simulated(config: RigConfig) -> SimulatedMicroscope:
     return SimulatedMicroscope(settings, config.objective, config.camera, config.stage)
 
 
-def _core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str) -> UniMMCore:
+def core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str) -> UniMMCore:
     core = UniMMCore()
     core.loadPyDevice(camera_name, camera)
     core.loadPyDevice("z", stage)
@@ -203,7 +203,7 @@ def _core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str)
     return core
 
 
-def _instrument(objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
+def instrument_of(objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
     """The optics in front of the sensor's own pixels; binning comes after."""
     instrument = Instrument.from_config(objective, camera.model_copy(update={"binning": 1}))
     if instrument is None:

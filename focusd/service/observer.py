@@ -1,4 +1,4 @@
-"""Move, expose, score: one exposure as the decisions see it."""
+"""Move, expose, score: the steps of one exposure as the decisions see it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class Observer:
         self.rig = rig
         self._scorer = scorer
         self._max_saturated = max_saturated
+        self._first: FocusMeasure | None = None
+        self._sent_um: float | None = None
         self.stopwatch = Stopwatch()
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
@@ -85,6 +87,7 @@ class Observer:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
         self.stopwatch = Stopwatch()
+        self._first = self._sent_um = None
         start_um = await self.rig.begin_operation()
         self._light = None
         try:
@@ -106,30 +109,46 @@ class Observer:
                 await self.rig.return_to_start()
         return self.rig.last_z_um
 
-    async def observe(self, z_um: float | None, roi: Region | None) -> Observation:
-        """The scores of one exposure at z, or where the stage stands.
+    async def expose(self, z_um: float | None) -> Frame:
+        """One exposure at z, or where the stage stands.
 
         Raises:
-            SaturatedError: too many pixels at full scale; and what rig and scorer raise.
+            FocusdError: what the rig raises.
         """
         if z_um is not None:
             await self.move_to(z_um)
         with self.stopwatch.timing("exposing"):
-            frame = await self.rig.snap()
-        _refuse_dead(frame)
-        self._refuse_saturated(frame)
-        self._refuse_other_light(frame)
+            return await self.rig.snap()
+
+    async def look(self, frame: Frame, roi: Region | None) -> Observation:
+        """Score a frame; in one operation always the same tiles.
+
+        Raises:
+            SaturatedError: too many pixels are at full scale.
+            HardwareError: the camera does not read out, or the light has changed.
+            ScoringError: there are no scores.
+        """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
             return await to_thread.run_sync(self._look, frame, roi)
 
     async def move_to(self, z_um: float) -> float:
-        """Move; returns the z read back."""
+        """Move, unless this operation's last move went there; returns the z read back."""
+        if z_um == self._sent_um and self.rig.last_z_um is not None:
+            return self.rig.last_z_um
+        self._sent_um = None
         with self.stopwatch.timing("moving"):
-            return await self.rig.move_to(z_um)
+            reached_um = await self.rig.move_to(z_um)
+        self._sent_um = z_um
+        return reached_um
 
     def _look(self, frame: Frame, roi: Region | None) -> Observation:
         """Scores and spectra of a frame."""
-        return _observation(frame.z_um, self._scorer.score(frame.pixels, roi))
+        _refuse_dead(frame)
+        self._refuse_saturated(frame)
+        self._refuse_other_light(frame)
+        measure = self._scorer.score(frame.pixels, roi, self._first)
+        self._first = self._first or measure
+        return _observation(frame.z_um, measure)
 
     async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
         """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from focusd.optics.instrument import Instrument
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
+from focusd.service.pipeline import take_stack
 from focusd.service.refocus import Field, Refocus
 from focusd.service.rig import Rig
 from focusd.service.slidemap import SlideMap
@@ -72,20 +75,22 @@ class RigOperations:
         with _reported(report, "calibrate"):
             async with self._observer.operation() as start_um:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
-                observations = await self._take_stack(planes, report)
-                threshold = self._config.autofocus.structure_threshold
-                calibration, focus_um = await to_thread.run_sync(
-                    calibrate, observations, self._fingerprint, threshold, self._instrument
+                calibration, focus_um, path = await take_stack(
+                    self._observer, planes, _progress(report, len(planes)), self._judge_stack
                 )
-                path = await to_thread.run_sync(self._store.save, self._objective, calibration)
-                await self._rig.return_to_start()
         result = self._describe(calibration) | {
             "path": str(path),
-            "planes": len(observations),
+            "planes": len(planes),
             "z_focus_um": focus_um,
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
+
+    def _judge_stack(self, observations: list[Observation]) -> tuple[Calibration, float, Path]:
+        """The stack's calibration, the z of its focus, and the file in which it is kept."""
+        threshold = self._config.autofocus.structure_threshold
+        calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument)
+        return calibration, focus_um, self._store.save(self._objective, calibration)
 
     async def refocus(
         self,
@@ -242,15 +247,6 @@ class RigOperations:
             )
         return np.arange(-half, half + step / 2, step)
 
-    async def _take_stack(self, planes_um: list[float], report: Report) -> list[Observation]:
-        """Expose and score the planes from one end to the other, so that backlash is the same for all."""
-        observations: list[Observation] = []
-        for z_um in planes_um:
-            observations.append(await self._observer.observe(z_um, None))
-            count = {"exposure": len(observations), "of": len(planes_um)}
-            report("focus.progress", summary(observations[-1]) | count)
-        return observations
-
     def _calibration(self) -> Calibration:
         """The objective's calibration, if it fits the rig as it is."""
         calibration = self._store.load(self._objective)
@@ -283,6 +279,16 @@ class RigOperations:
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
+
+
+def _progress(report: Report, planes: int) -> Callable[[Observation], None]:
+    """Reports each plane of a stack."""
+    counted = count(1)
+
+    def told(observation: Observation) -> None:
+        report("focus.progress", summary(observation) | {"exposure": next(counted), "of": planes})
+
+    return told
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from anyio import to_thread
 
@@ -13,7 +14,11 @@ from focusd.errors import FocusdError
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
+from focusd.service.pipeline import stages
 from focusd.sharpness.spectra import Region
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class Refocus:
         """
         async with self._observer.operation() as start_um:
             try:
-                focus = await self._find()
-                geometry = await to_thread.run_sync(self._geometry, focus)
+                await self._find()
+                focus, geometry = await self._meanwhile(None, to_thread.run_sync, self._conclude)
                 target_um, sigma_um = surface_of(focus, geometry, self._field.surface)
                 z_um = await self._observer.move_to(target_um)
             except FocusdError as error:
@@ -91,25 +96,38 @@ class Refocus:
             **self._spent(),
         }
 
-    def _geometry(self, focus: Focus) -> Geometry:
-        field = self._field
-        return geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
+    def _conclude(self) -> tuple[Focus, Geometry]:
+        field, focus = self._field, self._search.decide()
+        return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 
-    async def _find(self) -> Focus:
+    async def _find(self) -> None:
         """Expose and score until the search is satisfied."""
         await self._expose(None)
         while (z_um := await to_thread.run_sync(self._search.next_z_um)) is not None:
             await self._expose(z_um)
-        return await to_thread.run_sync(self._search.decide)
 
     async def _expose(self, z_um: float | None) -> None:
         """One exposure at z, or where the stage stands."""
         count = len(self._search.observations)
         self._budget.check(count, self._observer.stopwatch.elapsed_s, self._exposure_ms)
-        observation = await self._observer.observe(z_um, self._roi)
+        frame = await self._observer.expose(z_um)
+        observation = await self._meanwhile(frame.z_um, self._observer.look, frame, self._roi)
         await to_thread.run_sync(self._search.add, observation)
         progress = {"exposure": count + 1, "of": self._budget.exposures}
         self._report("focus.progress", summary(observation) | progress)
+
+    async def _meanwhile(
+        self, exposed_um: float | None, work: Callable[[Unpack[Ts]], Awaitable[T]], *given: *Ts
+    ) -> T:
+        """Do some work, while the stage moves to where it will be wanted, if the search knows that already.
+
+        Nothing is exposed there before the work is done.
+        """
+        likely_um = self._search.likely_um(exposed_um)
+        async with stages() as group:
+            if likely_um is not None:
+                group.start_soon(self._observer.move_to, likely_um)
+            return await work(*given)
 
     def _spent(self) -> dict[str, Any]:
         """Exposures, dose and time so far, and every probe."""

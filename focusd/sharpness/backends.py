@@ -7,6 +7,7 @@ and the next takes over in the middle of a frame, so that no failure of a GPU ev
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,11 +49,16 @@ class Backend(Protocol):
         """Locations that it takes at once."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """Batches that it scores side by side."""
+        ...
+
     def load(self, pixels: NDArray[np.generic]) -> Tensor:
         """A frame (y, x) in single precision, where this backend computes."""
         ...
 
-    def map(self, score: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
         """Like the builtin: the scores of all batches, in their order."""
         ...
 
@@ -82,7 +88,7 @@ class CpuBackend:
         """The frame's copy."""
         return torch.from_numpy(pixels.astype(np.float32))
 
-    def map(self, score: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
         """Score batches side by side."""
         return self._pool.map(score, batches) if self.threads > 1 else map(score, batches)
 
@@ -148,16 +154,15 @@ class Backends:
                 log.warning("scoring backend failed", backend=backend.name, reason=reason, serving=serving)
 
 
-def score_tiles(backend: Backend, frame: Tensor, y: Tensor, x: Tensor) -> NDArray[np.float64]:
+def score_tiles(backend: Backend, pyramid: list[Tensor], y: Tensor, x: Tensor) -> NDArray[np.float64]:
     """b, log σ and the logit of structure, (3, tiles), of the tiles whose first pixels are (y, x).
 
     Args:
-        frame: from `backend.load`.
+        pyramid: the `levels` of a frame from `backend.load`.
 
     Raises:
         ScoringError: some are NaN or infinite.
     """
-    pyramid = levels(frame)
 
     @torch.inference_mode()
     def score(places: Tensor) -> Tensor:
@@ -165,7 +170,8 @@ def score_tiles(backend: Backend, frame: Tensor, y: Tensor, x: Tensor) -> NDArra
         b, log_sigma, structure = backend(views)
         return torch.stack([b, log_sigma, structure.masked_fill(blank(views), SURELY_EMPTY)])
 
-    batches = torch.split(torch.stack([y, x]).to(frame.device), backend.batch, dim=1)
+    share = min(backend.batch, math.ceil(y.numel() / backend.threads))
+    batches = torch.split(torch.stack([y, x]).to(pyramid[0].device), share, dim=1)
     parts = list(backend.map(score, batches))
     scores: NDArray[np.float64] = torch.cat(parts, dim=1).double().cpu().numpy()
     if not np.isfinite(scores).all():
@@ -182,7 +188,7 @@ def check(backend: Backend, reference: Backend) -> None:
     """
     pixels = _probe()
     y, x = (starts.flatten() for starts in torch.meshgrid(*[torch.arange(0, 385, 64)] * 2, indexing="ij"))
-    one, two = (score_tiles(each, each.load(pixels), y, x) for each in (backend, reference))
+    one, two = (score_tiles(each, levels(each.load(pixels)), y, x) for each in (backend, reference))
     for difference, (part, allowed) in zip(np.abs(one - two).max(1), TOLERANCES.items(), strict=True):
         if difference > allowed:
             raise ScoringError(f"its {part} is {difference:.2g} off the CPU's, where {allowed:g} is allowed")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ WARM_UP_RUNS = 3
 """Before a capture: libraries choose their kernels and allocate in the first runs."""
 
 Parts = tuple[Tensor, Tensor, Tensor]
+T = TypeVar("T")
 
 
 def missing() -> str | None:
@@ -74,6 +75,8 @@ class GpuBackend:
         network: takes and gives half precision at each of the `BATCHES`, on the current device.
     """
 
+    threads = 1
+
     def __init__(self, name: str, network: nn.Module) -> None:
         self.name = name
         self.batch = max(BATCHES)
@@ -90,7 +93,7 @@ class GpuBackend:
         np.copyto(self._pinned.numpy(), pixels)
         return self._pinned.to(self._device, non_blocking=True).to(torch.float32)
 
-    def map(self, score: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
         """One after the other: the GPU is busy with each."""
         return map(score, batches)
 

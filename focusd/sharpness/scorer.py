@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.sharpness.spectra import Region, Spectra, block_spectra
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, resample, tile_starts
+from focusd.sharpness.tiles import Tiles, informative, tile_grid
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
@@ -49,12 +49,20 @@ class Scorer:
         model: from `load_model`.
         sampling: the frames' pixel in λ/NA; None if unknown, then the calibration absorbs the scale.
         backends: where it is computed; None: on the CPU.
+        max_tiles: of a frame; None: all.
     """
 
-    def __init__(self, model: Model, sampling: float | None, backends: Backends | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sampling: float | None,
+        backends: Backends | None = None,
+        max_tiles: int | None = None,
+    ) -> None:
         self.model = model
         self.sampling = sampling
         self._backends = backends or Backends(CpuBackend(model.network))
+        self._max_tiles = max_tiles
         self._turn = threading.Lock()
 
     @property
@@ -62,12 +70,20 @@ class Scorer:
         """The name of the backend that serves now."""
         return self._backends.serving.name
 
-    def score(self, pixels: NDArray[np.generic], region: Region | None = None) -> FocusMeasure:
+    def score(
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        like: FocusMeasure | None = None,
+    ) -> FocusMeasure:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
+
+        Where there are more than `max_tiles`, those of most contrast, spread over the region.
 
         Args:
             pixels: (y, x), unsigned integers or floats, any size.
             region: part of the frame that counts.
+            like: of an earlier frame of the same size: the same tiles are scored.
 
         Raises:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
@@ -77,32 +93,36 @@ class Scorer:
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
         with self._turn:  # a GPU's buffers hold one frame
-            return self._backends.run(lambda backend: self._score(backend, counts, region))
+            return self._backends.run(lambda backend: self._score(backend, counts, region, like))
 
     @torch.inference_mode()
-    def _score(self, backend: Backend, counts: NDArray[np.generic], region: Region) -> FocusMeasure:
+    def _score(
+        self, backend: Backend, counts: NDArray[np.generic], region: Region, like: FocusMeasure | None
+    ) -> FocusMeasure:
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
-        y, x = torch.meshgrid(*_tile_grid(region, factor), indexing="ij")
-        scores = score_tiles(backend, frame, y.flatten(), x.flatten())
-        b, log_sigma, structure = scores.reshape(3, *y.shape)
+        pyramid = levels(frame)
+        if like is None:
+            tiles = informative(tile_grid(region, factor), pyramid[-1], self._max_tiles)
+        else:
+            tiles = _tiles_of(like, factor)
+        scores = score_tiles(backend, pyramid, tiles.y.flatten(), tiles.x.flatten())
+        b, log_sigma, structure = scores.reshape(3, *tiles.y.shape)
         return FocusMeasure(
             b=b * scale,
             sigma=np.exp(log_sigma) * scale,
             structure=1 / (1 + np.exp(-structure)),
-            y_px=(y.numpy() + TILE_PX / 2) / factor,
-            x_px=(x.numpy() + TILE_PX / 2) / factor,
-            spectra=block_spectra(counts, region),
+            y_px=(tiles.y.numpy() + TILE_PX / 2) / factor,
+            x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
+            spectra=block_spectra(counts, region, backend.map),
         )
 
 
-def _tile_grid(region: Region, factor: float) -> tuple[Tensor, Tensor]:
-    """First pixels of the region's rows and columns of tiles, in the resampled frame."""
-    y, x, height, width = (round(value * factor) for value in region)
-    rows = [y + start for start in tile_starts(height)]
-    columns = [x + start for start in tile_starts(width)]
-    return torch.tensor(rows), torch.tensor(columns)
+def _tiles_of(measure: FocusMeasure, factor: float) -> Tiles:
+    """The tiles that were scored."""
+    first = (np.rint(centre * factor - TILE_PX / 2) for centre in (measure.y_px, measure.x_px))
+    return Tiles(*(torch.from_numpy(each.astype(np.int64)) for each in first))
 
 
 def _checked(pixels: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -8,7 +8,9 @@ and its power averaged over bands of |f|.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -22,9 +24,12 @@ Region = tuple[int, int, int, int]
 """(y, x, height, width) in pixels of the frame."""
 
 BLOCK_PX = 256
-MAX_BLOCKS = 64
+MAX_BLOCKS = 36
 """More of them say nothing new about a field, and cost time."""
 
+_LEAST_PX = 8
+_AT_ONCE = 8
+"""Blocks that still fit into a core's cache."""
 QUANTISATION = 1 / 12
 """Noise that counts in whole numbers have at least."""
 
@@ -49,29 +54,35 @@ class Spectra:
     size_px: int
 
 
-def block_spectra(pixels: NDArray[np.generic], region: Region) -> Spectra:
+def block_spectra(
+    pixels: NDArray[np.generic], region: Region, each: Callable[..., Iterable[Tensor]] = map
+) -> Spectra:
     """Spectra of the blocks of a frame that cover a region.
 
     Args:
         pixels: (y, x), finite.
+        each: like the builtin `map`: where a few blocks at a time are computed.
     """
-    frame = torch.from_numpy(pixels.astype(np.float32))
-    size = min(BLOCK_PX, *frame.shape)
+    pixels = _completed(pixels)
+    size = min(BLOCK_PX, *pixels.shape)
     y, x, height, width = region
-    rows = _starts(y, height, size, frame.shape[0])
-    columns = _starts(x, width, size, frame.shape[1])
-    power = _power(torch.stack([frame[r : r + size, c : c + size] for r in rows for c in columns]))
-    shape = (len(rows), len(columns))
-    noise = (power @ corner_weights(size)).double().numpy().reshape(shape)
+    rows = _starts(y, height, size, pixels.shape[0])
+    columns = _starts(x, width, size, pixels.shape[1])
+    corners = [(row, column) for row in rows for column in columns]
+    together = [corners[i : i + _AT_ONCE] for i in range(0, len(corners), _AT_ONCE)]
+    power = torch.cat(list(each(partial(_banded_power, pixels, size), together))).double().numpy()
+    power = power.reshape(len(rows), len(columns), -1)
     y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
     return Spectra(
-        (power @ band_weights(size)).double().numpy().reshape(*shape, -1),
-        np.maximum(noise, QUANTISATION),
-        band_modes(size),
-        y_px,
-        x_px,
-        size,
+        power[..., :-1], np.maximum(power[..., -1], QUANTISATION), band_modes(size), y_px, x_px, size
     )
+
+
+def _completed(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """A frame too small to hold a band is repeated by reflection."""
+    if min(pixels.shape) >= _LEAST_PX:
+        return pixels
+    return np.pad(pixels, [(0, max(0, _LEAST_PX - extent)) for extent in pixels.shape], mode="symmetric")
 
 
 def _starts(first: int, extent: int, size: int, limit: int) -> list[int]:
@@ -82,11 +93,30 @@ def _starts(first: int, extent: int, size: int, limit: int) -> list[int]:
     return [first + round(i * (extent - size) / (count - 1)) for i in range(max(2, count))]
 
 
-def _power(blocks: Tensor) -> Tensor:
-    """Power of windowed blocks (n, size, size), flattened to (n, size·(size/2 + 1)); white noise has its variance."""
-    size = blocks.shape[-1]
+@torch.inference_mode()
+def _banded_power(pixels: NDArray[np.generic], size: int, corners: list[tuple[int, int]]) -> Tensor:
+    """Mean power (blocks, bands + 1) of windowed blocks in each band, and in the corners of the spectrum.
+
+    White noise has its variance.
+    """
+    crops = [pixels[y : y + size, x : x + size] for y, x in corners]
+    blocks = torch.from_numpy(np.stack(crops).astype(np.float32))
+    window, weights = _window(size), _weights(size)
+    level = blocks.flatten(1) @ window.flatten() / window.sum()
+    transform = torch.fft.rfft2((blocks - level[:, None, None]) * window, norm="ortho")
+    power: Tensor = (transform.real.square() + transform.imag.square()).flatten(1) @ weights
+    return power
+
+
+@cache
+def _window(size: int) -> Tensor:
+    """Hann's, (size, size), of unit power."""
     window = torch.hann_window(size, periodic=True)
     window = window / window.square().mean().sqrt()
-    level = (blocks * window[:, None] * window).sum((-2, -1), keepdim=True) / window.sum() ** 2
-    transform = torch.fft.rfft2((blocks - level) * window[:, None] * window, norm="ortho")
-    return torch.view_as_real(transform).square().sum(-1).flatten(1)
+    return window[:, None] * window
+
+
+@cache
+def _weights(size: int) -> Tensor:
+    """Those of the bands, and of the corners."""
+    return torch.cat([band_weights(size), corner_weights(size)[:, None]], dim=1)

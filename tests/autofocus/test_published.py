@@ -9,11 +9,13 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.published import (
     GOLDEN,
     Interval,
+    PublishedSearch,
     first_interval,
     golden_section_point,
     is_convex,
     next_probe,
 )
+from tests.autofocus.exposures import exposure
 
 FREE = (-1e4, 1e4)
 
@@ -81,3 +83,20 @@ def test_any_scores_end_the_search_inside_the_interval(
         probes.append((z, b))
     assert len({round(z, 9) for z, _ in probes}) == len(probes)
     assert np.isfinite([z for z, _ in probes]).all()
+
+
+@pytest.mark.parametrize("limits_um", [FREE, (0.0, 1e4)])
+def test_the_opening_planes_are_known_before_the_first_score(
+    calibration: Calibration, limits_um: tuple[float, float]
+) -> None:
+    search = PublishedSearch(calibration, limits_um, away_is_low=True, threshold=0.5)
+    exposed_um: float | None = 0.0
+    while len(search.observations) < 3 and exposed_um is not None:
+        likely_um = search.likely_um(exposed_um)
+        search.add(exposure(exposed_um, 21.0))
+        exposed_um = search.next_z_um()
+        if likely_um is not None:
+            assert exposed_um == likely_um
+    assert len(search.observations) == 3
+    assert search.likely_um(exposed_um) is None
+    assert search.likely_um(None) is None

@@ -191,7 +191,7 @@ def test_whatever_it_sees_it_ends_inside_its_bounds(
     budget: int,
 ) -> None:
     search = search_of(calibration, limits_um=limits, target_um=target_um)
-    z_um: float | None = limits[0] + start * (limits[1] - limits[0])
+    z_um: float | None = min(limits[0] + start * (limits[1] - limits[0]), limits[1])
     try:
         for _ in range(budget):
             assert z_um is not None
@@ -212,3 +212,15 @@ def test_whatever_it_sees_it_ends_inside_its_bounds(
     assert focus.sigma_um <= target_um
     assert search.estimate.certainty >= MIN_CERTAINTY
     assert limits[0] <= focus.z_um <= limits[1]
+
+
+@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+def test_what_it_says_is_likely_is_what_it_decides(calibration: Calibration, focus_um: float) -> None:
+    search = search_of(calibration)
+    assert search.likely_um(0.0) is None
+    search.add(exposure(0.0, focus_um))
+    while (z_um := search.next_z_um()) is not None:
+        assert search.likely_um(z_um) is None, "each score may change its mind"
+        assert search.likely_um(None) is None
+        search.add(exposure(z_um, focus_um))
+    assert search.likely_um(None) == search.decide().z_um

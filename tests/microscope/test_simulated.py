@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, SimulatedConfig, StageConfig
-from focusd.errors import ConfigError
+from focusd.errors import ConfigError, HardwareError
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.protocol import Frame
 from focusd.microscope.simulated import SimulatedMicroscope
@@ -182,6 +182,17 @@ def test_an_unknown_sample_is_refused_with_the_known_ones(opened: Opener) -> Non
 def test_frames_of_2048_pixels(opened: Opener) -> None:
     frame = opened(width=2048, height=2048, tilt_y_um=10.0).snap()
     assert frame.pixels.shape == (2048, 2048)
+
+
+def test_a_stage_that_never_settles_is_not_waited_for_forever() -> None:
+    config = rig(settling_ms=1e9)
+    impatient = config.model_copy(update={"stage": config.stage.model_copy(update={"timeout_s": 0.05})})
+    microscope = open_microscope(impatient)
+    try:
+        with pytest.raises(HardwareError, match=r"has not settled after 0\.051 s"):
+            microscope.move_to(10.0)
+    finally:
+        microscope.close()
 
 
 def test_closing_twice_does_no_harm(opened: Opener) -> None:

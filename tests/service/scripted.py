@@ -36,6 +36,7 @@ class ScriptedMicroscope:
     Attributes:
         saturated: share of a frame's pixels at full scale.
         at_snap: called with the number of each exposure before it is made; may raise.
+        at_move: called with the z of each move before it is made.
         moves: all z it was sent to.
     """
 
@@ -45,6 +46,7 @@ class ScriptedMicroscope:
         self.z_um = z_um
         self.saturated = 0.0
         self.at_snap: Callable[[int], object] = lambda _number: None
+        self.at_move: Callable[[float], object] = lambda _z_um: None
         self.slips_to_um: float | None = None
         self.moves: list[float] = []
         self.snaps: list[float] = []
@@ -61,6 +63,7 @@ class ScriptedMicroscope:
         return self.z_um
 
     def move_to(self, z_um: float) -> None:
+        self.at_move(z_um)
         self.moves.append(z_um)
         self.z_um = z_um if self.slips_to_um is None else self.slips_to_um
         self.slips_to_um = None
@@ -88,7 +91,9 @@ class ScriptedScorer(Scorer):
         self.structure = 1.0
         self.regions: list[Region | None] = []
 
-    def score(self, pixels: NDArray[np.generic], region: Region | None = None) -> FocusMeasure:
+    def score(
+        self, pixels: NDArray[np.generic], region: Region | None = None, like: FocusMeasure | None = None
+    ) -> FocusMeasure:
         self.regions.append(region)
         defocus_um = np.full(TILES, pixels.view(np.float64).flat[0] - self.focus_um)
         same = np.ones(TILES)

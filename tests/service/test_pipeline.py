@@ -1,0 +1,260 @@
+"""The pipeline: what runs at once, how many frames live, and that whatever ends it leaves the stage where it began."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import numpy as np
+import pytest
+
+from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
+from focusd.microscope.protocol import Frame
+from focusd.service.events import EventBus
+from focusd.service.jobs import Jobs, Report
+from focusd.service.operations import RigOperations
+from focusd.sharpness.scorer import FocusMeasure
+from tests.service.scripted import (
+    Reports,
+    ScriptedMicroscope,
+    ScriptedScorer,
+    calibrate_at_focus,
+    config_of,
+    operations_of,
+    refocus,
+)
+from tests.service.steps import stepping
+
+pytestmark = pytest.mark.anyio
+
+HOME_UM = 3.0
+"""Where the scripted stage stands at first."""
+PATIENCE_S = 30.0
+
+Operation = Callable[[RigOperations, Report], Awaitable[dict[str, Any]]]
+
+
+def short_stack(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+    return operations.calibrate(range_um=90, step_um=30, planes_um=None, report=report)
+
+
+def published(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+    return refocus(operations, report=report)
+
+
+def posterior(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+    return refocus(operations, strategy="posterior", report=report)
+
+
+class Gate:
+    """Holds a call of the scorer until it is opened."""
+
+    def __init__(self, scorer: ScriptedScorer, at: int) -> None:
+        self._open = threading.Event()
+        self._calls = 0
+        self._at = at
+        self._score = scorer.score
+        scorer.score = self._hold  # type: ignore[method-assign]
+
+    def _hold(self, *given: Any) -> FocusMeasure:
+        self._calls += 1
+        if self._calls == self._at:
+            assert self._open.wait(PATIENCE_S)
+        return self._score(*given)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  the devices' threads know no events of the loop
+            await anyio.sleep(0.001)
+
+
+async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_fit(
+    operations: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    gate = Gate(scorer, at=2)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(short_stack, operations, Reports())
+        await reached(
+            lambda: len(microscope.snaps) == 4
+        )  # scored, held, waiting in the stream, waiting for it
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert len(microscope.snaps) == 4
+        gate.open()
+    assert len(microscope.snaps) == 7
+
+
+async def test_the_opening_planes_are_moved_to_while_the_one_before_is_scored(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    gate = Gate(scorer, at=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(published, calibrated, Reports())
+        await reached(lambda: microscope.moves != [])
+        assert microscope.snaps == [HOME_UM], "a guess is never exposed"
+        gate.open()
+    assert microscope.snaps[1] == microscope.moves[0]
+    assert microscope.moves.count(microscope.snaps[1]) == 1
+
+
+async def test_few_frames_are_alive_at_any_time(
+    operations: RigOperations, microscope: ScriptedMicroscope
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def watched() -> Frame:
+        nonlocal most
+        frame = snap()
+        alive.append(weakref.ref(frame.pixels))
+        most = max(most, sum(each() is not None for each in alive))
+        return frame
+
+    snap, microscope.snap = microscope.snap, watched  # type: ignore[method-assign]
+    await calibrate_at_focus(operations)
+    gc.collect()
+    assert len(alive) == 41
+    assert most <= 4, "exposing, waiting for the stream, in the stream, being scored"
+    assert sum(each() is not None for each in alive) <= 1, "the device's thread remembers its last call"
+
+
+@pytest.mark.parametrize("operation", [short_stack, published, posterior])
+async def test_cancelled_at_any_await_the_stage_is_back_and_the_daemon_serves(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, operation: Operation
+) -> None:
+    bus = EventBus()
+    cancelled = 0
+    async with anyio.create_task_group() as tasks:
+        jobs = Jobs(bus, tasks)
+        for chosen in range(1, 10_000):
+            awaits = 0
+
+            def tell(chosen: int = chosen) -> None:
+                nonlocal awaits
+                awaits += 1
+                if awaits == chosen and jobs.running:
+                    jobs.cancel(jobs.running.id)
+
+            with stepping(tell):
+                job = jobs.start("any", lambda report: operation(calibrated, report))
+                await job.wait()
+            if job.state == "cancelled":
+                cancelled += 1
+                assert job.error is not None
+                assert job.error["data"].get("stage_z_um", HOME_UM) == microscope.z_um == HOME_UM, chosen
+            else:  # not, or too late
+                assert job.result is not None, job.error
+                assert job.result.get("z_found_um", HOME_UM) == microscope.z_um, chosen
+                await calibrated.move(z_um=HOME_UM, report=Reports())
+            if awaits < chosen:
+                break
+        assert cancelled > 20
+        again = jobs.start("any", lambda report: published(calibrated, report))
+        await again.wait()
+    assert again.state == "succeeded"
+
+
+def fails(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    def at_snap(number: int) -> None:
+        if number == 2:
+            raise HardwareError("no light")
+
+    microscope.at_snap = at_snap
+
+
+def score_raises(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    def blur(defocus_um: np.ndarray) -> np.ndarray:
+        if len(scorer.regions) == 2:
+            raise ScoringError("out of order")
+        return np.asarray(curve(defocus_um))
+
+    curve, scorer.blur = scorer.blur, blur
+
+
+def score_is_nan(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    scorer.blur = lambda defocus_um: np.full_like(defocus_um, np.nan)
+
+
+@pytest.mark.parametrize("operation", [short_stack, published, posterior])
+@pytest.mark.parametrize(
+    ("harm", "error", "message"),
+    [
+        (fails, HardwareError, "no light"),
+        (score_raises, ScoringError, "out of order"),
+        (score_is_nan, ScoringError, "NaN or infinite"),
+    ],
+)
+async def test_what_fails_on_the_way_ends_all_stages_and_the_stage_is_back(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    harm: Callable[[ScriptedMicroscope, ScriptedScorer], None],
+    error: type[FocusdError],
+    message: str,
+    operation: Operation,
+) -> None:
+    scorer.regions.clear()
+    harm(microscope, scorer)
+
+    with pytest.raises(error, match=message) as raised:
+        await operation(calibrated, Reports())
+
+    assert microscope.z_um == raised.value.data["stage_z_um"] == HOME_UM
+    assert len(microscope.snaps) <= 5
+    assert (await calibrated.move(z_um=5.0, report=Reports()))["z_um"] == 5
+
+
+@pytest.mark.parametrize("operation", [short_stack, published])
+@pytest.mark.parametrize("device", ["camera", "stage"])
+async def test_a_device_that_hangs_on_the_way_is_left_alone_and_the_last_z_is_told(
+    microscope: ScriptedMicroscope, scorer: ScriptedScorer, tmp_path: Path, operation: Operation, device: str
+) -> None:
+    released = threading.Event()
+    async with operations_of(config_of(tmp_path), microscope, scorer) as operations:
+        await calibrate_at_focus(operations)
+    microscope.snaps.clear()
+    config = config_of(tmp_path, stage={"timeout_s": 0.3})
+    async with operations_of(config, microscope, scorer) as operations:
+        if device == "camera":
+            microscope.at_snap = lambda number: number == 2 and released.wait(PATIENCE_S)
+        else:
+            microscope.at_move = lambda z_um: len(microscope.snaps) == 1 and released.wait(PATIENCE_S)
+        with pytest.raises(HardwareError, match=f"the {device} did not answer") as raised:
+            await operation(operations, Reports())
+        state = await operations.state()
+        assert raised.value.data["stage_z_um"] == state["z_um"]
+        assert device in state["fault"]
+        left = (len(microscope.moves), len(microscope.snaps))
+        with pytest.raises(HardwareError, match="an operator has to check it"):
+            await operation(operations, Reports())
+        assert (len(microscope.moves), len(microscope.snaps)) == left
+        released.set()
+
+
+async def test_a_cancelled_guess_is_stopped_and_taken_back(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    gate = Gate(scorer, at=1)
+    scope = anyio.CancelScope()
+
+    async def run() -> None:
+        with scope, pytest.raises(CancelledJobError):
+            await published(calibrated, Reports())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await reached(lambda: microscope.moves != [])
+        scope.cancel()
+        gate.open()
+    assert microscope.z_um == HOME_UM
+    assert microscope.snaps == [HOME_UM]
