@@ -26,15 +26,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.rehearsed import RehearsedMicroscope
+from bench.serving import serving
 from focusd.config import RigConfig, SimulatedConfig
-from focusd.daemon import favour_event_loop, open_scorer
+from focusd.daemon import open_scorer
 from focusd.service.events import EventBus
-from focusd.service.jobs import Jobs
-from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
 from focusd.wire.client import Client
-from focusd.wire.server import Endpoints, serve
+from focusd.wire.server import Endpoints
 
 FRAME_PX = 2048
 CALIBRATED_ON = "gravel"
@@ -198,14 +196,8 @@ async def _running(config: RigConfig, repeats: int) -> AsyncIterator[tuple[Bench
     scorer = await to_thread.run_sync(open_scorer, config)
     microscope = await to_thread.run_sync(RehearsedMicroscope, config)
     rig = Rig(microscope, config.stage, config.camera)
-    operations = RigOperations(config, rig, scorer, CalibrationStore(config.state_dir / "calibrations"))
-    bus = EventBus()
-    favour_event_loop()
     try:
-        async with (
-            anyio.create_task_group() as tasks,
-            serve(config.server, operations, bus, Jobs(bus, tasks)) as endpoints,
-        ):
+        async with serving(config, rig, scorer) as (endpoints, bus):
             with Client(endpoints.control, endpoints.events, name="bench") as client:
                 yield Bench(config, microscope, client, repeats), endpoints, bus
     finally:

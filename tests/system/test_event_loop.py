@@ -14,12 +14,11 @@ import anyio
 import pytest
 from anyio import to_thread
 
+from bench.serving import serving
 from focusd.config import RigConfig
-from focusd.daemon import favour_event_loop, opened
-from focusd.service.events import EventBus
-from focusd.service.jobs import Jobs
+from focusd.daemon import open_scorer
+from focusd.service.opening import opened_rig
 from focusd.wire.client import Client
-from focusd.wire.server import serve
 from tests.system.daemon import rig
 
 pytestmark = pytest.mark.anyio
@@ -71,18 +70,12 @@ async def test_no_step_of_calibrating_and_refocusing_takes_50_ms_of_the_loop(
         tmp_path, server=anywhere, microscope=microscope, calibration={"range_um": 60.0, "step_um": 6.0}
     )
     config = RigConfig.model_validate(values)
-    bus = EventBus()
-    async with opened(config) as operations, anyio.create_task_group() as tasks:
-        favour_event_loop()
-        async with serve(config.server, operations, bus, Jobs(bus, tasks)) as endpoints:
-            with (
-                Client(endpoints.control, endpoints.events) as client,
-                timed_callbacks(monkeypatch) as longest,
-            ):
-                await to_thread.run_sync(client.calibrate)
-                await to_thread.run_sync(client.move, 20.0)
-                result = await to_thread.run_sync(client.refocus)
-                await to_thread.run_sync(client.state)
+    async with opened_rig(config) as (ours, _), serving(config, ours, open_scorer(config)) as (endpoints, _):
+        with Client(endpoints.control, endpoints.events) as client, timed_callbacks(monkeypatch) as longest:
+            await to_thread.run_sync(client.calibrate)
+            await to_thread.run_sync(client.move, 20.0)
+            result = await to_thread.run_sync(client.refocus)
+            await to_thread.run_sync(client.state)
     assert result["outcome"] == "focused"
     assert len(longest) > 10
     assert of_ours(longest) == {}
