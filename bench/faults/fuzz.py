@@ -31,8 +31,13 @@ CORPUS = [
     for method in METHODS
     if method not in ("rpc.discover", "system.reconnect")
 ]
-HARMLESS = [message for message in CORPUS if not issubclass(METHODS[message["method"]].params, LongParams)]
-"""None of these starts a job."""
+HARMLESS = [
+    message
+    for message in CORPUS
+    if not issubclass(METHODS[message["method"]].params, LongParams)
+    and message["method"] not in ("focus.hold", "lease.acquire")
+]
+"""None of these starts a job, or keeps others from one."""
 _VALUES = [
     None,
     True,
