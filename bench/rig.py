@@ -12,9 +12,10 @@ from torch import Tensor
 from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
-from focusd.autofocus.observation import Blocks, Observation
+from focusd.autofocus.observation import Observation
 from focusd.errors import SaturatedError
 from focusd.optics.imaging import Camera
+from focusd.service.observer import observation_of
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 
@@ -117,10 +118,7 @@ class Rig:
 
 def observe(frame: NDArray[np.unsignedinteger], z_um: float, sampling: float | None) -> Observation:
     """What a decision sees of a frame."""
-    measure = _scorer(sampling).score(frame)
-    s = measure.spectra
-    blocks = Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px)
-    return Observation(z_um, measure.b, measure.sigma, measure.structure, measure.y_px, measure.x_px, blocks)
+    return observation_of(z_um, _scorer(sampling).score(frame))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,16 @@ class Calibration:
         """b_calib at any defocus: interpolated, constant beyond the calibrated range."""
         return np.asarray(self._interpolator(np.clip(z_um, self.min_um, self.max_um)))
 
-    @property
+    def excess(self, b: Array, defocus_um: Array) -> Array:
+        """Scores minus the curve, of shapes that broadcast; 0 beyond the calibrated range for scores above its end.
+
+        There the curve only tells that a plane is at least as blurred as the range's end.
+        """
+        outside = (defocus_um < self.min_um) | (defocus_um > self.max_um)
+        difference = b - self(defocus_um)
+        return np.where(outside, np.minimum(difference, 0.0), difference)
+
+    @cached_property
     def _interpolator(self) -> PchipInterpolator:
         return PchipInterpolator(self.z_um, self.b)
 

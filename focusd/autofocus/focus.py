@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from focusd.autofocus.geometry import Geometry, LocalMap
 from focusd.autofocus.observation import Observation
+from focusd.errors import NoSampleError, OutOfRangeError
 
 Surface = Literal["mean", "median", "nearest"]
 
@@ -46,6 +47,20 @@ def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[floa
     if geometry.shape in ("stepped", "thick"):
         return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
     return focus.z_um, focus.sigma_um
+
+
+def nothing_seen() -> NoSampleError:
+    """What a search raises after three exposures that show nothing."""
+    return NoSampleError(
+        "the field holds nothing to focus on; move to a textured field, or raise the exposure"
+    )
+
+
+def beyond_reach() -> OutOfRangeError:
+    """What a search raises where the best place is an end of those that could be looked at."""
+    return OutOfRangeError(
+        "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
+    )
 
 
 class Search(Protocol):

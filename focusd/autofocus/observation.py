@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.optics.bands import BlockSpectra
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -17,31 +19,6 @@ _STRUCTURE_FROM = 4
 """First band that counts as structure: uneven illumination lies below."""
 _OVERLAP = 0.55
 """Half-overlapping windowed blocks hold so many independent values each, of those of one block alone."""
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Power spectra of the blocks of one frame.
-
-    Attributes:
-        power: (rows, columns, bands).
-        noise: (rows, columns) power of white noise.
-        modes: (bands,) independent Fourier modes in a band of one block.
-        y_px, x_px: (rows, columns) centres of the blocks.
-        size_px: of one block.
-    """
-
-    power: Array
-    noise: Array
-    modes: Array
-    y_px: Array
-    x_px: Array
-    size_px: int
-
-    def structure(self) -> Array:
-        """(rows, columns) power above the noise."""
-        signal = (self.power - self.noise[..., None])[..., _STRUCTURE_FROM:]
-        return np.asarray((signal * self.modes[_STRUCTURE_FROM:]).sum(-1).clip(0))
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,7 @@ class Observation:
     structure: Array
     y_px: Array
     x_px: Array
-    blocks: Blocks
+    blocks: BlockSpectra
 
     def mean_b(self, seen: Mask) -> float:
         """Average of b over the tiles that are seen, each weighted by its precision."""
@@ -100,5 +77,11 @@ def tiles_with_structure(observations: Sequence[Observation], threshold: float) 
 
 def blocks_with_structure(observations: Sequence[Observation]) -> Mask:
     """Blocks that hold a fair part of the field's structure, (rows, columns); at least one."""
-    strength = np.max([o.blocks.structure() for o in observations], axis=0)
+    strength = np.max([_strength(o.blocks) for o in observations], axis=0)
     return np.asarray(strength >= _LEAST_CONTRAST * strength.max())
+
+
+def _strength(blocks: BlockSpectra) -> Array:
+    """(rows, columns) power above the noise."""
+    signal = (blocks.power - blocks.noise[..., None])[..., _STRUCTURE_FROM:]
+    return np.asarray((signal * blocks.modes[_STRUCTURE_FROM:]).sum(-1).clip(0))

@@ -163,14 +163,9 @@ def misfit_of(comparison: Comparison, frames: int) -> float:
 
 
 def _of_scores(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:
-    """Log likelihood of the scores; of one field they err together, so that all count as one.
-
-    Beyond the calibrated range the curve only tells that a plane is at least as blurred as the range's end.
-    """
+    """Log likelihood of the scores; of one field they err together, so that all count as one."""
     defocus = np.subtract.outer([e.z_um for e in evidence], z_um)
-    difference = np.array([[e.b] for e in evidence]) - calibration(defocus)
-    outside = (defocus < calibration.min_um) | (defocus > calibration.max_um)
-    difference = np.where(outside, np.minimum(difference, 0.0), difference)
+    difference = calibration.excess(np.array([[e.b] for e in evidence]), defocus)
     variance = np.array([[e.sigma**2 + CURVE_ERROR**2] for e in evidence])
     return np.asarray(
         (-0.5 * (SCORE_FREEDOM + 1) * np.log1p(difference**2 / variance / SCORE_FREEDOM)).mean(0)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import Focus
+from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
 from focusd.autofocus.moffat import r_squared
 from focusd.autofocus.observation import Mask, Observation, tiles_with_structure
 from focusd.autofocus.shift import Shift, locate
-from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
+from focusd.errors import AmbiguousError
 
 GOLDEN = (3 - 5**0.5) / 2
 """Fraction of an interval at which golden-section search probes, 0.382."""
@@ -93,16 +93,12 @@ class PublishedSearch:
         if seen.any():
             return seen
         if len(self.observations) >= 3:
-            raise NoSampleError(
-                "the field holds nothing to focus on; move to a textured field, or raise the exposure"
-            )
+            raise nothing_seen()
         return np.ones_like(seen)
 
     def _refuse_doubtful(self, shift: Shift) -> None:
         if shift.at_edge:
-            raise OutOfRangeError(
-                "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
-            )
+            raise beyond_reach()
         if shift.misfit > MAX_MISFIT * float(np.ptp(self._calibration.b)):
             raise AmbiguousError(
                 f"the scores do not follow the calibration curve (RMS misfit {shift.misfit:.2f}); the field may hold "

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import Focus
+from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
 from focusd.autofocus.local import local_map
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
 from focusd.autofocus.posterior import CORRELATED_BANDS, Evidence, Posterior, Prior, posterior
 from focusd.autofocus.transfer import distances
-from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
+from focusd.errors import AmbiguousError
 
 Array = NDArray[np.float64]
 
@@ -174,13 +174,9 @@ class PosteriorSearch:
     def _refuse_hopeless(self) -> None:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
-            raise NoSampleError(
-                "the field holds nothing to focus on; move to a textured field, or raise the exposure"
-            )
+            raise nothing_seen()
         if count >= 3 and self.belief.at_edge:
-            raise OutOfRangeError(
-                "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
-            )
+            raise beyond_reach()
 
     def _evidence(self) -> list[Evidence]:
         """All exposures, judged by the tiles and blocks that hold something in them together."""
@@ -212,7 +208,8 @@ class PosteriorSearch:
         Under a true hypothesis every other one loses the χ² by which the exposure would tell the two apart.
         """
         hypotheses = self._quantiles(_HYPOTHESES)
-        belief, spectrum = self.belief, self._evidence()[-1].spectrum
+        belief = self.belief
+        spectrum = self.observations[-1].spectrum(blocks_with_structure(self.observations))
         nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
         chi2 = distances(
             belief.comparison.log_object[nearest],

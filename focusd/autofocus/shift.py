@@ -59,7 +59,7 @@ def locate(
     candidates = _candidates(observations[0].z_um, calibration, limits_um)
     defocus = np.array([o.z_um for o in observations])[:, None] - candidates[None, :]
     b = np.stack([o.b[seen] for o in observations])
-    cost = (_difference(b[:, :, None], defocus[:, None, :], calibration) ** 2).sum(0)
+    cost = (calibration.excess(b[:, :, None], defocus[:, None, :]) ** 2).sum(0)
     best = cost.argmin(1)
     tiles = _minima(candidates, cost, best)
     local = np.full(seen.shape, np.nan)
@@ -69,13 +69,6 @@ def locate(
     sigma, misfit = _uncertainty(observations, candidates, defocus, calibration, seen)
     local_map = LocalMap(local, np.where(seen, sigma, np.nan), first.y_px, first.x_px, TILE_PX)
     return Shift(float(tiles.mean()), sigma, local_map, misfit, bool(edge))
-
-
-def _difference(b: Array, defocus_um: Array, calibration: Calibration) -> Array:
-    """Scores minus the curve; 0 beyond the calibrated range for scores above its end."""
-    outside = (defocus_um < calibration.min_um) | (defocus_um > calibration.max_um)
-    difference = b - calibration(defocus_um)
-    return np.where(outside, np.minimum(difference, 0.0), difference)
 
 
 def _candidates(start_um: float, calibration: Calibration, limits_um: tuple[float, float]) -> Array:
@@ -110,7 +103,7 @@ def _uncertainty(
     """
     mean = np.array([o.mean_b(seen) for o in observations])
     sigma = np.array([float(o.sigma[seen].mean()) for o in observations])
-    residual = _difference(mean[:, None], defocus_um, calibration)
+    residual = calibration.excess(mean[:, None], defocus_um)
     misfit = float(np.sqrt((residual**2).mean(0).min()))
     chi2 = (residual**2 / (sigma[:, None] ** 2 + misfit**2)).sum(0)
     weight = np.exp(-0.5 * (chi2 - chi2.min()))

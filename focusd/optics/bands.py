@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -25,6 +26,26 @@ _NOISE_ABOVE = 0.62
 """Cycles/pixel: corners of the spectrum, where optics that a camera samples well pass next to nothing."""
 _COUPLED_MODES = 1.9
 """A Hann window makes so many neighbouring modes one."""
+
+
+@dataclass(frozen=True)
+class BlockSpectra:
+    """Power spectra of the blocks of one frame.
+
+    Attributes:
+        power: (rows, columns, bands) mean power of each block.
+        noise: (rows, columns) power of white noise in each block, from the corners of the spectrum.
+        modes: (bands,) independent Fourier modes in a band of one block.
+        y_px, x_px: (rows, columns) centres of the blocks.
+        size_px: of one block.
+    """
+
+    power: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    modes: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+    x_px: NDArray[np.float64]
+    size_px: int
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Blocks, Observation
+from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.service.metrics import STAGE_SECONDS
@@ -148,7 +148,7 @@ class Observer:
         self._refuse_other_light(frame)
         measure = self._scorer.score(frame.pixels, roi, self._first)
         self._first = self._first or measure
-        return _observation(frame.z_um, measure)
+        return observation_of(frame.z_um, measure)
 
     async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
         """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.
@@ -157,7 +157,7 @@ class Observer:
             RequestError: no frame, or the region is not inside it.
         """
         measure = await to_thread.run_sync(self._scorer.score, pixels, roi, limiter=self._turn)
-        frame = _observation(0.0, measure)
+        frame = observation_of(0.0, measure)
         seen = measure.structure >= self._threshold
         saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > self._max_saturated
         outcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
@@ -208,14 +208,16 @@ def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float
     return tenengrad(pixels[y : y + height, x : x + width])
 
 
-def _observation(z_um: float, measure: FocusMeasure) -> Observation:
+def observation_of(z_um: float, measure: FocusMeasure) -> Observation:
     """What the decisions see of a frame's scores and spectra.
 
     Raises:
         ScoringError: they are no numbers.
     """
-    s = measure.spectra
-    if not all(np.isfinite(part).all() for part in (measure.b, measure.sigma, s.power, s.noise)):
+    if not all(
+        np.isfinite(part).all()
+        for part in (measure.b, measure.sigma, measure.spectra.power, measure.spectra.noise)
+    ):
         raise ScoringError(
             "the scores of a frame are no numbers; restart focusd, and report it if they stay so"
         )
@@ -226,7 +228,7 @@ def _observation(z_um: float, measure: FocusMeasure) -> Observation:
         measure.structure,
         measure.y_px,
         measure.x_px,
-        Blocks(s.power, s.noise, s.modes, s.y_px, s.x_px, s.size_px),
+        measure.spectra,
     )
 
 

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from focusd.errors import RequestError
+from focusd.optics.bands import BlockSpectra
 from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
-from focusd.sharpness.spectra import Region, Spectra, block_spectra
+from focusd.sharpness.spectra import Region, block_spectra
 from focusd.sharpness.tiles import Tiles, informative, tile_grid
 from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample
 from focusd.sharpness.weights import Model
@@ -39,7 +40,7 @@ class FocusMeasure:
     structure: Array
     y_px: Array
     x_px: Array
-    spectra: Spectra
+    spectra: BlockSpectra
 
 
 class Scorer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focusd.optics.bands import band_modes, band_weights, corner_weights
+from focusd.optics.bands import BlockSpectra, band_modes, band_weights, corner_weights
 
 Array = NDArray[np.float64]
 Region = tuple[int, int, int, int]
@@ -34,29 +33,9 @@ QUANTISATION = 1 / 12
 """Noise that counts in whole numbers have at least."""
 
 
-@dataclass(frozen=True)
-class Spectra:
-    """Of one frame.
-
-    Attributes:
-        power: (rows, columns, bands) mean power of each block.
-        noise: (rows, columns) power of white noise in each block, from the corners of the spectrum.
-        modes: (bands,) independent Fourier modes in a band of one block.
-        y_px, x_px: (rows, columns) centres of the blocks.
-        size_px: of one block.
-    """
-
-    power: Array
-    noise: Array
-    modes: Array
-    y_px: Array
-    x_px: Array
-    size_px: int
-
-
 def block_spectra(
     pixels: NDArray[np.generic], region: Region, each: Callable[..., Iterable[Tensor]] = map
-) -> Spectra:
+) -> BlockSpectra:
     """Spectra of the blocks of a frame that cover a region.
 
     Args:
@@ -73,7 +52,7 @@ def block_spectra(
     power = torch.cat(list(each(partial(_banded_power, pixels, size), together))).double().numpy()
     power = power.reshape(len(rows), len(columns), -1)
     y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
-    return Spectra(
+    return BlockSpectra(
         power[..., :-1], np.maximum(power[..., -1], QUANTISATION), band_modes(size), y_px, x_px, size
     )
 

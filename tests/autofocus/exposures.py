@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Blocks, Observation
-from focusd.optics.bands import band_modes
+from focusd.autofocus.observation import Observation
+from focusd.optics.bands import BlockSpectra, band_modes
 
 Array = NDArray[np.float64]
 Observe = Callable[..., Observation]
@@ -39,5 +39,5 @@ def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) 
     same = np.ones(field.shape)
     y_px, x_px = np.indices(field.shape) * 128.0 + 64
     objects = strength / (1 + (FREQUENCIES / 0.05) ** 2)
-    blocks = Blocks(objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, y_px, x_px, BLOCK_PX)
+    blocks = BlockSpectra(objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, y_px, x_px, BLOCK_PX)
     return Observation(z_um, curve(z_um - field), 0.01 * same, same, y_px, x_px, blocks)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus
-from focusd.autofocus.observation import Blocks, Observation
+from focusd.autofocus.observation import Observation
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
+from focusd.optics.bands import BlockSpectra
 from tests.autofocus.exposures import BLOCK_PX, MODES, exposure
 
 LIMITS_UM = (-150.0, 150.0)
@@ -147,7 +148,7 @@ def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration
         same.add(seen)
         rng = np.random.default_rng(number)
         power = seen.blocks.power * np.exp(rng.normal(0, 1.0, MODES.shape))
-        blocks = Blocks(power, seen.blocks.noise, MODES, seen.y_px, seen.x_px, BLOCK_PX)
+        blocks = BlockSpectra(power, seen.blocks.noise, MODES, seen.y_px, seen.x_px, BLOCK_PX)
         changed.add(Observation(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
     assert changed.estimate.sigma_um > 3 * same.estimate.sigma_um
 
@@ -162,7 +163,7 @@ def observations(draw: st.DrawFn, z_um: float) -> Observation:
     same = np.ones((1, 2))
     power = np.array(draw(st.lists(powers, min_size=4, max_size=4)))
     spread = np.exp(np.interp(np.arange(len(MODES)), np.linspace(0, len(MODES), 4), np.log(power)))
-    blocks = Blocks(spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, same, same, BLOCK_PX)
+    blocks = BlockSpectra(spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, same, same, BLOCK_PX)
     return Observation(
         z_um,
         draw(values) * same,

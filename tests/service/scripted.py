@@ -19,7 +19,7 @@ from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
 from focusd.sharpness.network import FocusNet
 from focusd.sharpness.scorer import FocusMeasure, Scorer
-from focusd.sharpness.spectra import Region, Spectra
+from focusd.sharpness.spectra import Region
 from focusd.sharpness.weights import Model
 from tests.autofocus.exposures import curve, exposure
 
@@ -97,8 +97,7 @@ class ScriptedScorer(Scorer):
         self.regions.append(region)
         defocus_um = np.full(TILES, pixels.view(np.float64).flat[0] - self.focus_um)
         same = np.ones(TILES)
-        blocks = exposure(float(defocus_um.flat[0])).blocks
-        spectra = Spectra(blocks.power, blocks.noise, blocks.modes, blocks.y_px, blocks.x_px, blocks.size_px)
+        spectra = exposure(float(defocus_um.flat[0])).blocks
         return FocusMeasure(
             self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
         )
