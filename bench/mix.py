@@ -105,6 +105,6 @@ def _draw_rig(setting: Setting, texture: Image, number: int, rng: np.random.Gene
 
 def _end(rig: Rig, calibration: Calibration, number: int) -> Ending:
     search = posterior_search(rig, calibration)
-    count, last = alone(posterior_steps(search, rig.look, lambda: rig.focus_um))
+    count, last = alone(posterior_steps(search, rig.look, lambda: rig.focus_um, rig.dof_um))
     error_um = float("nan") if rig.setting.scene == "empty" else last.error_um
     return Ending(rig.setting, number, count, error_um, last.sigma_um, last.outcome)

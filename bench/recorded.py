@@ -103,7 +103,9 @@ def _rows(teacher: Field, pupil: Field) -> list[Row]:
     for images in (2, 3):
         steps = [_judge(search(), group, focus_um) for group in groups(pupil.observations, images)]
         rows.append(_row(name, f"all groups of {images}", images, steps, dof_um))
-    ended = [_from_plane(search(), pupil.observations, start, focus_um) for start in pupil.observations]
+    ended = [
+        _from_plane(search(), pupil.observations, start, focus_um, dof_um) for start in pupil.observations
+    ]
     typical = int(np.median([count for count, _, _ in ended]))
     rows.append(_row(name, "search from every plane", typical, [end[1:] for end in ended], dof_um))
     return rows
@@ -131,11 +133,12 @@ def _judge(search: PosteriorSearch, group: tuple[Observation, ...], focus_um: fl
 
 
 def _from_plane(
-    search: PosteriorSearch, planes: list[Observation], start: Observation, focus_um: float
+    search: PosteriorSearch, planes: list[Observation], start: Observation, focus_um: float, dof_um: float
 ) -> tuple[int, float, bool]:
     """Exposures, error, and whether a focus was reported, of a search that begins at a plane."""
     look = unseen(planes, start)
-    count, step = alone(posterior_steps(search, look, lambda: focus_um), min(BUDGET, len(planes)))
+    steps = posterior_steps(search, look, lambda: focus_um, dof_um)
+    count, step = alone(steps, min(BUDGET, len(planes)))
     return count, step.error_um, step.outcome == FOCUSED
 
 

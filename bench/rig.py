@@ -83,6 +83,11 @@ class Rig:
         return self._camera.expose(electrons, self._generator).numpy().astype(np.uint16)
 
     @property
+    def dof_um(self) -> float:
+        """Depth of field."""
+        return self.setting.instrument.depth_of_field_um
+
+    @property
     def object_power(self) -> Tensor:
         """|spectrum|² of the object in electrons, (512, 257), in units in which white noise has its variance."""
         spectrum = self._spectrum * (self.setting.electrons / FIELD_PX)

@@ -117,6 +117,6 @@ def trace(strategy: str, rig: Rig, calibration: Calibration, images: int) -> Tra
         return brent_trace(rig, strategy.removeprefix(BRENT), images)
     if strategy == POSTERIOR:
         search = posterior_search(rig, calibration)
-        return completed(posterior_steps(search, rig.look, lambda: rig.focus_um), images)
+        return completed(posterior_steps(search, rig.look, lambda: rig.focus_um, rig.dof_um), images)
     published = PublishedSearch(calibration, rig.limits_um, away_is_low=True, threshold=STRUCTURE_THRESHOLD)
     return completed(published_steps(published, calibration, rig), images)

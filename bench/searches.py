@@ -11,6 +11,8 @@ import numpy as np
 from bench.brent import brent
 from bench.rig import Rig
 from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.focus import surface_of
+from focusd.autofocus.geometry import geometry_of
 from focusd.autofocus.observation import Observation, tiles_with_structure
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch, golden_section_point
@@ -61,12 +63,15 @@ def posterior_search(rig: Rig, calibration: Calibration) -> PosteriorSearch:
     )
 
 
-def posterior_steps(search: PosteriorSearch, look: Look, focus_um: Callable[[], float]) -> Iterator[Step]:
+def posterior_steps(
+    search: PosteriorSearch, look: Look, focus_um: Callable[[], float], dof_um: float
+) -> Iterator[Step]:
     """Expose where the search says, from 0, without end: also after it is satisfied.
 
     Args:
         look: exposes at a z.
         focus_um: the truth at the last exposure.
+        dof_um: depth of field.
     """
     z_um = 0.0
     while True:
@@ -76,9 +81,17 @@ def posterior_steps(search: PosteriorSearch, look: Look, focus_um: Callable[[], 
             yield Step(z_um - focus_um(), np.nan, np.nan, error.outcome)
             return
         following, outcome = _following(search)
-        estimate, truth = search.estimate, focus_um()
-        yield Step(z_um - truth, estimate.focus_um - truth, estimate.sigma_um, outcome)
+        (answer_um, sigma_um), truth = _answer(search, dof_um), focus_um()
+        yield Step(z_um - truth, answer_um - truth, sigma_um, outcome)
         z_um = search.probe_um() if following is None else following
+
+
+def _answer(search: PosteriorSearch, dof_um: float) -> tuple[float, float]:
+    """The focus and its σ as the daemon reports them, or would have to, if it had to stop here."""
+    if not search.satisfied:
+        return search.estimate.focus_um, search.estimate.sigma_um
+    focus = search.decide()
+    return surface_of(focus, geometry_of(focus.local, None, dof_um, "increasing"), "mean")
 
 
 def _following(search: PosteriorSearch) -> tuple[float | None, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from focusd.autofocus.geometry import Geometry, LocalMap
 from focusd.autofocus.observation import Observation
-from focusd.errors import NoSampleError, OutOfRangeError
+from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
 
 Surface = Literal["mean", "median", "nearest"]
 
@@ -32,21 +33,31 @@ class Focus:
 def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
     """The z to go to, and its standard uncertainty.
 
-    The search looks at the field as a whole, where the sharper parts count more: of a tilted or stepped field that
+    The search looks at the field as a whole, where the sharper parts count more: of a sloped or stepped field that
     is not the middle. There its blocks decide.
 
     Args:
         surface: `mean`, `median`, or `nearest` to the objective.
+
+    Raises:
+        AmbiguousError: no block tells where the surface asked for lies.
     """
-    if surface == "nearest":
-        return geometry.nearest_um, focus.sigma_um
-    if surface == "median":
-        return geometry.median_um, focus.sigma_um
-    if geometry.shape == "tilted":
-        return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
+    if surface != "mean":
+        return _asked_for(geometry, surface), focus.sigma_um
     if geometry.shape in ("stepped", "thick"):
         return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
+    if geometry.plane.is_sloped:
+        return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
     return focus.z_um, focus.sigma_um
+
+
+def _asked_for(geometry: Geometry, surface: Surface) -> float:
+    z_um = geometry.nearest_um if surface == "nearest" else geometry.median_um
+    if math.isnan(z_um):
+        raise AmbiguousError(
+            f"no part of the field tells where its {surface} surface lies; ask for the mean, or choose another field"
+        )
+    return z_um
 
 
 def nothing_seen() -> NoSampleError:

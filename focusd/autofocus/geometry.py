@@ -21,6 +21,8 @@ NEAREST_SHARE = 0.05
 """The nearest surface is this quantile of the blocks, so that one wrong block does not decide."""
 MIN_SIGMA_UM, MAX_SIGMA_UM = 1e-3, 1e3
 """No block knows its focus better; one that knows it worse does not count."""
+SURE_SIGMAS = 3.0
+"""A slope counts as one from so many of its own standard uncertainties."""
 
 _FREE_UM = 1000.0
 """Slopes over the field are this far from zero before a block is asked: what stays so wide is not known."""
@@ -89,6 +91,12 @@ class Plane:
     tip_mrad: float
     tilt_mrad: float
     residual_um: float
+
+    @property
+    def is_sloped(self) -> bool:
+        """Whether the field surely rises, if by less than the depth of field."""
+        rise_um = math.hypot(self.tip_um, self.tilt_um)
+        return rise_um > SURE_SIGMAS * math.hypot(self.tip_sigma_um, self.tilt_sigma_um)
 
 
 @dataclass(frozen=True)

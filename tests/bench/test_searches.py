@@ -23,7 +23,7 @@ def calibration() -> Calibration:
 
 def steps(calibration: Calibration, look: Callable[[float], Observation]) -> Iterator[Step]:
     search = PosteriorSearch(calibration, (-300, 300), away_is_low=True, threshold=0.5, target_um=1.0)
-    return posterior_steps(search, look, lambda: FOCUS_UM)
+    return posterior_steps(search, look, lambda: FOCUS_UM, 8.3)
 
 
 def look(z_um: float) -> Observation:

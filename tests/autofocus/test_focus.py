@@ -1,0 +1,54 @@
+"""Which z the daemon goes to, given what the search found and what the blocks of the field say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from focusd.autofocus.focus import Focus, Surface, surface_of
+from focusd.autofocus.geometry import Array, LocalMap, geometry_of
+from focusd.errors import AmbiguousError
+from tests.autofocus.test_geometry import DOF_UM, PIXEL_UM, field, plane
+
+FOUND_UM = 22.0
+"""By the search, which the sharper parts of a field lead; the fields' middle is at 20."""
+SURE_UM = 0.1
+
+
+def gone_to(blocks: LocalMap, surface: Surface = "mean") -> tuple[float, float]:
+    focus = Focus(FOUND_UM, SURE_UM, blocks)
+    return surface_of(focus, geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing"), surface)
+
+
+def step(v: Array, u: Array) -> Array:
+    return np.where(u > 0.1, 40.0, 20.0)
+
+
+def nothing(v: Array, u: Array) -> Array:
+    return np.full_like(v, np.nan)
+
+
+@pytest.mark.parametrize("fall_um", [5.0, 25.0])
+def test_of_a_slope_the_middle_is_brought_into_focus(fall_um: float) -> None:
+    z_um, sigma_um = gone_to(field(plane(0.0, fall_um), noise=1))
+    assert z_um == pytest.approx(20, abs=3 * sigma_um)
+    assert abs(FOUND_UM - 20) > 3 * sigma_um
+
+
+def test_of_a_level_field_the_search_knows_best() -> None:
+    assert gone_to(field(plane(0.0, 0.0), noise=1)) == (FOUND_UM, SURE_UM)
+
+
+def test_of_a_step_the_larger_surface_is_brought_into_focus() -> None:
+    assert gone_to(field(step))[0] == 20
+
+
+@pytest.mark.parametrize(("surface", "z_um"), [("nearest", 20.0), ("median", 20.0)])
+def test_a_surface_that_is_asked_for_is_gone_to(surface: Surface, z_um: float) -> None:
+    assert gone_to(field(step), surface)[0] == z_um
+
+
+@pytest.mark.parametrize("surface", ["nearest", "median"])
+def test_a_surface_that_no_block_tells_is_refused(surface: Surface) -> None:
+    with pytest.raises(AmbiguousError, match=f"where its {surface} surface lies"):
+        gone_to(field(nothing), surface)
