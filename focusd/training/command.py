@@ -18,6 +18,8 @@ HELD_OUT_PROCEDURAL = 70
 VALIDATION_CHUNKS = 24
 FINAL_CHUNKS = 400
 """For σ's correction and for the card."""
+FINAL_MAINSTREAM = 0.5
+"""Share of mainstream instruments among them, whatever the recipe trains on: so cards can be compared."""
 
 
 def train_and_export(
@@ -40,6 +42,7 @@ def train_and_export(
     console.print(f"{len(pool)} textures to train on, {len(validation.b)} validation samples of others")
     network = train(recipe, pool, validation, out, workers, threads)
     with console.status("correcting σ, and measuring on textures kept for that"):
-        correct_sigma(network, held_out_samples(tune, recipe, FINAL_CHUNKS))
+        final = recipe.model_copy(update={"mainstream": FINAL_MAINSTREAM})
+        correct_sigma(network, held_out_samples(tune, final, FINAL_CHUNKS))
         report = Pool(images, HELD_OUT_PROCEDURAL, "report")
-        return export(network, recipe, held_out_samples(report, recipe, FINAL_CHUNKS), out, models)
+        return export(network, recipe, held_out_samples(report, final, FINAL_CHUNKS), out, models)

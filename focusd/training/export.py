@@ -68,8 +68,8 @@ waves RMS), its standard deviation, and whether the location holds anything to f
   scikit-image's images, cellprofiler's `AS_*`, half of neubias_xy but what resembles trained images
   (`focusd/training/textures.py`).
 
-On {len(report.b):,} locations of textures kept for figures (real and procedural; random instruments, 20–50,000
-electrons at the brightest point, all defocus), errors in units of b:
+On {len(report.b):,} locations of textures kept for figures (real and procedural; half of the instruments
+mainstream, the others anything, 20–50,000 electrons at the brightest point, all defocus), errors in units of b:
 
 | figure | {heads} |
 |---|{"---|" * len(THIRDS)}
