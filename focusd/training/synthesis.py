@@ -118,7 +118,7 @@ def draw_optics(rng: np.random.Generator, count: int, mainstream: bool = False) 
     """Random instruments that share a kernel size (drawn first, so that small blurs are computed fast)."""
     kernel_px = int(rng.choice(_KERNEL_SIZES, p=(0.38, 0.26, 0.36)))
     sin_alpha = rng.uniform(0.1, 0.8, count) if rng.random() < 0.85 else rng.uniform(0.8, 0.95, count)
-    sampling, seen = _near_canonical(rng, count) if mainstream else _draw_sampling(rng, count)
+    sampling, seen = _draw_sampling(rng, count, mainstream)
     limit = FAR_U if kernel_px == _KERNEL_SIZES[-1] and rng.random() < 0.2 else MAX_U
     reach = 0.42 * kernel_px * sampling * np.sqrt(1 - sin_alpha**2)
     u = _draw_defocus(rng, np.minimum(reach, limit * seen / CANONICAL_SAMPLING), kernel_px)
@@ -133,17 +133,24 @@ def draw_optics(rng: np.random.Generator, count: int, mainstream: bool = False) 
     return optics, kernel_px
 
 
-def _draw_sampling(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _draw_sampling(
+    rng: np.random.Generator, count: int, mainstream: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The cameras' sampling, and that of the frames as the network sees them."""
     kind = rng.random()
-    if kind < 0.68:
+    if kind < (0.6 if mainstream else 0.68):
         return _near_canonical(rng, count)
-    if kind < 0.88:  # resampled
-        sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-0.7, 1.0, count)
-        taken_as_it_is = np.abs(sampling / CANONICAL_SAMPLING - 1) <= SAMPLING_TOLERANCE
-        return sampling, np.where(taken_as_it_is, sampling, CANONICAL_SAMPLING)
+    if mainstream or kind < 0.88:
+        return _resampled(rng, count)
     sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-1.0, 0.4, count)  # unknown to the user: taken as it is
     return sampling, sampling
+
+
+def _resampled(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sampling that the configuration states, from a 100×/1.4 on a scientific camera to twice the canonical one."""
+    sampling = CANONICAL_SAMPLING * 2 ** rng.uniform(-1.1, 1.0, count)
+    taken_as_it_is = np.abs(sampling / CANONICAL_SAMPLING - 1) <= SAMPLING_TOLERANCE
+    return sampling, np.where(taken_as_it_is, sampling, CANONICAL_SAMPLING)
 
 
 def _near_canonical(rng: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
