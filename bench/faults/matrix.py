@@ -68,7 +68,7 @@ def inject(fault: Fault, service: Service, random: Random) -> Seen:
             answers=answers,
             detection_s=answered_s - fired_s,
             status_ms=status_ms,
-            safe=_safe(fault, service, fired_s, client),
+            safe=_safe(fault, service, fired_s, client, reply),
             serving=_serves(client),
             same=_job_id(again) == _job_id(reply) and _outcome(again) == _outcome(reply),
             violations=sum(not LIMITS_UM[0] <= z_um <= LIMITS_UM[1] for z_um, _ in microscope.moves),
@@ -124,17 +124,25 @@ def _job_id(reply: dict[str, Any]) -> str | None:
     return told.get("job_id")
 
 
-def _safe(fault: Fault, service: Service, fired_s: float, client: Client) -> bool:
-    """Whether the stage is where it should be, and whether a fault is latched exactly if it should be."""
+def _safe(fault: Fault, service: Service, fired_s: float, client: Client, reply: dict[str, Any]) -> bool:
+    """Whether the stage is where it should be, a fault is latched exactly if it should be, and no lost GPU serves."""
     latched = client.state()["fault"] is not None
     moved_since = [z_um for z_um, when_s in service.microscope.moves if when_s > fired_s]
     z_um = service.microscope.true_z_um()
     ends = {
         "home": abs(z_um) <= AT_HOME_UM,
         "still": not moved_since,
+        "stated": z_um == _stated_um(reply) == client.state()["z_um"],
         "focused": abs(z_um - FOCUS_UM) <= IN_FOCUS_UM,
     }
-    return ends[fault.end] and latched == fault.latches and LIMITS_UM[0] <= z_um <= LIMITS_UM[1]
+    within = LIMITS_UM[0] <= z_um <= LIMITS_UM[1]
+    return ends[fault.end] and latched == fault.latches and within and service.scorer.backend == "cpu"
+
+
+def _stated_um(reply: dict[str, Any]) -> float | None:
+    """Where an error says that the stage stands."""
+    told: float | None = reply.get("error", {}).get("data", {}).get("stage_z_um")
+    return told
 
 
 def _serves(client: Client) -> bool:

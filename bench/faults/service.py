@@ -60,9 +60,18 @@ class FaultyScorer:
     """A real scorer that can be broken."""
 
     def __init__(self, inner: Scorer) -> None:
-        self.model, self.backend = inner.model, inner.backend
+        self.use(inner)
+
+    def use(self, inner: Scorer) -> None:
+        """Score with this one from now on."""
+        self.model = inner.model
         self.inner = inner
         self.score: Any = inner.score
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that serves now."""
+        return self.inner.backend
 
 
 @dataclass

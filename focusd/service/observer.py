@@ -103,10 +103,18 @@ class Observer:
             raise
 
     async def _go_home(self) -> float | None:
-        """Back to where the operation began, unless the hardware is at fault; returns the last z read back."""
+        """Back to where the operation began, unless the hardware is at fault; returns the last z read back.
+
+        Raises:
+            FocusdError: it does not come home; `stage_z_um` is where it stands.
+        """
         if not self.rig.fault:
             with anyio.CancelScope(shield=True):
-                await self.rig.return_to_start()
+                try:
+                    await self.rig.return_to_start()
+                except FocusdError as error:
+                    error.data["stage_z_um"] = self.rig.last_z_um
+                    raise
         return self.rig.last_z_um
 
     async def expose(self, z_um: float | None) -> Frame:
