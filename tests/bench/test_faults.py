@@ -49,7 +49,9 @@ def test_status_answers_while_the_hardware_hangs(matrix: tuple[Path, Scorer], na
     """The best of three: others use this machine too."""
     folder, scorer = matrix
     (fault,) = (fault for fault in FAULTS if fault.name == name)
-    assert min(_once(fault, scorer, folder, Random(number)).status_ms for number in range(3)) < 100
+    seen = [_once(fault, scorer, folder, Random(number)).status_ms for number in range(3)]
+    assert min(map(len, seen)) > 5
+    assert min(map(max, seen)) < 100
 
 
 def test_a_promise_that_is_broken_is_seen(matrix: tuple[Path, Scorer]) -> None:
