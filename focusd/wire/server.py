@@ -30,6 +30,7 @@ from focusd.service.record import Record
 from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
 from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.publisher import Publisher
 from focusd.wire.ratelimit import RateLimit
 from focusd.wire.sockets import Endpoints, open_sockets
 
@@ -117,7 +118,7 @@ async def serve(
         control, events, endpoints = open_sockets(config, resources)
         limit = RateLimit(config.max_requests_per_s)
         server = _Server(control, events, operations, bus, jobs, hold, record, limit, reconnect)
-        resources.enter_context(bus.subscribed(server.send_event))
+        resources.enter_context(bus.subscribed(server.hear))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
             async with anyio.create_task_group() as listening:
@@ -127,6 +128,7 @@ async def serve(
                 finally:
                     with anyio.CancelScope(shield=True):
                         await jobs.shutdown()
+                        await server.publisher.flush()
                     listening.cancel_scope.cancel()
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
@@ -146,6 +148,7 @@ class _Server:
     ) -> None:
         self._control = control
         self._events = events
+        self.publisher = Publisher(events, record)
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
@@ -181,6 +184,7 @@ class _Server:
     def start(self, listening: TaskGroup, answering: TaskGroup) -> None:
         """Start the loops, and with them everything a client can see."""
         listening.start_soon(self._receive, answering)
+        listening.start_soon(self.publisher.run)
         listening.start_soon(self._watch_subscriptions)
         listening.start_soon(self._watch_state)
         listening.start_soon(self._beat)
@@ -308,10 +312,14 @@ class _Server:
         return {"released": released}
 
     async def _since(self, params: messages.SinceParams) -> JsonObject:
-        """From memory if it reaches so far back, else from the record, which has no heartbeats."""
+        """From memory if it reaches so far back, else from the record, which has no heartbeats.
+
+        Either way what is answered is on disk, as far as the disk takes it.
+        """
         session = params.session or self._bus.session
         if session == self._bus.session and self._bus.remembers(params.seq):
             events: list[Any] = list(self._bus.since(params.seq, params.limit))
+            await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
         return {"session": self._bus.session, "events": events}
@@ -319,10 +327,9 @@ class _Server:
     async def _discover(self, _params: Params) -> JsonObject:
         return messages.openrpc()
 
-    def send_event(self, event: Event) -> None:
-        """Publish an event. Never waits: a slow subscriber loses its own events."""
-        frames = [messages.event_topic(event["topic"]), messages.encode(event)]
-        self._events.send_multipart(frames, zmq.NOBLOCK)
+    def hear(self, event: Event) -> None:
+        """A subscriber of the event bus."""
+        self.publisher.hear(event)
         if event["topic"] in ("job", "drift"):
             self._look_at_state.set()
 
