@@ -133,6 +133,8 @@ def run_soak(soak: Soak, out: Path, json_file: Path | None) -> None:
             "interval_reaches_hold": _reaches(interval, hold),
             "rss_growth_mb": ran.rss_growth_mb,
             "fd_growth": ran.fd_growth,
+            "rss_mb": [mb for mb, _ in ran.resources],
+            "fds": [files for _, files in ran.resources],
             "soak": asdict(soak),
         }
         json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -140,12 +142,21 @@ def run_soak(soak: Soak, out: Path, json_file: Path | None) -> None:
 
 @dataclass(frozen=True)
 class _Ran:
-    """What came out: hold, none, interval; error traces in DOF; growth from the first hour of hold to its last."""
+    """What came out: hold, none, interval; error traces in DOF; memory and descriptors of hold, each hour."""
 
     policies: list[Figures]
     traces: dict[str, Array]
-    rss_growth_mb: float
-    fd_growth: int
+    resources: list[tuple[float, int]]
+
+    @property
+    def rss_growth_mb(self) -> float:
+        """From the first hour to the last."""
+        return self.resources[-1][0] - self.resources[1][0]
+
+    @property
+    def fd_growth(self) -> int:
+        """From the first hour to the last."""
+        return self.resources[-1][1] - self.resources[1][1]
 
 
 async def _soak(soak: Soak, console: Console) -> _Ran:
@@ -156,8 +167,7 @@ async def _soak(soak: Soak, console: Console) -> _Ran:
     alone = await _policy(soak, _none, traces)
     console.print(_told(alone))
     interval = await _equal_interval(soak, hold, traces, console)
-    rss, files = (last - first for first, last in zip(memory[1], memory[-1], strict=True))
-    return _Ran([hold, alone, interval], traces, rss, int(files))
+    return _Ran([hold, alone, interval], traces, memory)
 
 
 async def _policy(

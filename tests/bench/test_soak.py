@@ -39,5 +39,6 @@ def test_a_short_soak_writes_its_figures(tmp_path: Path, monkeypatch: pytest.Mon
     assert hold["in_focus"] > 0.95
     assert interval["exposures_per_hour"] > 30
     assert abs(figures["fd_growth"]) <= 2
+    assert len(figures["rss_mb"]) == len(figures["fds"]) >= 4
     with Image.open(tmp_path / "soak.png") as picture:
         assert np.ptp(np.asarray(picture.convert("L"))) > 100
