@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -18,18 +18,32 @@ import structlog
 import zmq
 import zmq.asyncio
 from anyio.abc import TaskGroup
-from numpy.typing import NDArray
 
 from focusd import __version__
 from focusd.config import ServerConfig
 from focusd.errors import BusyError, FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
-from focusd.service.jobs import Job, Jobs, Report, error_object
+from focusd.service.jobs import Job, Jobs, error_object
 from focusd.service.record import Record
-from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
-from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.messages import InvalidRequestError, JsonObject
+from focusd.wire.operations import Operations
+from focusd.wire.params import (
+    PROTOCOL,
+    CalibrateParams,
+    HelloParams,
+    HoldParams,
+    JobParams,
+    LeaseIdParams,
+    LeaseParams,
+    LongParams,
+    MoveParams,
+    Params,
+    RefocusParams,
+    ScoreParams,
+    SinceParams,
+)
 from focusd.wire.publisher import Publisher
 from focusd.wire.ratelimit import RateLimit
 from focusd.wire.sockets import Endpoints, open_sockets
@@ -43,54 +57,6 @@ CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
-
-
-class Operations(Protocol):
-    """What the server asks of the rig."""
-
-    slide: SlideMap
-    """Its focus map: answers at once, whatever runs."""
-
-    async def calibrate(
-        self,
-        *,
-        range_um: float | None,
-        step_um: float | None,
-        planes_um: list[float] | None,
-        report: Report,
-    ) -> JsonObject:
-        """Take a calibration stack and store its curve."""
-        ...
-
-    async def refocus(
-        self,
-        *,
-        roi: tuple[int, int, int, int] | None,
-        strategy: str | None,
-        max_exposures: int | None,
-        max_seconds: float | None,
-        max_dose_ms: float | None,
-        target_um: float | None,
-        prior: tuple[float, float] | None,
-        surface: Literal["mean", "median", "nearest"] | None,
-        report: Report,
-    ) -> JsonObject:
-        """Bring the sample into focus."""
-        ...
-
-    async def move(self, *, z_um: float, report: Report) -> JsonObject:
-        """Move the stage to an absolute z."""
-        ...
-
-    async def score(
-        self, *, pixels: NDArray[np.unsignedinteger], roi: tuple[int, int, int, int] | None
-    ) -> JsonObject:
-        """The scores of a client's frame."""
-        ...
-
-    async def state(self) -> JsonObject:
-        """Where the rig stands. Must answer while a job runs and after a fault."""
-        ...
 
 
 @asynccontextmanager
@@ -219,7 +185,7 @@ class _Server:
                     "this client sends too many requests (server.max_requests_per_s); wait a second"
                 )
             params = request.checked_params()
-            if isinstance(params, messages.ScoreParams):
+            if isinstance(params, ScoreParams):
                 result = await self._score(params, content[1:])
             else:
                 result = await self._handlers[request.method](params)
@@ -231,11 +197,11 @@ class _Server:
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
 
-    async def _hello(self, params: messages.HelloParams) -> JsonObject:
-        if params.protocol != messages.PROTOCOL:
-            raise RequestError(f"this daemon speaks {messages.PROTOCOL}, not {params.protocol!r}")
+    async def _hello(self, params: HelloParams) -> JsonObject:
+        if params.protocol != PROTOCOL:
+            raise RequestError(f"this daemon speaks {PROTOCOL}, not {params.protocol!r}")
         return {
-            "protocols": [messages.PROTOCOL],
+            "protocols": [PROTOCOL],
             "version": __version__,
             "session": self._bus.session,
             "methods": list(messages.METHODS),
@@ -252,13 +218,13 @@ class _Server:
     async def _get_state(self, _params: Params) -> JsonObject:
         return await self._current_state()
 
-    async def _calibrate(self, params: messages.CalibrateParams) -> JsonObject:
+    async def _calibrate(self, params: CalibrateParams) -> JsonObject:
         return await self._run_long("calibrate", self._operations.calibrate, params)
 
-    async def _refocus(self, params: messages.RefocusParams) -> JsonObject:
+    async def _refocus(self, params: RefocusParams) -> JsonObject:
         return await self._run_long("refocus", self._operations.refocus, params)
 
-    async def _move(self, params: messages.MoveParams) -> JsonObject:
+    async def _move(self, params: MoveParams) -> JsonObject:
         return await self._run_long("move", self._operations.move, params)
 
     async def _run_long(
@@ -275,13 +241,13 @@ class _Server:
         )
         return await _outcome(job) if params.wait else {"job_id": job.id}
 
-    async def _cancel(self, params: messages.JobParams) -> JsonObject:
+    async def _cancel(self, params: JobParams) -> JsonObject:
         return self._jobs.cancel(params.job_id).summary()
 
-    async def _status(self, params: messages.JobParams) -> JsonObject:
+    async def _status(self, params: JobParams) -> JsonObject:
         return self._jobs.status(params.job_id).summary()
 
-    async def _engage(self, params: messages.HoldParams) -> JsonObject:
+    async def _engage(self, params: HoldParams) -> JsonObject:
         return await self._hold.engage(
             client=params.client, roi=params.roi, position=params.position, tags=params.tags
         )
@@ -289,7 +255,7 @@ class _Server:
     async def _release(self, _params: Params) -> JsonObject:
         return await self._hold.release()
 
-    async def _score(self, params: messages.ScoreParams, pixels: list[bytes]) -> JsonObject:
+    async def _score(self, params: ScoreParams, pixels: list[bytes]) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
         params.check_pixels(pixels)
         scores = []
@@ -301,17 +267,17 @@ class _Server:
             scores.append(score | {"tracked": tracked})
         return {"scores": scores}
 
-    async def _acquire_lease(self, params: messages.LeaseParams) -> JsonObject:
+    async def _acquire_lease(self, params: LeaseParams) -> JsonObject:
         granted = await self._jobs.acquire_lease(params.client, params.seconds, params.lease_id)
         self._look_at_state.set()
         return granted
 
-    async def _release_lease(self, params: messages.LeaseIdParams) -> JsonObject:
+    async def _release_lease(self, params: LeaseIdParams) -> JsonObject:
         released = self._jobs.lease.release(params.lease_id)
         self._look_at_state.set()
         return {"released": released}
 
-    async def _since(self, params: messages.SinceParams) -> JsonObject:
+    async def _since(self, params: SinceParams) -> JsonObject:
         """From memory if it reaches so far back, else from the record, which has no heartbeats.
 
         Either way what is answered is on disk, as far as the disk takes it.
