@@ -123,7 +123,7 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
         bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
         with ExitStack() as resources:
-            resources.enter_context(served(config.metrics, config.name, scorer.model.name, scorer.backend))
+            resources.enter_context(served(config.metrics, config.name, scorer.model.name))
             record = resources.enter_context(recorded(bus, folder / "events.sqlite"))
             resources.enter_context(forward_to(bus))
             for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):

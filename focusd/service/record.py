@@ -23,6 +23,7 @@ import structlog
 
 from focusd.errors import FocusdError
 from focusd.service.events import Event, EventBus
+from focusd.service.metrics import QUEUE
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Record:
         self._path = path
         self._kept = kept
         self._queue: Queue[tuple[_Task, Future[Any]] | None] = Queue(_WAITING)
+        QUEUE.labels("disk").set_function(self._queue.qsize)
         self._written = 0
         self._hangs = False
         self._complains = True

@@ -7,6 +7,7 @@ import zmq
 import zmq.asyncio
 
 from focusd.service.events import Event
+from focusd.service.metrics import QUEUE
 from focusd.service.record import Record, is_kept
 from focusd.wire import messages
 
@@ -21,6 +22,7 @@ class Publisher:
         self._socket = socket
         self._record = record
         self._due: list[Event] = []
+        QUEUE.labels("events").set_function(lambda: len(self._due))
         self._added = anyio.Event()
         self._turn = anyio.Lock()
 

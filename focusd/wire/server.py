@@ -25,6 +25,7 @@ from focusd.errors import BusyError, FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Job, Jobs, error_object
+from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
 from focusd.wire import messages
 from focusd.wire.messages import InvalidRequestError, JsonObject
@@ -167,7 +168,8 @@ class _Server:
         reply: bytes | None
         try:
             envelope, content = messages.split_envelope(frames)
-            reply = await self._reply(content, sender)
+            with QUEUE.labels("requests").track_inprogress():
+                reply = await self._reply(content, sender)
         except InvalidRequestError as error:
             envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
         if reply:
