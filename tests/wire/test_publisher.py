@@ -73,10 +73,11 @@ async def test_a_disk_that_hangs_is_reported_once_and_events_go_on_until_it_answ
     committing: Callable[[Callable[[], object]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(record, "_PATIENCE_S", 0.05)
     answers = threading.Event()
     async with client_of(daemon) as client, client.events("drift") as drift:
-        with capture_logs() as logs:
+        await daemon.record.since("none", 0, 1)
+        with capture_logs() as logs, monkeypatch.context() as impatient:
+            impatient.setattr(record, "_PATIENCE_S", 0.05)
             committing(answers.wait)
             try:
                 published = [daemon.bus.publish("drift", {"number": number}) for number in range(2)]
