@@ -130,7 +130,14 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
                 resources.enter_context(bus.subscribed(listener))
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
-                hold = Hold(operations, bus, jobs, config.hold, config.camera.exposure_ms)
+                hold = Hold(
+                    operations,
+                    bus,
+                    jobs,
+                    config.hold,
+                    config.camera.exposure_ms,
+                    interrupted=memory.record.hold,
+                )
                 tasks.start_soon(recorder.keep)
                 tasks.start_soon(hold.run)
                 async with serve(config.server, operations, bus, jobs, hold, record, reconnect):

@@ -250,12 +250,16 @@ class _Server:
         return self._jobs.status(params.job_id).summary()
 
     async def _engage(self, params: HoldParams) -> JsonObject:
-        return await self._hold.engage(
+        held = await self._hold.engage(
             client=params.client, roi=params.roi, position=params.position, tags=params.tags
         )
+        self._look_at_state.set()
+        return held
 
     async def _release(self, _params: Params) -> JsonObject:
-        return await self._hold.release()
+        released = await self._hold.release()
+        self._look_at_state.set()
+        return released
 
     async def _score(self, params: ScoreParams, pixels: list[bytes]) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
