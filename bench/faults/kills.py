@@ -11,12 +11,12 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import zmq
 
@@ -30,13 +30,15 @@ from focusd.service.record import is_kept
 from focusd.service.store import CalibrationStore
 from focusd.wire.client import Client
 
+T = TypeVar("T")
+
 LIFE_S = 0.8
 """A daemon is killed at a moment of its first 0.8 s of work, or while it starts."""
 STARTS = 0.2
 """Share of the kills that come while the daemon starts."""
 
 
-def _live(config: RigConfig) -> None:
+def live(config: RigConfig) -> None:
     """The life of a daemon, its words unheard."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
@@ -46,10 +48,11 @@ def _live(config: RigConfig) -> None:
 
 
 @contextmanager
-def _daemon(config: RigConfig) -> Iterator[BaseProcess]:
+def living(given: T, life: Callable[[T], None]) -> Iterator[BaseProcess]:
+    """A process of its own, killed at the end."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["focusd.daemon", "focusd.microscope.simulated", "bench.faults.kills"])
-    process = context.Process(target=_live, args=(config,), daemon=True)
+    process = context.Process(target=life, args=(given,), daemon=True)
     process.start()
     try:
         yield process
@@ -58,7 +61,8 @@ def _daemon(config: RigConfig) -> Iterator[BaseProcess]:
         process.join()
 
 
-def _answers(client: Client, patience_s: float = 60.0) -> bool:
+def answers(client: Client, patience_s: float = 60.0) -> bool:
+    """Whether it does, in the end."""
     deadline_s = time.monotonic() + patience_s
     while time.monotonic() < deadline_s:
         with suppress(FocusdError):
@@ -69,11 +73,15 @@ def _answers(client: Client, patience_s: float = 60.0) -> bool:
 def kill(config: RigConfig, random: Random) -> list[Event]:
     """One life and its end: a calibration and refocuses, cut off somewhere; the events that were given out."""
     answered: list[Event] = []
-    with _daemon(config) as process, Client(config.server.control) as client, _monitor(config) as monitor:
+    with (
+        living(config, live) as process,
+        Client(config.server.control) as client,
+        _monitor(config) as monitor,
+    ):
         if random.random() < STARTS:
             time.sleep(random.uniform(0, 0.3))
         else:
-            assert _answers(client), "the daemon did not start"
+            assert answers(client), "the daemon did not start"
             until_s = time.monotonic() + random.uniform(0, LIFE_S)
             while time.monotonic() < until_s:
                 with suppress(FocusdError):
@@ -165,8 +173,8 @@ def _sessions(given: list[Event]) -> set[str]:
 
 
 def _serves(config: RigConfig) -> bool:
-    with _daemon(config), Client(config.server.control) as client:
-        if not _answers(client):
+    with living(config, live), Client(config.server.control) as client:
+        if not answers(client):
             return False
         if not client.state()["calibration"]["usable"]:
             client.calibrate()

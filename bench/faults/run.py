@@ -25,6 +25,7 @@ from bench.faults.guard_machine import run_guard
 from bench.faults.kills import run_kills
 from bench.faults.matrix import Seen, inject
 from bench.faults.service import config_of, running
+from bench.faults.status import run_status
 from focusd import daemon
 from focusd.config import LogConfig
 from focusd.service.logs import configure_logging
@@ -43,6 +44,9 @@ def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, jso
         state = Path(folder)
         if times:
             figures["faults"] = _matrix(state / "matrix", times, seed)
+        if times:
+            figures["status_while_hung"] = run_status(state / "status", 50 * times)
+            out.print(figures["status_while_hung"])
         if kills:
             figures["kills"] = run_kills(state / "kills", kills, seed)
             out.print(figures["kills"])
