@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import zmq
 
-from bench.faults.service import config_of
+from bench.faults.service import UNHURRIED, config_of
 from focusd.config import RigConfig
 from focusd.errors import FocusdError
 from focusd.service.events import Event
@@ -47,12 +48,17 @@ def live(config: RigConfig) -> None:
     daemon.run(config)
 
 
+def fresh_processes() -> ForkServerContext:
+    """Each forked from one that has imported torch already, and has done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["focusd.daemon", "focusd.microscope.simulated", "bench.faults.kills"])
+    return context
+
+
 @contextmanager
 def living(given: T, life: Callable[[T], None]) -> Iterator[BaseProcess]:
     """A process of its own, killed at the end."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["focusd.daemon", "focusd.microscope.simulated", "bench.faults.kills"])
-    process = context.Process(target=life, args=(given,), daemon=True)
+    process = fresh_processes().Process(target=life, args=(given,), daemon=True)
     process.start()
     try:
         yield process
@@ -144,7 +150,7 @@ def run_kills(folder: Path, times: int, seed: int) -> dict[str, Any]:
     random, wrong, opening, events = Random(seed), [], 0, 0
     sessions: set[str] = set()
     for _ in range(times):
-        config = config_of(folder)
+        config = config_of(folder, stage=UNHURRIED)
         given = kill(config, random)
         events += len({event["seq"] for event in given if is_kept(event)})
         try:
@@ -163,7 +169,7 @@ def run_kills(folder: Path, times: int, seed: int) -> dict[str, Any]:
         "in_opening": opening,
         "events_given": events,
         "wrong": wrong,
-        "serves_after": _serves(config_of(folder)),
+        "serves_after": _serves(config_of(folder, stage=UNHURRIED)),
     }
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,9 @@ from rich.table import Table
 from bench.faults.faults import FAULTS, Fault
 from bench.faults.fuzz import fuzz
 from bench.faults.guard_machine import run_guard
-from bench.faults.kills import run_kills
+from bench.faults.kills import fresh_processes, run_kills
 from bench.faults.matrix import Seen, inject
-from bench.faults.service import config_of, running
+from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
 from focusd import daemon
 from focusd.config import LogConfig
@@ -36,9 +37,7 @@ out = Console()
 
 def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, json_path: Path | None) -> bool:
     """Run all that is asked for at least once; returns whether every promise was kept."""
-    torch.set_num_threads(1)
-    with redirect_stderr(Path(os.devnull).open("w")):  # warnings reach subscribers, nobody else
-        configure_logging(LogConfig(level="warning"))
+    _be_quiet()
     figures: dict[str, Any] = {"seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
@@ -68,22 +67,36 @@ def _kept(figures: dict[str, Any]) -> bool:
 
 
 def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
-    scorer = _calibrated(folder / "calibrated")
+    """Each fault in a process of its own: after a thousand of pymmcore's cores in one, the next may never open."""
+    _calibrated(folder / "calibrated")
     rows = []
-    for fault in FAULTS:
-        random = Random(f"{seed} {fault.name}")
-        seen = [
-            _once(fault, scorer, folder, random)
-            for _ in track(range(times), fault.name, console=out, transient=True, disable=not out.is_terminal)
-        ]
-        rows.append(_row(fault, seen))
+    for number in track(
+        range(len(FAULTS)), "faults", console=out, transient=True, disable=not out.is_terminal
+    ):
+        with ProcessPoolExecutor(1, fresh_processes()) as process:
+            rows.append(process.submit(_injected, number, folder, times, seed).result())
     out.print(_table(rows))
     return rows
 
 
+def _injected(number: int, folder: Path, times: int, seed: int) -> dict[str, Any]:
+    """One fault's row."""
+    _be_quiet()
+    fault, scorer = FAULTS[number], daemon.open_scorer(config_of(folder / "calibrated"))
+    random = Random(f"{seed} {fault.name}")
+    return _row(fault, [_once(fault, scorer, folder, random) for _ in range(times)])
+
+
+def _be_quiet() -> None:
+    """Warnings reach subscribers, nobody else."""
+    torch.set_num_threads(1)
+    with redirect_stderr(Path(os.devnull).open("w")):
+        configure_logging(LogConfig(level="warning"))
+
+
 def _calibrated(state: Path) -> Scorer:
     """A rig whose calibration every injection starts with; returns its scorer."""
-    config = config_of(state, microscope={"focus_z_um": 0.0})
+    config = config_of(state, microscope={"focus_z_um": 0.0}, stage=UNHURRIED)
     scorer = daemon.open_scorer(config)
     with running(config, scorer) as service, service.connect() as client:
         client.calibrate()
@@ -94,7 +107,8 @@ def _once(fault: Fault, scorer: Scorer, folder: Path, random: Random) -> Seen:
     state = folder / "once"
     shutil.copytree(folder / "calibrated", state)
     try:
-        with running(config_of(state), scorer) as service:
+        config = config_of(state, stage={} if fault.latches else UNHURRIED)
+        with running(config, scorer) as service:
             return inject(fault, service, random)
     finally:
         shutil.rmtree(state)
