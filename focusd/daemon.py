@@ -123,14 +123,21 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
         bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
         with ExitStack() as resources:
-            resources.enter_context(served(config.metrics, config.name, scorer.model.name, scorer.backend))
+            resources.enter_context(served(config.metrics, config.name, scorer.model.name))
             record = resources.enter_context(recorded(bus, folder / "events.sqlite"))
             resources.enter_context(forward_to(bus))
             for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):
                 resources.enter_context(bus.subscribed(listener))
             async with anyio.create_task_group() as tasks:
                 jobs = Jobs(bus, tasks)
-                hold = Hold(operations, bus, jobs, config.hold, config.camera.exposure_ms)
+                hold = Hold(
+                    operations,
+                    bus,
+                    jobs,
+                    config.hold,
+                    config.camera.exposure_ms,
+                    interrupted=memory.record.hold,
+                )
                 tasks.start_soon(recorder.keep)
                 tasks.start_soon(hold.run)
                 async with serve(config.server, operations, bus, jobs, hold, record, reconnect):

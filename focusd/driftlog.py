@@ -110,7 +110,7 @@ class Summary:
     Attributes:
         rate_um_per_min: of the focus, mean slope by least squares, leaving jumps between holds in.
         range_um: from the lowest focus to the highest.
-        corrections: moves that followed the drift, and checks that succeeded.
+        corrections: moves that followed the drift, checks that succeeded, and others' refocuses.
         dose_ms: exposure time that holding has cost.
         in_focus: share of the time with |Δz| ≤ half a depth of field, as far as the hold could tell.
     """
@@ -158,7 +158,7 @@ def summarise(estimates: list[Event]) -> Summary:
         estimates=len(data),
         rate_um_per_min=_slope(minutes, focus_um),
         range_um=max(focus_um) - min(focus_um),
-        corrections=sum(d["source"] in ("check", "follow") for d in data),
+        corrections=sum(d["source"] in ("check", "follow", "refocus") for d in data),
         failed_checks=sum(d["source"] == "failed" for d in data),
         exposures=round(exposures),
         dose_ms=dose_ms,

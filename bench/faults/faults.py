@@ -15,17 +15,28 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+import numpy as np
+import torch
 import zmq
+from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.faults import harm
 from bench.faults.fuzz import HARMLESS, mutated
 from bench.faults.harm import FaultyMicroscope
 from bench.faults.service import Service
+from focusd.config import ScorerConfig
+from focusd.daemon import open_scorer
 from focusd.errors import HardwareError
 from focusd.service import events, files, memory
+from focusd.sharpness import gpu
+from focusd.sharpness.backends import CpuBackend
+from focusd.sharpness.network import FocusNet, Score
+from focusd.sharpness.views import Views
 
-End = Literal["home", "still", "focused"]
-"""Where the stage ends: where it began; where it was at the fault, untouched; in focus, the fault being no obstacle."""
+End = Literal["home", "still", "stated", "focused"]
+"""Where the stage ends: where it began; where it was at the fault, untouched; where the answer says, home being out of
+reach; in focus, the fault being no obstacle."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,11 @@ def _gone(microscope: FaultyMicroscope) -> None:
     microscope.spoil("position", gone)
 
 
+def _limits_narrowed(low_um: float, high_um: float) -> Callable[[Service, Random], Any]:
+    """An operator turns on a soft limit of the stage's controller: from then on it clamps."""
+    return _armed("move", lambda microscope: microscope.limit(low_um, high_um))
+
+
 @contextmanager
 def _scorer_raises(service: Service, random: Random) -> Iterator[None]:
     def fail(*_: object) -> None:
@@ -88,6 +104,51 @@ def _scorer_nan(service: Service, random: Random) -> Iterator[None]:
         return replace(measure, b=measure.b * math.nan)
 
     service.scorer.score = nothing
+    yield
+
+
+class _LostGpu(CpuBackend):
+    """Stands for torch on a GPU: what the CPU says, until the GPU is lost; then what torch says of that, for good."""
+
+    name = "cuda"
+    steps_left = math.inf
+
+    def __init__(self, network: FocusNet, at_loss: Callable[[], None]) -> None:
+        super().__init__(network, batch=1)
+        self._at_loss = at_loss
+
+    def load(self, pixels: NDArray[np.generic]) -> Tensor:
+        """Upload, unless lost."""
+        self._step()
+        return super().load(pixels)
+
+    def __call__(self, views: Views) -> Score:
+        """Score, unless lost."""
+        self._step()
+        return super().__call__(views)
+
+    def _step(self) -> None:
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            self._at_loss()
+            raise torch.AcceleratorError(
+                "CUDA error: GPU is lost\nCUDA kernel errors might be reported later"
+            )
+
+
+@contextmanager
+def _gpu_lost(service: Service, random: Random) -> Iterator[None]:
+    """At an upload or a batch of the first two frames. Choice, check and chain of backends are the daemon's own."""
+    device = _LostGpu(service.scorer.model.network, service.microscope.fired)
+    config = service.config.model_copy(update={"scorer": ScorerConfig(backend="cuda", threads=1)})
+    before = gpu.missing, gpu.open_cuda
+    gpu.missing, gpu.open_cuda = lambda: None, lambda _network: device  # type: ignore[assignment,return-value]
+    try:
+        service.scorer.use(open_scorer(config))
+    finally:
+        gpu.missing, gpu.open_cuda = before
+    assert service.scorer.backend == "cuda", "the GPU serves before it is lost"
+    device.steps_left = random.randint(0, 8)
     yield
 
 
@@ -170,12 +231,15 @@ FAULTS = (
         HARDWARE | {"travel_limit"},
         "still",
     ),
+    Fault("limits narrowed", _limits_narrowed(-1.0, 1.0), HARDWARE, "home"),
+    Fault("limits exclude home", _limits_narrowed(-40.0, -12.0), HARDWARE, "stated"),
     Fault("dead frames", _frames(harm.dead), HARDWARE, "home"),
     Fault("dark frames", _frames(harm.dark), HARDWARE | NO_ANSWER, "home"),
     Fault("saturated frames", _frames(harm.saturated), frozenset({"saturated"}), "home"),
     Fault("NaN frames", _frames(harm.not_a_number), HARDWARE, "home"),
     Fault("scorer raises", _scorer_raises, frozenset({"error"}), "home"),
     Fault("scorer answers NaN", _scorer_nan, frozenset({"error"}), "home"),
+    Fault("GPU lost", _gpu_lost, FOCUSED, "focused"),
     Fault("disk full", _disk_full, frozenset({"calibration_mismatch"}), "home", method="focus.calibrate"),
     Fault("subscriber stalls", _subscriber_stalls, FOCUSED, "focused"),
     Fault("client dies", _armed("snap", FaultyMicroscope.fired), FOCUSED, "focused", client_dies=True),

@@ -23,6 +23,7 @@ class FaultyMicroscope:
     Attributes:
         moves: all z it was sent to, with the time of each.
         fired_s: when the harm was done; None: not yet.
+        soft_um: limits of the stage's own controller, which an operator may set.
     """
 
     def __init__(self, inner: Microscope) -> None:
@@ -30,6 +31,7 @@ class FaultyMicroscope:
         self.camera_name = inner.camera_name
         self.moves: list[tuple[float, float]] = []
         self.fired_s: float | None = None
+        self.soft_um = (-math.inf, math.inf)
         self.released = threading.Event()
         self._action, self._countdown = "", 0
         self._harm: Callable[[], object] = lambda: None
@@ -61,7 +63,7 @@ class FaultyMicroscope:
         """Move, unless armed."""
         self.moves.append((z_um, monotonic()))
         self._meet("move")
-        self._inner.move_to(z_um)
+        self._inner.move_to(min(max(z_um, self.soft_um[0]), self.soft_um[1]))
 
     def stop(self) -> None:
         """Stop."""
@@ -86,6 +88,10 @@ class FaultyMicroscope:
     def slip(self) -> None:
         """From now on the stage reads back what it is not."""
         self.spoil("position", lambda z_um: z_um + 7.0)
+
+    def limit(self, low_um: float, high_um: float) -> None:
+        """From now on the controller goes no further than this, and does not say so."""
+        self.soft_um = (low_um, high_um)
 
     def lose_position(self) -> None:
         """From now on the stage reads back no number."""

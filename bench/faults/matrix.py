@@ -31,7 +31,7 @@ class Seen:
     Attributes:
         answers: to the one request; 1 is right.
         detection_s: from the fault to the answer.
-        status_ms: the slowest answer to `state.get` meanwhile.
+        status_ms: of each answer to `state.get` meanwhile, asked by a client in the same process.
         violations: commanded z outside the limits.
         same: asking again with the same key gave the same answer and ran nothing.
     """
@@ -39,7 +39,7 @@ class Seen:
     outcome: str
     answers: int
     detection_s: float
-    status_ms: float
+    status_ms: tuple[float, ...]
     safe: bool
     serving: bool
     same: bool
@@ -68,7 +68,7 @@ def inject(fault: Fault, service: Service, random: Random) -> Seen:
             answers=answers,
             detection_s=answered_s - fired_s,
             status_ms=status_ms,
-            safe=_safe(fault, service, fired_s, client),
+            safe=_safe(fault, service, fired_s, client, reply),
             serving=_serves(client),
             same=_job_id(again) == _job_id(reply) and _outcome(again) == _outcome(reply),
             violations=sum(not LIMITS_UM[0] <= z_um <= LIMITS_UM[1] for z_um, _ in microscope.moves),
@@ -90,27 +90,32 @@ def _ask_and_die(service: Service, fault: Fault, key: str) -> None:
             time.sleep(0.001)
 
 
-def _ask(service: Service, fault: Fault, key: str) -> tuple[dict[str, Any], int, float, float]:
-    """The reply, how many came, when, and the slowest status meanwhile in ms."""
-    status = [b"", PING.replace(b"system.ping", b"state.get")]
-    slowest_ms, deadline_s = 0.0, time.monotonic() + GIVE_UP_S
+def _ask(service: Service, fault: Fault, key: str) -> tuple[dict[str, Any], int, float, tuple[float, ...]]:
+    """The reply, how many came, when, and how long each status took meanwhile in ms."""
+    took_ms: list[float] = []
+    deadline_s = time.monotonic() + GIVE_UP_S
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw, context.socket(zmq.DEALER) as asking:
         raw.linger = asking.linger = 0
         for socket in (raw, asking):
             socket.connect(service.config.server.control)
+        _status_ms(asking)  # it is connected before
         raw.send_multipart(_request(fault, key))
         while not raw.poll(2):
             if time.monotonic() > deadline_s:
-                return {}, 0, time.monotonic(), slowest_ms
-            began_s = time.monotonic()
-            asking.send_multipart(status)
-            asking.recv_multipart()
-            slowest_ms = max(slowest_ms, 1000 * (time.monotonic() - began_s))
+                return {}, 0, time.monotonic(), tuple(took_ms)
+            took_ms.append(_status_ms(asking))
         answered_s, reply, answers = time.monotonic(), json.loads(raw.recv_multipart()[-1]), 1
         while raw.poll(DOUBLE_MS):
             raw.recv_multipart()
             answers += 1
-    return reply, answers, answered_s, slowest_ms
+    return reply, answers, answered_s, tuple(took_ms)
+
+
+def _status_ms(asking: zmq.Socket[bytes]) -> float:
+    began_s = time.monotonic()
+    asking.send_multipart([b"", PING.replace(b"system.ping", b"state.get")])
+    asking.recv_multipart()
+    return 1000 * (time.monotonic() - began_s)
 
 
 def _outcome(reply: dict[str, Any]) -> str:
@@ -124,17 +129,25 @@ def _job_id(reply: dict[str, Any]) -> str | None:
     return told.get("job_id")
 
 
-def _safe(fault: Fault, service: Service, fired_s: float, client: Client) -> bool:
-    """Whether the stage is where it should be, and whether a fault is latched exactly if it should be."""
+def _safe(fault: Fault, service: Service, fired_s: float, client: Client, reply: dict[str, Any]) -> bool:
+    """Whether the stage is where it should be, a fault is latched exactly if it should be, and no lost GPU serves."""
     latched = client.state()["fault"] is not None
     moved_since = [z_um for z_um, when_s in service.microscope.moves if when_s > fired_s]
     z_um = service.microscope.true_z_um()
     ends = {
         "home": abs(z_um) <= AT_HOME_UM,
         "still": not moved_since,
+        "stated": z_um == _stated_um(reply) == client.state()["z_um"],
         "focused": abs(z_um - FOCUS_UM) <= IN_FOCUS_UM,
     }
-    return ends[fault.end] and latched == fault.latches and LIMITS_UM[0] <= z_um <= LIMITS_UM[1]
+    within = LIMITS_UM[0] <= z_um <= LIMITS_UM[1]
+    return ends[fault.end] and latched == fault.latches and within and service.scorer.backend == "cpu"
+
+
+def _stated_um(reply: dict[str, Any]) -> float | None:
+    """Where an error says that the stage stands."""
+    told: float | None = reply.get("error", {}).get("data", {}).get("stage_z_um")
+    return told
 
 
 def _serves(client: Client) -> bool:

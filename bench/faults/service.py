@@ -25,7 +25,9 @@ from focusd.wire.client import Client
 FOCUS_UM = 20.0
 LIMITS_UM = (-80.0, 80.0)
 DEADLINE_S = 0.3
-"""Of a stage call; an exposure's is 1 ms more."""
+"""Of a stage call that is going to hang; an exposure's is 1 ms more."""
+UNHURRIED = {"timeout_s": 5.0}
+"""A stage that never hangs: on a busy machine 0.3 s is soon over."""
 
 
 def config_of(state: Path, **sections: dict[str, Any]) -> RigConfig:
@@ -60,9 +62,18 @@ class FaultyScorer:
     """A real scorer that can be broken."""
 
     def __init__(self, inner: Scorer) -> None:
-        self.model, self.backend = inner.model, inner.backend
+        self.use(inner)
+
+    def use(self, inner: Scorer) -> None:
+        """Score with this one from now on."""
+        self.model = inner.model
         self.inner = inner
         self.score: Any = inner.score
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that serves now."""
+        return self.inner.backend
 
 
 @dataclass

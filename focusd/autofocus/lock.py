@@ -144,6 +144,13 @@ class Lock:
         if self._good >= _LOCK_AFTER:
             self.state, self.reason = "locked", ""
 
+    def refocused(self, now_s: float, focus_um: float, sigma_um: float, by: str) -> None:
+        """Somebody else's refocus of what is held is as good as a check; one that found it elsewhere begins anew."""
+        if self.state == "lost" or self.is_step(now_s, focus_um):
+            self.disturbed(now_s, by)
+            self.reason = f"{by} has found the focus, to be confirmed"
+        self.checked(now_s, focus_um, sigma_um)
+
     def failed(self, now_s: float, reason: str, hopeless: bool = False) -> None:
         """A check, or a move to follow, has failed.
 

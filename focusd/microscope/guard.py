@@ -175,7 +175,8 @@ class GuardedStage:
         if not abs(read_um - sent_um) <= self._tolerance_um:  # also true of NaN
             raise HardwareError(
                 f"the stage was sent to {sent_um:.3f} µm and reads back {read_um:.3f} µm (stage.tolerance_um is "
-                f"{self._tolerance_um:g} µm): check that it is free to move, homed and not driven by another program",
+                f"{self._tolerance_um:g} µm): check that it is free to move, homed, and neither limited by its "
+                "controller nor driven by another program",
                 sent_um=sent_um,
                 read_um=read_um,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -194,7 +195,8 @@ def open_simulated(config: RigConfig) -> SimulatedMicroscope:
 
 
 def core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str) -> UniMMCore:
-    core = UniMMCore()
+    # A path, or it looks for device adapters and reports an error where there are none; these devices are Python.
+    core = UniMMCore(mm_path=str(Path(__file__).parent))
     core.loadPyDevice(camera_name, camera)
     core.loadPyDevice("z", stage)
     core.initializeAllDevices()

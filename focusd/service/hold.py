@@ -72,6 +72,16 @@ class Operations(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Refocused:
+    """What somebody else's refocus of the held region has found, and when."""
+
+    time_s: float
+    focus_um: float
+    sigma_um: float
+    by: str
+
+
 @dataclass
 class Held:
     """One hold, from `engage` to `release`."""
@@ -83,6 +93,7 @@ class Held:
     dof_um: float
     lock: Lock
     watch: SharpnessWatch = field(default_factory=SharpnessWatch)
+    refocused: Refocused | None = None
     exposures: int = 0
     checks: int = 0
     moves: int = 0
@@ -94,6 +105,7 @@ class Hold:
     Args:
         exposure_ms: of one exposure, for the dose.
         clock: seconds, never stepped.
+        interrupted: the hold that the last run of focusd ended with; told until somebody engages or releases.
     """
 
     def __init__(
@@ -104,6 +116,7 @@ class Hold:
         config: HoldConfig,
         exposure_ms: float,
         clock: Callable[[], float] = time.monotonic,
+        interrupted: str | None = None,
     ) -> None:
         self._operations = operations
         self._bus = bus
@@ -112,6 +125,7 @@ class Hold:
         self._exposure_ms = exposure_ms
         self._clock = clock
         self._held: Held | None = None
+        self._interrupted = interrupted
         self._woken = anyio.Event()
 
     async def engage(
@@ -132,13 +146,14 @@ class Hold:
                 )
         else:
             self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um))
+            self._interrupted = None
             log.info("holding", client=client, position=position)
             self._wake()
         return self._summary(self._held)
 
     async def release(self) -> Payload:
         """End the hold, when a check under way has ended; the stage rests where it is."""
-        held, self._held = self._held, None
+        held, self._held, self._interrupted = self._held, None, None
         self._wake()
         job = self._jobs.running
         if job and job.background:
@@ -151,7 +166,12 @@ class Hold:
 
     def state(self) -> Payload:
         """How the hold stands; what changes with every second is in the drift events alone."""
-        return _standing(self._held, self._exposure_ms) if self._held else {"state": "disengaged"}
+        if self._held:
+            return _standing(self._held, self._exposure_ms)
+        if self._interrupted is None:
+            return {"state": "disengaged"}
+        reason = f"{self._interrupted} ended with the last run of focusd, which moves nothing by itself: hold again"
+        return {"state": "disengaged", "reason": reason, "interrupted": self._interrupted}
 
     def saw(self, sharpness: float, z_um: float | None, tags: dict[str, Any]) -> bool:
         """A frame that somebody else has exposed of the held field; False if it tells the hold nothing.
@@ -188,6 +208,7 @@ class Hold:
         held = self._held
         if held is None:
             return _LATEST_S
+        self._learn(held)
         here_um = self._operations.z_um
         decision = held.lock.decide(self._clock(), here_um if here_um is not None else 0.0)
         if isinstance(decision, Check):
@@ -196,6 +217,15 @@ class Hold:
             z_um = decision.z_um
             return await self._background(FOLLOW, held, lambda report: self._follow(held, z_um, report))
         return min(max(decision.seconds, _SOONEST_S), _LATEST_S)
+
+    def _learn(self, held: Held) -> None:
+        """Take somebody else's refocus for a check: it has cost its light already."""
+        found, held.refocused = held.refocused, None
+        if found is None:
+            return
+        held.watch.checked(stepped=held.lock.is_step(found.time_s, found.focus_um))
+        held.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
+        self._tell(held, "refocus")
 
     async def _background(self, kind: str, held: Held, work: Work) -> float:
         """Run a job that gives way to all others."""
@@ -262,15 +292,28 @@ class Hold:
             raise
 
     def _hear(self, event: Event) -> None:
-        """Whatever another job did to the stage or the sample, the hold begins anew after it."""
+        """Whatever another job did to the stage or the sample, the hold begins anew after it, or with what it found."""
         if event["topic"] != "job" or event["data"]["state"] in ("queued", "running"):
             return
-        kind = event["data"]["kind"]
-        if self._held and kind not in (CHECK, FOLLOW):
-            client = event["data"]["client"]
-            self._held.lock.disturbed(self._clock(), f"a {kind} job{f' of {client}' if client else ''}")
-            self._held.watch.restart()
+        job, held = event["data"], self._held
+        if held and job["kind"] not in (CHECK, FOLLOW):
+            by = f"a {job['kind']} job" + (f" of {job['client']}" if job["client"] else "")
+            held.refocused = self._found(held, event, by)
+            if held.refocused is None:
+                held.lock.disturbed(self._clock(), by)
+                held.watch.restart()
         self._wake()
+
+    def _found(self, held: Held, event: Event, by: str) -> Refocused | None:
+        """What the job has found, if it was a refocus of the held region; learnt from in turn, not in an event."""
+        if event["data"]["kind"] != "refocus" or event["job_id"] is None:
+            return None
+        job = self._jobs.status(event["job_id"])
+        same = job.params.get("roi") == held.roi and job.params.get("surface") is None
+        if not same or job.result is None:
+            return None
+        found = job.result
+        return Refocused(self._clock(), found["z_found_um"], found["sigma_um"], by)
 
     def _tell(self, held: Held, source: str, tags: dict[str, Any] | None = None, **more: Any) -> None:
         """Publish the estimate as it is now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import anyio
 import structlog
@@ -32,12 +33,14 @@ class Record:
         z_um: the last z read back; None: never.
         why: what happened last.
         fault: why the hardware must not be touched; None: it may.
+        hold: what was held; None: nothing, or somebody has taken notice since.
         written: wall clock, ISO 8601.
     """
 
     z_um: float | None = None
     why: str = "this rig has not run yet"
     fault: str | None = None
+    hold: str | None = None
     written: str | None = None
 
 
@@ -86,6 +89,7 @@ class Recorder:
         self._memory = memory
         self._rig = rig
         self._why = "focusd started"
+        self._hold = memory.record.hold
         self._changed = anyio.Event()
         self._changed.set()
 
@@ -95,8 +99,11 @@ class Recorder:
             job = event["data"]
             self._why = f"{job['kind']} {event['job_id']} of {job['client'] or 'a client'}: {job['state']}"
             self._changed.set()
-        if event["topic"] == "state" and self._rig.fault != self._memory.record.fault:
-            self._changed.set()
+        if event["topic"] == "state":
+            if "hold" in event["data"]:
+                self._hold = _described(event["data"]["hold"])
+            if (self._rig.fault, self._hold) != (self._memory.record.fault, self._memory.record.hold):
+                self._changed.set()
 
     async def keep(self) -> None:
         """Write after each change, the latest alone where several came at once."""
@@ -112,7 +119,15 @@ class Recorder:
         self._memory.write(replace(last, fault=None) if forget_fault else last)
 
     def _now(self) -> Record:
-        return Record(self._rig.last_z_um, self._why[:500], self._rig.fault)
+        return Record(self._rig.last_z_um, self._why[:500], self._rig.fault, self._hold)
+
+
+def _described(hold: dict[str, Any]) -> str | None:
+    """A hold in words, or the one of an earlier run that nobody has taken notice of."""
+    if hold["state"] == "disengaged":
+        return hold.get("interrupted")
+    client, position = hold["client"], hold["position"]
+    return "a hold" + (f" of {client}" if client else "") + (f" at {position}" if position else "")
 
 
 def _to_text(record: Record) -> str:

@@ -47,6 +47,20 @@ Z_UM = Gauge("focusd_z_um", "Where the stage stands, µm.", registry=REGISTRY)
 FAULT = Gauge("focusd_fault", "1: the hardware is at fault and left alone.", registry=REGISTRY)
 CALIBRATED = Gauge("focusd_calibrated", "1: the objective's calibration is usable.", registry=REGISTRY)
 RUNNING = Gauge("focusd_job_running", "1: a job runs.", registry=REGISTRY)
+BACKEND = Gauge("focusd_backend", "1: this one scores.", ["backend"], registry=REGISTRY)
+QUEUE = Gauge(
+    "focusd_queue_depth",
+    "What waits: requests for their answers, clients' frames to be scored, events for subscribers and for the disk.",
+    ["queue"],
+    registry=REGISTRY,
+)
+HOLD = Gauge(
+    "focusd_hold",
+    "Of the last drift estimate: dz_um, sigma_um, velocity_um_per_min.",
+    ["figure"],
+    registry=REGISTRY,
+)
+LOCKED = Gauge("focusd_hold_locked", "1: the focus is held and locked.", registry=REGISTRY)
 INFO = Info("focusd", "What runs.", registry=REGISTRY)
 
 
@@ -67,6 +81,8 @@ class Bookkeeper:
                 self._job(event)
             case "state":
                 _state(event)
+            case "drift":
+                _drift(event)
             case "focus.done" if event["data"].get("kind") == "refocus":
                 _observe(SHIFT_UM, event["data"].get("shift_um"))
                 _observe(SIGMA_UM, event["data"].get("sigma_um"))
@@ -94,16 +110,26 @@ def _state(event: Event) -> None:
         Z_UM.set(state["z_um"])
     FAULT.set(state.get("fault") is not None)
     CALIBRATED.set(bool((state.get("calibration") or {}).get("usable")))
+    LOCKED.set((state.get("hold") or {}).get("state") == "locked")
+    if backend := state.get("backend"):
+        BACKEND.clear()
+        BACKEND.labels(backend).set(1)
+
+
+def _drift(event: Event) -> None:
+    for figure in ("dz_um", "sigma_um", "velocity_um_per_min"):
+        if (value := event["data"].get(figure)) is not None:
+            HOLD.labels(figure).set(value)
 
 
 @contextmanager
-def served(config: MetricsConfig, rig: str, model: str, backend: str) -> Iterator[None]:
+def served(config: MetricsConfig, rig: str, model: str) -> Iterator[None]:
     """Serve the figures at http://127.0.0.1:PORT/metrics inside the `with`, if a port is configured.
 
     Raises:
         MetricsError: the port is taken.
     """
-    INFO.info({"version": __version__, "rig": rig, "model": model, "backend": backend})
+    INFO.info({"version": __version__, "rig": rig, "model": model})
     if config.port is None:
         yield
         return

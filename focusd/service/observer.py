@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
-from focusd.service.metrics import STAGE_SECONDS
+from focusd.service.metrics import QUEUE, STAGE_SECONDS
 from focusd.service.rig import Rig
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
@@ -103,10 +103,18 @@ class Observer:
             raise
 
     async def _go_home(self) -> float | None:
-        """Back to where the operation began, unless the hardware is at fault; returns the last z read back."""
+        """Back to where the operation began, unless the hardware is at fault; returns the last z read back.
+
+        Raises:
+            FocusdError: it does not come home; `stage_z_um` is where it stands.
+        """
         if not self.rig.fault:
             with anyio.CancelScope(shield=True):
-                await self.rig.return_to_start()
+                try:
+                    await self.rig.return_to_start()
+                except FocusdError as error:
+                    error.data["stage_z_um"] = self.rig.last_z_um
+                    raise
         return self.rig.last_z_um
 
     async def expose(self, z_um: float | None) -> Frame:
@@ -156,7 +164,8 @@ class Observer:
         Raises:
             RequestError: no frame, or the region is not inside it.
         """
-        measure = await to_thread.run_sync(self._scorer.score, pixels, roi, limiter=self._turn)
+        with QUEUE.labels("frames").track_inprogress():
+            measure = await to_thread.run_sync(self._scorer.score, pixels, roi, limiter=self._turn)
         frame = observation_of(0.0, measure)
         seen = measure.structure >= self._threshold
         saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > self._max_saturated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -90,7 +91,7 @@ async def _connected(config: RigConfig, memory: RigMemory) -> Rig:
             await rig.aclose()
         # Hardware that refuses may be asked again; one that hangs may not.
         why, fault = f"the hardware did not open: {error.message}", rig.fault if rig else None
-        await to_thread.run_sync(memory.write, Record(memory.record.z_um, why, fault))
+        await to_thread.run_sync(memory.write, replace(memory.record, why=why, fault=fault))
         raise
     await to_thread.run_sync(memory.forget_fault, "the hardware was opened")
     return rig

@@ -1,7 +1,8 @@
 """The record of events on disk: what a monitor catches up from, also after a restart of the daemon.
 
-SQLite in WAL mode: an event that has been answered by `since` survives SIGKILL. One thread owns the database, so that
-a slow disk delays nobody; a full one costs events of the record and is reported; a corrupt file is set aside.
+SQLite in WAL mode: what is committed survives SIGKILL at any moment (not a power cut, which may cost the last seconds).
+Events are given to clients after that. One thread owns the database. A disk that hangs delays events by a moment and no
+longer; one that refuses costs events of the record and is reported; a corrupt file is set aside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import structlog
 
 from focusd.errors import FocusdError
 from focusd.service.events import Event, EventBus
+from focusd.service.metrics import QUEUE
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,8 @@ KEPT = 200_000
 _WAITING = 10_000
 _PRUNE_EVERY = 1000
 _ANSWER_S = 3.0
+_PATIENCE_S = 1.0
+"""How long the disk may keep an event from its subscribers."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY, session TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL,
@@ -40,6 +44,11 @@ CREATE TABLE IF NOT EXISTS events (
 """
 
 _Task = Callable[[sqlite3.Connection], Any]
+
+
+def is_kept(event: Event) -> bool:
+    """Whether an event goes on record."""
+    return event["topic"] not in LEFT_OUT
 
 
 class Record:
@@ -53,17 +62,39 @@ class Record:
         self._path = path
         self._kept = kept
         self._queue: Queue[tuple[_Task, Future[Any]] | None] = Queue(_WAITING)
+        QUEUE.labels("disk").set_function(self._queue.qsize)
         self._written = 0
+        self._hangs = False
         self._complains = True
         self._thread = threading.Thread(target=self._work, name="focusd-record", daemon=True)
         self._thread.start()
 
     def write(self, event: Event) -> None:
         """Put an event on record. Never waits."""
-        if event["topic"] not in LEFT_OUT:
+        if is_kept(event):
             body = json.dumps(event, ensure_ascii=False, default=str)
             with suppress(Full):  # the disk hangs: the record has a gap, the daemon goes on
                 self._queue.put_nowait((lambda db: self._insert(db, event, body), Future()))
+
+    async def flushed(self) -> None:
+        """Return when all that was written before is on disk, or the disk has refused it; at once while it hangs."""
+        if self._hangs:
+            return
+        future: Future[None] = Future()
+        with suppress(Full, sqlite3.Error, OSError):
+            self._queue.put_nowait((lambda _database: None, future))
+            try:
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), _PATIENCE_S)
+            except TimeoutError:
+                self._hang(future)
+
+    def _hang(self, future: Future[None]) -> None:
+        self._hangs = True
+        log.warning("the disk does not answer: events go out before they are on record", path=str(self._path))
+        future.add_done_callback(self._answers_again)
+
+    def _answers_again(self, _future: Future[None]) -> None:
+        self._hangs = False
 
     async def since(self, session: str, seq: int, limit: int) -> list[dict[str, Any]]:
         """The events recorded after number `seq` of a session, those of later sessions too; all if it is unknown.

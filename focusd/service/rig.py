@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,6 +242,10 @@ class Rig:
                 z_um = self._seen(step_um)
         except asyncio.CancelledError:
             await self._brake_now()
+            raise
+        except HardwareError as error:
+            if math.isfinite(read_um := error.data.get("read_um", math.nan)):
+                self.last_z_um = read_um  # it stands where it reads, not where it was sent
             raise
         assert z_um is not None, "a move has at least one step"
         return z_um

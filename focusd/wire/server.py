@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -18,18 +18,34 @@ import structlog
 import zmq
 import zmq.asyncio
 from anyio.abc import TaskGroup
-from numpy.typing import NDArray
 
 from focusd import __version__
 from focusd.config import ServerConfig
 from focusd.errors import BusyError, FocusdError, RequestError
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
-from focusd.service.jobs import Job, Jobs, Report, error_object
+from focusd.service.jobs import Job, Jobs, error_object
+from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
-from focusd.service.slidemap import SlideMap
 from focusd.wire import messages
-from focusd.wire.messages import InvalidRequestError, JsonObject, LongParams, Params
+from focusd.wire.messages import InvalidRequestError, JsonObject
+from focusd.wire.operations import Operations
+from focusd.wire.params import (
+    PROTOCOL,
+    CalibrateParams,
+    HelloParams,
+    HoldParams,
+    JobParams,
+    LeaseIdParams,
+    LeaseParams,
+    LongParams,
+    MoveParams,
+    Params,
+    RefocusParams,
+    ScoreParams,
+    SinceParams,
+)
+from focusd.wire.publisher import Publisher
 from focusd.wire.ratelimit import RateLimit
 from focusd.wire.sockets import Endpoints, open_sockets
 
@@ -42,54 +58,6 @@ CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
-
-
-class Operations(Protocol):
-    """What the server asks of the rig."""
-
-    slide: SlideMap
-    """Its focus map: answers at once, whatever runs."""
-
-    async def calibrate(
-        self,
-        *,
-        range_um: float | None,
-        step_um: float | None,
-        planes_um: list[float] | None,
-        report: Report,
-    ) -> JsonObject:
-        """Take a calibration stack and store its curve."""
-        ...
-
-    async def refocus(
-        self,
-        *,
-        roi: tuple[int, int, int, int] | None,
-        strategy: str | None,
-        max_exposures: int | None,
-        max_seconds: float | None,
-        max_dose_ms: float | None,
-        target_um: float | None,
-        prior: tuple[float, float] | None,
-        surface: Literal["mean", "median", "nearest"] | None,
-        report: Report,
-    ) -> JsonObject:
-        """Bring the sample into focus."""
-        ...
-
-    async def move(self, *, z_um: float, report: Report) -> JsonObject:
-        """Move the stage to an absolute z."""
-        ...
-
-    async def score(
-        self, *, pixels: NDArray[np.unsignedinteger], roi: tuple[int, int, int, int] | None
-    ) -> JsonObject:
-        """The scores of a client's frame."""
-        ...
-
-    async def state(self) -> JsonObject:
-        """Where the rig stands. Must answer while a job runs and after a fault."""
-        ...
 
 
 @asynccontextmanager
@@ -117,7 +85,7 @@ async def serve(
         control, events, endpoints = open_sockets(config, resources)
         limit = RateLimit(config.max_requests_per_s)
         server = _Server(control, events, operations, bus, jobs, hold, record, limit, reconnect)
-        resources.enter_context(bus.subscribed(server.send_event))
+        resources.enter_context(bus.subscribed(server.hear))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
             async with anyio.create_task_group() as listening:
@@ -127,6 +95,7 @@ async def serve(
                 finally:
                     with anyio.CancelScope(shield=True):
                         await jobs.shutdown()
+                        await server.publisher.flush()
                     listening.cancel_scope.cancel()
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
@@ -146,6 +115,7 @@ class _Server:
     ) -> None:
         self._control = control
         self._events = events
+        self.publisher = Publisher(events, record)
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
@@ -181,6 +151,7 @@ class _Server:
     def start(self, listening: TaskGroup, answering: TaskGroup) -> None:
         """Start the loops, and with them everything a client can see."""
         listening.start_soon(self._receive, answering)
+        listening.start_soon(self.publisher.run)
         listening.start_soon(self._watch_subscriptions)
         listening.start_soon(self._watch_state)
         listening.start_soon(self._beat)
@@ -197,7 +168,8 @@ class _Server:
         reply: bytes | None
         try:
             envelope, content = messages.split_envelope(frames)
-            reply = await self._reply(content, sender)
+            with QUEUE.labels("requests").track_inprogress():
+                reply = await self._reply(content, sender)
         except InvalidRequestError as error:
             envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
         if reply:
@@ -215,7 +187,7 @@ class _Server:
                     "this client sends too many requests (server.max_requests_per_s); wait a second"
                 )
             params = request.checked_params()
-            if isinstance(params, messages.ScoreParams):
+            if isinstance(params, ScoreParams):
                 result = await self._score(params, content[1:])
             else:
                 result = await self._handlers[request.method](params)
@@ -227,11 +199,11 @@ class _Server:
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
 
-    async def _hello(self, params: messages.HelloParams) -> JsonObject:
-        if params.protocol != messages.PROTOCOL:
-            raise RequestError(f"this daemon speaks {messages.PROTOCOL}, not {params.protocol!r}")
+    async def _hello(self, params: HelloParams) -> JsonObject:
+        if params.protocol != PROTOCOL:
+            raise RequestError(f"this daemon speaks {PROTOCOL}, not {params.protocol!r}")
         return {
-            "protocols": [messages.PROTOCOL],
+            "protocols": [PROTOCOL],
             "version": __version__,
             "session": self._bus.session,
             "methods": list(messages.METHODS),
@@ -248,13 +220,13 @@ class _Server:
     async def _get_state(self, _params: Params) -> JsonObject:
         return await self._current_state()
 
-    async def _calibrate(self, params: messages.CalibrateParams) -> JsonObject:
+    async def _calibrate(self, params: CalibrateParams) -> JsonObject:
         return await self._run_long("calibrate", self._operations.calibrate, params)
 
-    async def _refocus(self, params: messages.RefocusParams) -> JsonObject:
+    async def _refocus(self, params: RefocusParams) -> JsonObject:
         return await self._run_long("refocus", self._operations.refocus, params)
 
-    async def _move(self, params: messages.MoveParams) -> JsonObject:
+    async def _move(self, params: MoveParams) -> JsonObject:
         return await self._run_long("move", self._operations.move, params)
 
     async def _run_long(
@@ -271,21 +243,25 @@ class _Server:
         )
         return await _outcome(job) if params.wait else {"job_id": job.id}
 
-    async def _cancel(self, params: messages.JobParams) -> JsonObject:
+    async def _cancel(self, params: JobParams) -> JsonObject:
         return self._jobs.cancel(params.job_id).summary()
 
-    async def _status(self, params: messages.JobParams) -> JsonObject:
+    async def _status(self, params: JobParams) -> JsonObject:
         return self._jobs.status(params.job_id).summary()
 
-    async def _engage(self, params: messages.HoldParams) -> JsonObject:
-        return await self._hold.engage(
+    async def _engage(self, params: HoldParams) -> JsonObject:
+        held = await self._hold.engage(
             client=params.client, roi=params.roi, position=params.position, tags=params.tags
         )
+        self._look_at_state.set()
+        return held
 
     async def _release(self, _params: Params) -> JsonObject:
-        return await self._hold.release()
+        released = await self._hold.release()
+        self._look_at_state.set()
+        return released
 
-    async def _score(self, params: messages.ScoreParams, pixels: list[bytes]) -> JsonObject:
+    async def _score(self, params: ScoreParams, pixels: list[bytes]) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
         params.check_pixels(pixels)
         scores = []
@@ -297,21 +273,25 @@ class _Server:
             scores.append(score | {"tracked": tracked})
         return {"scores": scores}
 
-    async def _acquire_lease(self, params: messages.LeaseParams) -> JsonObject:
+    async def _acquire_lease(self, params: LeaseParams) -> JsonObject:
         granted = await self._jobs.acquire_lease(params.client, params.seconds, params.lease_id)
         self._look_at_state.set()
         return granted
 
-    async def _release_lease(self, params: messages.LeaseIdParams) -> JsonObject:
+    async def _release_lease(self, params: LeaseIdParams) -> JsonObject:
         released = self._jobs.lease.release(params.lease_id)
         self._look_at_state.set()
         return {"released": released}
 
-    async def _since(self, params: messages.SinceParams) -> JsonObject:
-        """From memory if it reaches so far back, else from the record, which has no heartbeats."""
+    async def _since(self, params: SinceParams) -> JsonObject:
+        """From memory if it reaches so far back, else from the record, which has no heartbeats.
+
+        Either way what is answered is on disk, as far as the disk takes it.
+        """
         session = params.session or self._bus.session
         if session == self._bus.session and self._bus.remembers(params.seq):
             events: list[Any] = list(self._bus.since(params.seq, params.limit))
+            await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
         return {"session": self._bus.session, "events": events}
@@ -319,10 +299,9 @@ class _Server:
     async def _discover(self, _params: Params) -> JsonObject:
         return messages.openrpc()
 
-    def send_event(self, event: Event) -> None:
-        """Publish an event. Never waits: a slow subscriber loses its own events."""
-        frames = [messages.event_topic(event["topic"]), messages.encode(event)]
-        self._events.send_multipart(frames, zmq.NOBLOCK)
+    def hear(self, event: Event) -> None:
+        """A subscriber of the event bus."""
+        self.publisher.hear(event)
         if event["topic"] in ("job", "drift"):
             self._look_at_state.set()
 

@@ -27,7 +27,7 @@ def test_the_same_seed_drifts_the_same_way_at_the_stated_speed() -> None:
 
 
 def test_a_short_soak_writes_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak, "INTERVALS_S", (300.0, 120.0))
+    monkeypatch.setattr(soak, "INTERVALS_S", (120.0, 300.0))
     file = tmp_path / "soak.json"
     soak.run_soak(soak.Soak(0.5, 1.0, 5.0, "cells", 1, 0.5), tmp_path, file)
     figures = json.loads(file.read_text(encoding="utf-8"))
@@ -39,5 +39,6 @@ def test_a_short_soak_writes_its_figures(tmp_path: Path, monkeypatch: pytest.Mon
     assert hold["in_focus"] > 0.95
     assert interval["exposures_per_hour"] > 30
     assert abs(figures["fd_growth"]) <= 2
+    assert len(figures["rss_mb"]) == len(figures["fds"]) >= 4
     with Image.open(tmp_path / "soak.png") as picture:
         assert np.ptp(np.asarray(picture.convert("L"))) > 100

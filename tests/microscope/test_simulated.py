@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pymmcore_plus.core import _mmcore_plus
 
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, SimulatedConfig, StageConfig
 from focusd.errors import ConfigError, HardwareError
@@ -199,3 +200,9 @@ def test_closing_twice_does_no_harm(opened: Opener) -> None:
     microscope = opened()
     microscope.close()
     microscope.close()
+
+
+def test_no_device_adapters_are_looked_for(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none are installed, pymmcore-plus would log an error that is none."""
+    monkeypatch.setattr(_mmcore_plus, "find_micromanager", lambda *_: pytest.fail("adapters were looked for"))
+    assert opened().snap().pixels.shape == (160, 200)

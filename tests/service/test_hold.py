@@ -175,12 +175,94 @@ async def test_a_refocus_of_a_client_runs_in_between_and_the_hold_measures_anew(
     assert len(held.microscope.snaps) > snaps + 1, "it checks before it moves"
 
 
+async def refocused(held: Holding, roi: tuple[int, int, int, int] | None = None) -> None:
+    """Bob refocuses."""
+    asked: dict[str, Any] = {"roi": roi, "strategy": None, "max_exposures": None}
+
+    async def refocus(report: Report) -> dict[str, Any]:
+        return await held.hold._operations.refocus(**asked, target_um=None, prior=None, report=report)
+
+    job = held.jobs.start("refocus", refocus, "bob", params=asked)
+    await job.wait()
+    assert job.state == "succeeded", job.error
+
+
+async def test_a_refocus_of_a_client_counts_as_a_check_and_is_not_measured_again(held: Holding) -> None:
+    await held.engage()
+    await held.pass_s(60)
+    exposures, checks = held.hold.state()["exposures"], held.hold.state()["checks"]
+    await refocused(held)
+    snaps = len(held.microscope.snaps)
+    await held.pass_s(INTERVAL_S - 1)
+    assert len(held.microscope.snaps) == snaps, "no second dose"
+    assert held.hold.state()["state"] == "locked"
+    assert (held.hold.state()["exposures"], held.hold.state()["checks"]) == (exposures, checks)
+    last = held.drift[-1]
+    assert (last["source"], last["state"]) == ("refocus", "locked")
+    assert abs(last["focus_um"] - held.scorer.focus_um) < 1.0
+    numbers = [event["seq"] for event in held.events]
+    assert numbers == sorted(numbers)
+
+
+async def test_a_refocus_that_finds_the_focus_elsewhere_is_confirmed_before_the_lock(held: Holding) -> None:
+    await held.engage()
+    await held.pass_s(60)
+    held.scorer.focus_um += 15.0
+    await refocused(held)
+    snaps = len(held.microscope.snaps)
+    await held.pass_s(0.1)
+    state = held.hold.state()
+    assert state["state"] == "acquiring"
+    assert state["reason"] == "a refocus job of bob has found the focus, to be confirmed"
+    assert len(held.microscope.snaps) == snaps
+    await held.pass_s(INTERVAL_S + 1)
+    assert held.hold.state()["state"] == "locked"
+    assert abs(held.error_um) < 1.0
+
+
+async def test_a_refocus_finds_a_lost_focus_again(held: Holding) -> None:
+    await held.engage()
+    await held.pass_s(60)
+    for _ in range(3):
+        held.hold._held.lock.failed(held.clock(), "an empty field")  # type: ignore[union-attr]
+    assert held.hold.state()["state"] == "lost"
+    await refocused(held)
+    await held.pass_s(INTERVAL_S + 1)
+    assert held.hold.state()["state"] == "locked"
+
+
+async def test_a_refocus_of_another_region_tells_nothing_of_the_held_one(held: Holding) -> None:
+    await held.engage()
+    await held.pass_s(60)
+    await refocused(held, roi=(0, 0, 128, 128))
+    snaps = len(held.microscope.snaps)
+    await held.pass_s(0.1)
+    assert len(held.microscope.snaps) > snaps
+    assert not [d for d in held.drift if d["source"] == "refocus"]
+
+
+async def test_a_hold_of_the_last_run_is_told_until_somebody_takes_notice(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    async with holding(calibrated, microscope, scorer) as held:
+        before = len(microscope.snaps), len(microscope.moves)
+        held.hold._interrupted = "a hold of ann at A1"
+        await held.pass_s(300)
+        state = held.hold.state()
+        assert state["state"] == "disengaged"
+        assert state["reason"].startswith("a hold of ann at A1 ended with the last run of focusd")
+        assert (len(microscope.snaps), len(microscope.moves)) == before, "nothing moves by itself"
+        await held.engage()
+        await held.hold.release()
+        assert held.hold.state() == {"state": "disengaged"}
+
+
 async def test_a_check_gives_way_to_a_client_and_that_is_no_failure(held: Holding) -> None:
     await held.engage()
     started, loop = anyio.Event(), asyncio.get_running_loop()
 
     async def refocus(_report: Report) -> dict[str, Any]:
-        return {"ran": True}
+        return {"z_found_um": 0.0, "sigma_um": 0.1}
 
     held.microscope.at_snap = lambda number: number == 2 and loop.call_soon_threadsafe(started.set)
     async with anyio.create_task_group() as tasks:
@@ -188,7 +270,7 @@ async def test_a_check_gives_way_to_a_client_and_that_is_no_failure(held: Holdin
         await started.wait()
         job = held.jobs.start("refocus", refocus, "bob")
         await job.wait()
-    assert job.result == {"ran": True}
+    assert job.state == "succeeded"
     ends = [e["data"]["state"] for e in held.events if e["topic"] == "job" and e["data"]["kind"] == CHECK]
     assert ends in (["running", "cancelled"], ["running", "succeeded"])
     assert not [d for d in held.drift if d["source"] == "failed"]

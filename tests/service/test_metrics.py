@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from focusd.config import MetricsConfig, RigConfig
 from focusd.demo.rigs import free_ports
 from focusd.errors import NoSampleError
+from focusd.service import record
 from focusd.service.events import EventBus
 from focusd.service.jobs import error_object
 from focusd.service.metrics import HOST, REGISTRY, Bookkeeper, MetricsError, served
@@ -51,6 +53,47 @@ def test_state_and_results_become_figures() -> None:
     assert value("focusd_sigma_um_count") == before + 1
 
 
+def test_the_backend_that_serves_is_the_only_one_told() -> None:
+    bus = EventBus()
+    with bus.subscribed(Bookkeeper().hear):
+        bus.publish("state", {"backend": "cuda"})
+        assert value("focusd_backend", backend="cuda") == 1
+        bus.publish("state", {"backend": "cpu"})
+        bus.publish("state", {"fault": "nothing is known of the backend"})
+    assert value("focusd_backend", backend="cpu") == 1
+    assert REGISTRY.get_sample_value("focusd_backend", {"backend": "cuda"}) is None
+
+
+def test_a_hold_is_told_by_its_last_estimate() -> None:
+    bus = EventBus()
+    with bus.subscribed(Bookkeeper().hear):
+        bus.publish("state", {"hold": {"state": "locked"}})
+        bus.publish("drift", {"dz_um": -0.5, "sigma_um": 0.2, "velocity_um_per_min": 1.25})
+        bus.publish("drift", {"dz_um": None, "sigma_um": 0.3, "velocity_um_per_min": 1.25})
+    figures = {name: value("focusd_hold", figure=name) for name in ("dz_um", "sigma_um")}
+    assert figures == {"dz_um": -0.5, "sigma_um": 0.3}
+    assert value("focusd_hold_locked") == 1
+
+
+def test_what_waits_for_the_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, taken = threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> None:
+        taken.set()
+        answers.wait(10)
+
+    monkeypatch.setattr(record, "_run", hangs)
+    bus = EventBus()
+    with record.recorded(bus, tmp_path / "events.sqlite"):
+        bus.publish("drift", {})
+        assert taken.wait(10)
+        for _ in range(3):
+            bus.publish("drift", {})
+        waiting = value("focusd_queue_depth", queue="disk")
+        answers.set()
+    assert waiting == 3
+
+
 @pytest.mark.anyio
 async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperations) -> None:
     names = [("focusd_exposures_total", {}), ("focusd_exposure_seconds_total", {})]
@@ -65,16 +108,16 @@ async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperatio
 
 def test_they_are_served_on_loopback_and_no_longer_than_asked() -> None:
     (port,) = free_ports(1)
-    with served(MetricsConfig(port=port), "bench", "focusnet-1", "torch-cpu"):
+    with served(MetricsConfig(port=port), "bench", "focusnet-1"):
         text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
         with (
             pytest.raises(MetricsError, match=f"metrics.port {port}"),
-            served(MetricsConfig(port=port), "", "", ""),
+            served(MetricsConfig(port=port), "", ""),
         ):
             pass
     assert HOST == "127.0.0.1"
     info = next(family for family in text_string_to_metric_families(text) if family.name == "focusd_info")
-    assert info.samples[0].labels["backend"] == "torch-cpu"
+    assert info.samples[0].labels["model"] == "focusnet-1"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, port), timeout=10)
 

@@ -180,3 +180,30 @@ def test_a_corrupt_record_is_set_aside_and_the_daemon_starts(tmp_path: Path) -> 
     assert "a corrupt record of events was set aside" in log
     assert any(event["topic"] == "job" for event in events)
     assert len(list(record.parent.glob("events.sqlite.corrupt-*"))) == 1
+
+
+def test_a_restart_tells_of_the_hold_that_it_ended_and_moves_nothing(tmp_path: Path) -> None:
+    values = rig(tmp_path / "state")
+    with running(tmp_path / "first", values) as first:
+        first.client.calibrate()
+        with first.client.events("drift") as drift:
+            first.client.hold(position="A1")
+            next(drift)
+        first.process.kill()
+        first.process.wait()
+    for folder in ("second", "third"):
+        with running(tmp_path / folder, values) as later:
+            state = later.client.state()
+            assert state["hold"]["state"] == "disengaged"
+            assert "a hold of test at A1 ended with the last run of focusd" in state["hold"]["reason"]
+            events = later.client.since(0)["events"]
+            assert not [event for event in events if event["topic"] in ("job", "drift")]
+            assert later.end() == 0
+    with running(tmp_path / "fourth", values) as last:
+        with last.client.events("state") as states:
+            last.client.release()
+            while next(states)["data"]["hold"] != {"state": "disengaged"}:
+                pass
+        assert last.end() == 0
+    with running(tmp_path / "fifth", values) as daemon:
+        assert daemon.client.state()["hold"] == {"state": "disengaged"}

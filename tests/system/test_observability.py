@@ -37,6 +37,8 @@ def test_figures_of_a_calibration_and_a_refocus(tmp_path: Path) -> None:
         text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
     assert f"focusd_exposures_total {planes + exposures:.1f}" in text
     assert 'focusd_jobs_total{kind="refocus",outcome="succeeded"} 1.0' in text
+    assert 'focusd_backend{backend="cpu"} 1.0' in text
+    assert {"requests", "events", "disk"} <= set(re.findall(r'focusd_queue_depth{queue="(\w+)"} \d', text))
     assert re.search(r'focusd_stage_seconds_count{stage="score"} [1-9]', text)
 
 

@@ -24,7 +24,7 @@ from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
-from focusd.service.record import recorded
+from focusd.service.record import Record, recorded
 from focusd.service.slidemap import SlideMap
 from focusd.wire.server import serve
 from focusd.wire.sockets import Endpoints
@@ -109,6 +109,7 @@ class Daemon:
     operations: ScriptedOperations
     bus: EventBus
     jobs: Jobs
+    record: Record
 
 
 @asynccontextmanager
@@ -121,7 +122,7 @@ async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemo
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
             tasks.start_soon(hold.run)
             async with serve(config, operations, bus, jobs, hold, record, operations.reconnect) as endpoints:
-                yield Daemon(endpoints, operations, bus, jobs)
+                yield Daemon(endpoints, operations, bus, jobs, record)
             tasks.cancel_scope.cancel()
 
 

@@ -12,7 +12,7 @@ import zmq
 from focusd import errors
 from focusd.errors import FocusdError, RequestError, UnreachableError
 from focusd.service.jobs import error_object
-from focusd.wire import client as client_module
+from focusd.wire import requests, streams
 from focusd.wire.client import Client
 from focusd.wire.exchange import PATIENCE_S, Exchange
 from focusd.wire.messages import encode, rebuild_error
@@ -89,7 +89,8 @@ def test_errors_cross_the_wire(kind: type[FocusdError]) -> None:
 
 
 def test_an_absent_daemon_is_named_with_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SHORT_S", 0.1)
+    monkeypatch.setattr(requests, "SHORT_S", 0.1)
+    monkeypatch.setattr(streams, "SUBSCRIBED_S", 0.1)
     with Client("tcp://127.0.0.1:9", "tcp://127.0.0.1:9") as client:
         with pytest.raises(UnreachableError, match=r"127.0.0.1:9.*server\.control"):
             client.ping()

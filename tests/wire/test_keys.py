@@ -16,8 +16,8 @@ import zmq
 
 from focusd.config import ServerConfig
 from focusd.errors import UnreachableError
-from focusd.wire import client as client_module
 from focusd.wire import exchange as exchange_module
+from focusd.wire import requests, streams
 from focusd.wire.client import Client
 from focusd.wire.keys import ClientKeys, KeyFileError, allow, allowed, load_pair, new_pair
 from tests.wire.daemon import Daemon, running_daemon
@@ -38,7 +38,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(client_module, "SHORT_S", 0.5)
+    monkeypatch.setattr(requests, "SHORT_S", 0.5)
+    monkeypatch.setattr(streams, "SUBSCRIBED_S", 0.5)
 
 
 def config_of(folder: Path) -> ServerConfig:

@@ -1,0 +1,5 @@
+"""`python -m focusd.ctl`."""
+
+from focusd.ctl import main
+
+main()

@@ -1,0 +1,88 @@
+"""A job followed to its end, and events as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from rich.text import Text
+
+from focusd.ctl.connecting import err
+from focusd.ctl.showing import pairs
+from focusd.errors import UnreachableError
+from focusd.wire.catchup import complete
+from focusd.wire.client import Client, EventStream
+from focusd.wire.messages import JsonObject, rebuild_error
+
+
+def follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:
+    """Show a job's progress until its end; return its result or raise its error."""
+    try:
+        _show_progress(complete(client, stream), job_id, quiet)
+    except KeyboardInterrupt:
+        _cancel_and_wait(client, stream, job_id)
+        raise
+    job = client.job(job_id)
+    if job["error"]:
+        raise rebuild_error(job["error"])
+    result: JsonObject = job["result"]
+    return result
+
+
+def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> None:
+    session = None
+    with err.status("running…") as spinner:
+        for event in events:
+            session = session or event["session"]
+            if event["session"] != session:
+                raise UnreachableError("focusd was restarted and has lost the job; ask again")
+            if event["job_id"] != job_id:
+                continue
+            if event["topic"] == "focus.progress" and not quiet:
+                err.print(Text("  " + pairs(event["data"])), soft_wrap=True)
+            if _is_end(event):
+                return
+            spinner.update("running… Ctrl-C cancels")
+
+
+def _is_end(event: JsonObject) -> bool:
+    return event["topic"] == "job" and event["data"]["state"] in ("succeeded", "failed", "cancelled")
+
+
+def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
+    err.print("cancelling: the stage returns to a safe z")
+    client.cancel(job_id)
+    _show_progress(complete(client, stream), job_id, quiet=True)
+    job = client.job(job_id)
+    message = job["error"]["message"] if job["error"] else "it had ended before"
+    err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
+
+
+def news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -> Iterator[JsonObject]:
+    """Write all events; pass those on that tell a person something, of the state only what has changed."""
+    state: JsonObject = {}
+    for event in events:
+        write(event)
+        if event["topic"] == "state":
+            state, changes = event["data"], _changes(state, event["data"])
+            event = event | {"data": changes}
+        if event["data"] and event["topic"] != "heartbeat":
+            yield event
+
+
+def patient(stream: EventStream) -> Iterator[JsonObject]:
+    """The stream, going on over the daemon's absences and saying so once each time."""
+    silent = False
+    while True:
+        try:
+            event = next(stream)
+        except UnreachableError as error:
+            if not silent:
+                err.print(Text(f"waiting: {error.message}", style="yellow"), soft_wrap=True)
+            silent = True
+            continue
+        silent = False
+        yield event
+
+
+def _changes(before: JsonObject, now: JsonObject) -> JsonObject:
+    return {name: value for name, value in now.items() if name not in before or before[name] != value}
