@@ -24,6 +24,9 @@ def file_name(objective: str) -> str:
     return f"{slug}.json"
 
 
+_Stamp = tuple[int, int, int]
+
+
 class CalibrationStore:
     """The calibrations of one rig.
 
@@ -33,6 +36,8 @@ class CalibrationStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read: dict[Path, tuple[_Stamp, Calibration]] = {}
+        """The last of each file, good as long as its stamp is: every status and every refocus asks for it."""
 
     def path(self, objective: str) -> Path:
         """Where an objective's calibration lies."""
@@ -61,7 +66,10 @@ class CalibrationStore:
         """
         path = self.path(objective)
         try:
-            return _from_json(unsealed(path.read_text(encoding="utf-8")))
+            stamp = _stamp(path)
+            if self._read.get(path, (None,))[0] != stamp:
+                self._read[path] = stamp, _from_json(unsealed(path.read_text(encoding="utf-8")))
+            return self._read[path][1]
         except FileNotFoundError as error:
             raise CalibrationError(
                 f"the objective {objective!r} has no calibration; focus by eye, then run `focusctl calibrate`"
@@ -75,6 +83,12 @@ class CalibrationStore:
                 f"{path}: cannot be read as a calibration ({error}) and was set aside as "
                 f"{set_aside(path, error).name}; calibrate anew"
             ) from error
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What another content of a file changes."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _to_json(calibration: Calibration) -> dict[str, Any]:

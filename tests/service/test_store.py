@@ -235,3 +235,21 @@ def test_a_bad_file_is_set_aside_for_a_person_to_look_at(store: CalibrationStore
     assert len(list(path.parent.glob("10x_0.3.json.bad-*"))) == 1
     with pytest.raises(CalibrationError, match="has no calibration"):
         store.load(OBJECTIVE)
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status answers from memory: a slow disk and a long file cost it nothing."""
+    store.save(OBJECTIVE, calibration_of())
+    first = store.load(OBJECTIVE)
+    with monkeypatch.context() as no_reading:
+        no_reading.setattr(Path, "read_text", lambda *_, **__: pytest.fail("the file was read again"))
+        assert store.load(OBJECTIVE) is first
+    store.save(OBJECTIVE, calibration_of(focus_um=3.0))
+    assert store.load(OBJECTIVE) is not first
+    store.path(OBJECTIVE).write_text("no calibration", encoding="utf-8")
+    with pytest.raises(CalibrationError, match="set aside"):
+        store.load(OBJECTIVE)
+    with pytest.raises(CalibrationError, match="has no calibration"):
+        store.load(OBJECTIVE)
