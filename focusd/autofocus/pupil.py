@@ -37,7 +37,7 @@ _TERMS = (SPHERICAL, ASTIGMATISM_VERTICAL, COMA_X)
 _START = (0.0, 0.0, 0.02, 0.02, 1.0)
 """Origin (axial units), spherical aberration, astigmatism, coma (waves RMS), and scale of the axial unit."""
 _OTHER_STARTS = ((0.0, 0.05, 0.02, 0.02, 1.0), (0.0, -0.05, 0.02, 0.02, 1.0))
-"""Now and then a difference as small as rounding lets the fit end in a wrong place: if it explains nothing, try these."""
+"""If the fit explains nothing: now and then a difference as small as rounding lets it end in a wrong place."""
 _SCALE = (0.2, 0.02, 0.02, 0.02, 0.02)
 
 
