@@ -6,7 +6,9 @@ model of the pupil, fitted to the spectra of the stack near the focus, tells the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -39,6 +41,7 @@ _START = (0.0, 0.0, 0.02, 0.02, 1.0)
 _OTHER_STARTS = ((0.0, 0.05, 0.02, 0.02, 1.0), (0.0, -0.05, 0.02, 0.02, 1.0))
 """If the fit explains nothing: now and then a difference as small as rounding lets it end in a wrong place."""
 _SCALE = (0.2, 0.02, 0.02, 0.02, 0.02)
+_THREADS = min(len(_SCALE), os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,16 @@ def _fit_pupil(
         fit = compare(model.z_um, frames, model, np.zeros(1))
         return np.append(fit.residuals, (p[4] - 1) / AXIAL_SCALE_ERROR)
 
-    found = least_squares(
-        residuals,
-        start,
-        x_scale=_SCALE,
-        diff_step=1e-2,
-        loss="soft_l1",
-        max_nfev=20,
-        ftol=_TOLERANCE,
-        xtol=_TOLERANCE,
-    )
+    with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
+        found = least_squares(
+            residuals,
+            start,
+            x_scale=_SCALE,
+            diff_step=1e-2,
+            loss="soft_l1",
+            max_nfev=20,
+            ftol=_TOLERANCE,
+            xtol=_TOLERANCE,
+            workers=pool.map,
+        )
     return float(start_um + found.x[0] * unit_um), float(np.mean(residuals(found.x) ** 2))
