@@ -20,6 +20,7 @@ from focusd.microscope.protocol import Frame
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
+from focusd.sharpness.backends import Backends, CpuBackend
 from focusd.sharpness.scorer import FocusMeasure
 from tests.service.scripted import (
     Reports,
@@ -223,6 +224,13 @@ def score_is_nan(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> Non
     scorer.blur = lambda defocus_um: np.full_like(defocus_um, np.nan)
 
 
+def score_hangs(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    """As a real scorer's call does that never returns, with less patience."""
+    never = threading.Event()
+    backends = Backends(CpuBackend(scorer.model.network), deadline_s=0.3)
+    scorer.score = lambda *_: backends.run(lambda _: never.wait())  # type: ignore[method-assign,assignment]
+
+
 @pytest.mark.parametrize("operation", [short_stack, published, posterior])
 @pytest.mark.parametrize(
     ("harm", "error", "message"),
@@ -230,6 +238,7 @@ def score_is_nan(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> Non
         (fails, HardwareError, "no light"),
         (score_raises, ScoringError, "out of order"),
         (score_is_nan, ScoringError, "no numbers"),
+        (score_hangs, ScoringError, "not answered"),
     ],
 )
 async def test_what_fails_on_the_way_ends_all_stages_and_the_stage_is_back(
