@@ -1,7 +1,7 @@
 """`python -m bench memory`: does the daemon grow over thousands of refocuses?
 
-The whole daemon runs in this process, over real sockets, on a simulated microscope of small frames, short exposures and a
-fast stage (bench/rehearsed.py): what could grow is the same as with large ones.
+The whole daemon runs in this process, over real sockets, on a simulated microscope of small frames, short exposures and
+a fast stage (bench/rehearsed.py): what could grow is the same as with large ones.
 """
 
 from __future__ import annotations
