@@ -127,5 +127,17 @@ def latency(
     run_latency(quick, json)
 
 
+@app.command()
+def memory(
+    refocuses: Annotated[int, typer.Option(min=10, help="One after the other.")] = 10_000,
+    frame_px: Annotated[int, typer.Option(min=128, help="Side of a frame.")] = 256,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """The daemon's resident memory over thousands of refocuses."""
+    from bench.memory import run_memory
+
+    run_memory(refocuses, frame_px, json)
+
+
 if __name__ == "__main__":
     app()

@@ -145,7 +145,7 @@ async def _measure(state: Path, quick: bool, console: Console) -> dict[str, floa
         exposures = EXPOSURES_MS[:1] if quick else EXPOSURES_MS
         task = progress.add_task("operations", total=len(exposures) * (1 + len(scenes)))
         for exposure_ms in exposures:
-            async with _running(config_of(state, exposure_ms, quick), 2 if quick else 5) as (bench, _, _bus):
+            async with running(config_of(state, exposure_ms, quick), 2 if quick else 5) as (bench, _, _bus):
                 async with _ticking(idle_s):
                     await anyio.sleep(1)
                 async with _ticking(delays_s):
@@ -159,7 +159,7 @@ async def _measure(state: Path, quick: bool, console: Console) -> dict[str, floa
                 runs += bench.runs
         wire = {}
         task = progress.add_task("subscribers", total=len(SUBSCRIBERS))
-        async with _running(config_of(state, 10.0, quick), 0) as (_, endpoints, bus):
+        async with running(config_of(state, 10.0, quick), 0) as (_, endpoints, bus):
             for count in SUBSCRIBERS:
                 wire[count] = await _subscribed(endpoints, bus, count, 200 if quick else 1000)
                 progress.advance(task)
@@ -191,7 +191,7 @@ def config_of(state: Path, exposure_ms: float, quick: bool) -> RigConfig:
 
 
 @asynccontextmanager
-async def _running(config: RigConfig, repeats: int) -> AsyncIterator[tuple[Bench, Endpoints, EventBus]]:
+async def running(config: RigConfig, repeats: int) -> AsyncIterator[tuple[Bench, Endpoints, EventBus]]:
     """The daemon of a rehearsed microscope, and a client of it."""
     scorer = await to_thread.run_sync(open_scorer, config)
     microscope = await to_thread.run_sync(RehearsedMicroscope, config)

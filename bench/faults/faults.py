@@ -98,9 +98,9 @@ def _scorer_raises(service: Service, random: Random) -> Iterator[None]:
 
 @contextmanager
 def _scorer_nan(service: Service, random: Random) -> Iterator[None]:
-    def nothing(pixels: Any, region: Any = None) -> Any:
+    def nothing(*frame: Any) -> Any:
         service.microscope.fired()
-        measure = service.scorer.inner.score(pixels, region)
+        measure = service.scorer.inner.score(*frame)
         return replace(measure, b=measure.b * math.nan)
 
     service.scorer.score = nothing

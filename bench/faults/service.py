@@ -17,6 +17,7 @@ from focusd.config import RigConfig
 from focusd.demo.rigs import free_ports
 from focusd.errors import UnreachableError
 from focusd.microscope.factory import open_microscope
+from focusd.optics.bands import BlockSpectra
 from focusd.service import opening
 from focusd.service.watchdog import Notifier
 from focusd.sharpness.scorer import Scorer
@@ -60,6 +61,10 @@ def config_of(state: Path, **sections: dict[str, Any]) -> RigConfig:
 
 class FaultyScorer:
     """A real scorer that can be broken."""
+
+    def spectra(self, *frame: Any) -> BlockSpectra:
+        """These work."""
+        return self.inner.spectra(*frame)
 
     def __init__(self, inner: Scorer) -> None:
         self.use(inner)

@@ -85,7 +85,7 @@ class Calibration:
         """Full width at half maximum of the fitted profile."""
         return self.profile.fwhm_um
 
-    @property
+    @cached_property
     def axial_unit_um(self) -> float:
         """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated.
 

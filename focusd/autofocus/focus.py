@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from focusd.autofocus.geometry import Geometry, LocalMap
 from focusd.autofocus.observation import Observation
 from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
+from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
 
@@ -91,11 +92,12 @@ class Search(Protocol):
         """
         ...
 
-    def likely_um(self, exposed_um: float | None) -> float | None:
-        """Where the stage will be wanted next whatever is still being scored or decided; None: that is not known.
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
+        """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
 
         Args:
-            exposed_um: of an exposure that is not yet added; None: there is none.
+            exposed_um: of an exposure that is not yet scored.
+            blocks: its spectra, where they are known.
         """
         ...
 

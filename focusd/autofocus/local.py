@@ -11,7 +11,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure
 from focusd.autofocus.posterior import CORRELATED_BANDS, misfit_of
-from focusd.autofocus.transfer import compare
+from focusd.autofocus.transfer import Comparison, explain
 
 Array = NDArray[np.float64]
 
@@ -31,36 +31,43 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     """
     counts = blocks_with_structure(observations)
     reach_um = REACH_UNITS * calibration.axial_unit_um
-    candidates = focus_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
-    focus, sigma = np.full(counts.shape, np.nan), np.full(counts.shape, np.nan)
-    for place in zip(*np.nonzero(counts), strict=True):
-        focus[place], sigma[place] = _of_block(observations, calibration, candidates, place)
+    step_um = 2 * reach_um / (_COARSE_STEPS - 1)
+    coarse_um = focus_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
+    best = _explained(observations, counts, calibration, coarse_um[None]).chi2.argmin(-1)
+    fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
+    found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um), len(observations))
+    inside = (best > 0) & (best < _COARSE_STEPS - 1)
     blocks = observations[0].blocks
+    focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in found)
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
 
-def _of_block(
-    observations: Sequence[Observation],
-    calibration: Calibration,
-    candidates_um: Array,
-    place: tuple[np.intp, ...],
-) -> tuple[float, float]:
-    """Focus and σ of one block; NaN where its best place is an end of the candidates."""
-    alone: Mask = np.zeros(observations[0].blocks.noise.shape, dtype=bool)
-    alone[place] = True
-    frames_um = np.array([o.z_um for o in observations])
-    spectra = [o.spectrum(alone) for o in observations]
-    coarse = compare(frames_um, spectra, calibration.transfer, candidates_um)
-    best = int(coarse.chi2.argmin())
-    if not 0 < best < len(candidates_um) - 1:
-        return np.nan, np.nan
-    candidates_um = np.linspace(candidates_um[best - 1], candidates_um[best + 1], _FINE_STEPS)
-    comparison = compare(frames_um, spectra, calibration.transfer, candidates_um)
-    best = int(comparison.chi2[1:-1].argmin()) + 1
-    left, middle, right = comparison.chi2[best - 1 : best + 2]
-    step_um, bend = float(candidates_um[1] - candidates_um[0]), float(left - 2 * middle + right)
-    if bend <= 0:
-        return np.nan, np.nan
-    widening = CORRELATED_BANDS * misfit_of(comparison, len(observations))
-    offset_um = 0.5 * float(left - right) / bend * step_um
-    return float(candidates_um[best]) + offset_um, step_um * float(np.sqrt(2 * widening / bend))
+def _explained(
+    observations: Sequence[Observation], counts: Mask, calibration: Calibration, candidates_um: Array
+) -> Comparison:
+    """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
+    power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
+    noise = np.min([o.blocks.noise[counts] for o in observations], axis=0)[:, None, None]
+    frames_um = np.array([o.z_um for o in observations])[:, None, None]
+    transferred = calibration.transfer.at(frames_um - candidates_um)
+    return explain(power, noise, observations[0].blocks.modes, *transferred)
+
+
+def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:
+    """Focus and σ of each block, (blocks,), by the parabola through its three best; NaN where that has no minimum."""
+    best = comparison.chi2[:, 1:-1].argmin(-1) + 1
+    block = np.arange(len(best))
+    left, middle, right = (comparison.chi2[block, best + offset] for offset in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    bend = np.where(bend > 0, bend, np.nan)
+    step_um = candidates_um[:, 1] - candidates_um[:, 0]
+    widening = CORRELATED_BANDS * misfit_of(comparison, frames)
+    focus_um = candidates_um[block, best] + 0.5 * (left - right) / bend * step_um
+    return focus_um, step_um * np.sqrt(2 * widening / bend)
+
+
+def _placed(counts: Mask, values: Array) -> Array:
+    """Values of the blocks that count, on the grid of all; NaN elsewhere."""
+    grid = np.full(counts.shape, np.nan)
+    grid[counts] = values
+    return grid

@@ -36,13 +36,13 @@ class Evidence:
 
     Attributes:
         z_um: where it was exposed.
-        b: score of the field.
+        b: score of the field; None: it has not been scored.
         sigma: its standard deviation.
         spectrum: of the blocks that hold something.
     """
 
     z_um: float
-    b: float
+    b: float | None
     sigma: float
     spectrum: Spectrum
 
@@ -135,19 +135,29 @@ def posterior(
     """
     low = max(evidence[0].z_um - calibration.max_um, limits_um[0])
     high = min(evidence[0].z_um - calibration.min_um, limits_um[1])
-    coarse = np.linspace(low, high, COARSE_STEPS)
-    first = _weigh(coarse, evidence, calibration, prior)
-    step = coarse[1] - coarse[0]
-    fine = (first.mode_um + np.linspace(-3 * step, 3 * step, FINE_STEPS)).clip(low, high)
-    return _weigh(np.unique(np.concatenate([coarse, fine])), evidence, calibration, prior)
+    coarse_um = np.linspace(low, high, COARSE_STEPS)
+    coarse = _compared(coarse_um, evidence, calibration)
+    mode_um = _weighed(coarse_um, coarse, evidence, calibration, prior).mode_um
+    step_um = coarse_um[1] - coarse_um[0]
+    fine_um = (mode_um + np.linspace(-3 * step_um, 3 * step_um, FINE_STEPS)).clip(low, high)
+    z_um, order = np.unique(np.concatenate([coarse_um, fine_um]), return_index=True)
+    both = coarse.joined(_compared(fine_um, evidence, calibration), order)
+    return _weighed(z_um, both, evidence, calibration, prior)
 
 
-def _weigh(
-    z_um: Array, evidence: Sequence[Evidence], calibration: Calibration, prior: Prior | None
-) -> Posterior:
+def _compared(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Comparison:
     frames_um = np.array([e.z_um for e in evidence])
-    comparison = compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um)
-    misfit = misfit_of(comparison, len(evidence))
+    return compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um)
+
+
+def _weighed(
+    z_um: Array,
+    comparison: Comparison,
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    prior: Prior | None,
+) -> Posterior:
+    misfit = float(misfit_of(comparison, len(evidence)))
     log_weight = -0.5 * comparison.chi2 / (misfit * CORRELATED_BANDS)
     log_weight += _of_scores(z_um, evidence, calibration)
     if prior:
@@ -156,17 +166,18 @@ def _weigh(
     return Posterior(z_um, weight / weight.sum(), comparison, misfit)
 
 
-def misfit_of(comparison: Comparison, frames: int) -> float:
-    """χ² per value at its best; a run that the transfer explains badly counts for less."""
-    freedom = max(1.0, comparison.bands * (frames - 1))
-    return max(1.0, float(comparison.chi2.min()) / freedom)
+def misfit_of(comparison: Comparison, frames: int) -> Array:
+    """χ² per value at its best, (…); a run that the transfer explains badly counts for less."""
+    freedom = np.maximum(1.0, comparison.bands.mean(-1) * (frames - 1))
+    return np.asarray(np.maximum(1.0, comparison.chi2.min(-1) / freedom))
 
 
 def _of_scores(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:
     """Log likelihood of the scores; of one field they err together, so that all count as one."""
-    defocus = np.subtract.outer([e.z_um for e in evidence], z_um)
-    difference = calibration.excess(np.array([[e.b] for e in evidence]), defocus)
-    variance = np.array([[e.sigma**2 + CURVE_ERROR**2] for e in evidence])
+    scored = [e for e in evidence if e.b is not None]
+    defocus = np.subtract.outer([e.z_um for e in scored], z_um)
+    difference = calibration.excess(np.array([[e.b] for e in scored]), defocus)
+    variance = np.array([[e.sigma**2 + CURVE_ERROR**2] for e in scored])
     return np.asarray(
         (-0.5 * (SCORE_FREEDOM + 1) * np.log1p(difference**2 / variance / SCORE_FREEDOM)).mean(0)
     )

@@ -12,6 +12,7 @@ from focusd.autofocus.moffat import r_squared
 from focusd.autofocus.observation import Mask, Observation, tiles_with_structure
 from focusd.autofocus.shift import Shift, locate
 from focusd.errors import AmbiguousError
+from focusd.optics.bands import BlockSpectra
 
 GOLDEN = (3 - 5**0.5) / 2
 """Fraction of an interval at which golden-section search probes, 0.382."""
@@ -55,10 +56,8 @@ class PublishedSearch:
         probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
         return next_probe(self._interval, probes, self._away_is_low)
 
-    def likely_um(self, exposed_um: float | None) -> float | None:
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
         """The next of the opening planes, which are known before the first score."""
-        if exposed_um is None:
-            return None
         start_um = self.observations[0].z_um if self.observations else exposed_um
         opening = opening_planes(
             first_interval(start_um, self._calibration, self._limits_um), self._away_is_low

@@ -6,7 +6,8 @@ sign. When σ is under its target, one exposure where the focus is believed to b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from focusd.autofocus.observation import Mask, Observation, blocks_with_structur
 from focusd.autofocus.posterior import CORRELATED_BANDS, Evidence, Posterior, Prior, posterior
 from focusd.autofocus.transfer import distances
 from focusd.errors import AmbiguousError
+from focusd.optics.bands import BlockSpectra
 
 Array = NDArray[np.float64]
 
@@ -35,6 +37,8 @@ _OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 _APART_UNITS = 0.25
 _AS_GOOD = 1.1
 """Probes whose expected σ is within this factor of the least are as good; the nearest of them is taken."""
+_AS_GOOD_AT_ONCE = 1.5
+"""The same for the second probe where the stage waits already: it costs no time."""
 
 
 @dataclass(frozen=True)
@@ -125,17 +129,35 @@ class PosteriorSearch:
         self._refuse_hopeless()
         return None if self.satisfied else self.probe_um()
 
-    def likely_um(self, exposed_um: float | None) -> float | None:
-        """The focus, once the search is satisfied; before that each score decides anew."""
-        return self.estimate.focus_um if exposed_um is None and self.satisfied else None
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
+        """The opening plane before anything is scored; later the focus, if the spectra alone tell it well enough: the
+        exposure's own score hardly ever changes that."""
+        if not self.observations:
+            return self._opening_um(exposed_um)
+        if blocks is None:
+            return None
+        ahead = copy(self)
+        ahead.observations = [
+            *self.observations,
+            replace(self.observations[-1], z_um=exposed_um, blocks=blocks),
+        ]
+        *scored, last = ahead._evidence()
+        evidence = [*scored, replace(last, b=None)]
+        ahead._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior)
+        return ahead.estimate.focus_um if ahead.estimate.sigma_um <= self._target_um else None
 
     def probe_um(self) -> float:
-        """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
+        """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it.
+
+        The second one is where the stage waits already, if that is nearly as good.
+        """
         estimate = self.estimate
         if estimate.sigma_um <= self._target_um and not self._is_verified:
             return estimate.focus_um
         candidates = self._candidates()
         expected = self._expected_sigma(candidates)
+        if len(self.observations) == 1 and self._opening_is_good(expected.min()):
+            return self._opening_um(self.observations[0].z_um)
         good = candidates[expected <= _AS_GOOD * expected.min()]
         here_um = self.observations[-1].z_um
         away = 1e-6 if self._away_is_low else -1e-6
@@ -156,6 +178,20 @@ class PosteriorSearch:
             )
         local = local_map(self.observations, self._calibration, estimate.focus_um)
         return Focus(estimate.focus_um, estimate.sigma_um, local)
+
+    def _opening_um(self, start_um: float) -> float:
+        """The second plane before anything is known: an axial unit away from the sample, or towards it at a limit."""
+        unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)
+        low_um, high_um = self._limits_um
+        away_um = start_um + unit_um
+        return (
+            away_um if low_um <= away_um <= high_um else float(np.clip(start_um - unit_um, low_um, high_um))
+        )
+
+    def _opening_is_good(self, least_um: float) -> bool:
+        """Whether the opening plane's expected σ is near the least that any probe is expected to leave."""
+        opening_um = np.array([self._opening_um(self.observations[0].z_um)])
+        return bool(self._expected_sigma(opening_um)[0] <= _AS_GOOD_AT_ONCE * least_um)
 
     @property
     def _is_verified(self) -> bool:

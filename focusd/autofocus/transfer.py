@@ -82,19 +82,28 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How well each candidate for the focus explains the spectra of a run.
+    """How well each candidate for the focus explains the spectra of a run, of one object or of several (…).
 
     Attributes:
-        chi2: (candidates,) squared residuals over their variance.
-        log_object: (candidates, bands) logarithm of the object's own spectrum under each candidate.
-        bands: how many of them hold more signal than noise in some frame, on average.
-        residuals: (frames, candidates, bands) in units of their standard deviation.
+        chi2: (…, candidates) squared residuals over their variance.
+        log_object: (…, candidates, bands) logarithm of the object's own spectrum under each candidate.
+        bands: (…, candidates) how many of them hold more signal than noise in some frame.
+        residuals: (frames, …, candidates, bands) in units of their standard deviation.
     """
 
     chi2: Array
     log_object: Array
-    bands: float
+    bands: Array
     residuals: Array
+
+    def joined(self, other: Comparison, order: NDArray[np.intp]) -> Comparison:
+        """The candidates of both comparisons, of one object, in an order of their own."""
+        return Comparison(
+            np.concatenate([self.chi2, other.chi2])[order],
+            np.concatenate([self.log_object, other.log_object])[order],
+            np.concatenate([self.bands, other.bands])[order],
+            np.concatenate([self.residuals, other.residuals], axis=1)[:, order],
+        )
 
 
 def compare(z_um: Array, spectra: Sequence[Spectrum], transfer: Transfer, candidates_um: Array) -> Comparison:
@@ -105,10 +114,21 @@ def compare(z_um: Array, spectra: Sequence[Spectrum], transfer: Transfer, candid
         spectra: of the frames, of the same blocks.
         candidates_um: (candidates,) positions of the focus.
     """
-    log_t, error = transfer.at(np.subtract.outer(z_um, candidates_um))
-    measured = np.log(np.stack([s.power for s in spectra]))[:, None, :]
-    noise = min(s.noise for s in spectra)
-    modes = spectra[0].modes
+    power = np.stack([s.power for s in spectra])[:, None, :]
+    noise = np.array(min(s.noise for s in spectra))
+    transferred = transfer.at(np.subtract.outer(z_um, candidates_um))
+    return explain(power, noise, spectra[0].modes, *transferred)
+
+
+def explain(power: Array, noise: Array, modes: Array, log_t: Array, error: Array) -> Comparison:
+    """`compare` for one object or many, (frames, …, candidates, bands) or what broadcasts to that.
+
+    Args:
+        power: of the frames.
+        noise: its power, the same in all frames.
+        log_t, error: the transfer under each candidate.
+    """
+    measured = np.log(power)
     log_object = _first_guess(measured, noise, log_t)
     for _ in range(_ITERATIONS):
         residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
@@ -116,8 +136,8 @@ def compare(z_um: Array, spectra: Sequence[Spectrum], transfer: Transfer, candid
         log_object = log_object + step.clip(-_LARGEST_STEP, _LARGEST_STEP)
     residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
     standard = residual * np.sqrt(weight)
-    told = float((share.max(0) > 0.5).sum(-1).mean())
-    return Comparison((standard**2).sum((0, 2)), log_object, told, standard)
+    told = (share.max(0) > 0.5).sum(-1)
+    return Comparison((standard**2).sum((0, -1)), log_object, told, standard)
 
 
 def _leakage(signal: Array) -> Array:
@@ -127,7 +147,7 @@ def _leakage(signal: Array) -> Array:
     return np.asarray(LEAKAGE * (stronger / signal - 1).clip(0))
 
 
-def _first_guess(measured: Array, noise: float, log_t: Array) -> Array:
+def _first_guess(measured: Array, noise: Array, log_t: Array) -> Array:
     """Object's spectrum from each frame's signal, weighted by the signal's share of the power."""
     power = np.exp(measured)
     signal = np.maximum(power - noise, _LEAST_SIGNAL * noise)
@@ -136,14 +156,16 @@ def _first_guess(measured: Array, noise: float, log_t: Array) -> Array:
 
 
 def _residual(
-    measured: Array, noise: float, modes: Array, log_t: Array, error: Array, log_object: Array
+    measured: Array, noise: Array, modes: Array, log_t: Array, error: Array, log_object: Array
 ) -> tuple[Array, Array, Array]:
     """Of the logarithm of the power, (frames, candidates, bands): residual, weight, and the signal's share."""
     expected, variance, share = _expected(log_object + log_t, error, noise, modes)
     return measured - expected, 1 / variance, share
 
 
-def _expected(log_signal: Array, error: Array, noise: float, modes: Array) -> tuple[Array, Array, Array]:
+def _expected(
+    log_signal: Array, error: Array, noise: Array | float, modes: Array
+) -> tuple[Array, Array, Array]:
     """Of the logarithm of signal and noise together: value, variance, and the signal's share of the power."""
     signal = np.exp(log_signal.clip(-_LARGEST_LOG, _LARGEST_LOG))
     share = signal / (signal + noise)

@@ -18,7 +18,7 @@ from focusd.microscope.protocol import Frame
 
 log = structlog.get_logger(__name__)
 
-POLL_S = 0.001
+POLL_S = 0.0005
 """Between two looks at whether the stage still moves."""
 
 

@@ -22,7 +22,7 @@ _MICROMETRES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 REGISTRY = CollectorRegistry()
 STAGE_SECONDS = Histogram(
     "focusd_stage_seconds",
-    "Time of a camera call, a stage call, a scoring.",
+    "Time of a camera call, a stage call, a frame's spectra, its scores.",
     ["stage"],
     buckets=_SECONDS,
     registry=REGISTRY,

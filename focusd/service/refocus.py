@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any
 
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
+from focusd.autofocus.observation import Observation
 from focusd.errors import FocusdError
+from focusd.microscope.protocol import Frame
+from focusd.optics.bands import BlockSpectra
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
 from focusd.service.pipeline import stages
 from focusd.sharpness.spectra import Region
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+Found = tuple[Focus, Geometry]
+
+NEAR_DOF = 0.05
+"""A probe may be so far from where it was asked for, when the stage waits there already: its own z counts."""
+NEAR_SIGMA = 0.25
+"""So near to the focus, in σ, the stage is not sent again."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,9 @@ class Refocus:
         """
         async with self._observer.operation() as start_um:
             try:
-                await self._find()
-                focus, geometry = await self._meanwhile(None, to_thread.run_sync, self._conclude)
+                focus, geometry = await self._find()
                 target_um, sigma_um = surface_of(focus, geometry, self._field.surface)
-                z_um = await self._observer.move_to(target_um)
+                z_um = await self._observer.move_to(target_um, NEAR_SIGMA * sigma_um)
             except FocusdError as error:
                 error.data.update(self._spent())
                 raise
@@ -96,38 +102,49 @@ class Refocus:
             **self._spent(),
         }
 
-    def _conclude(self) -> tuple[Focus, Geometry]:
-        field, focus = self._field, self._search.decide()
-        return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
-
-    async def _find(self) -> None:
+    async def _find(self) -> Found:
         """Expose and score until the search is satisfied."""
-        await self._expose(None)
-        while (z_um := await to_thread.run_sync(self._search.next_z_um)) is not None:
-            await self._expose(z_um)
+        wanted = await self._expose(None)
+        while isinstance(wanted, float):
+            wanted = await self._expose(wanted)
+        return wanted
 
-    async def _expose(self, z_um: float | None) -> None:
-        """One exposure at z, or where the stage stands."""
+    async def _expose(self, z_um: float | None) -> float | Found:
+        """One exposure at z, or where the stage stands; returns the next z, or what was found."""
         count = len(self._search.observations)
         self._budget.check(count, self._observer.stopwatch.elapsed_s, self._exposure_ms)
-        frame = await self._observer.expose(z_um)
-        observation = await self._meanwhile(frame.z_um, self._observer.look, frame, self._roi)
-        await to_thread.run_sync(self._search.add, observation)
+        frame = await self._observer.expose(z_um, NEAR_DOF * self._field.dof_um)
+        async with stages() as moving:
+            spectra = await self._glimpse(frame, moving)
+            observation = await self._observer.look(frame, self._roi, spectra)
+            wanted = await to_thread.run_sync(self._judge, observation)
         progress = {"exposure": count + 1, "of": self._budget.exposures}
         self._report("focus.progress", summary(observation) | progress)
+        return wanted
 
-    async def _meanwhile(
-        self, exposed_um: float | None, work: Callable[[Unpack[Ts]], Awaitable[T]], *given: *Ts
-    ) -> T:
-        """Do some work, while the stage moves to where it will be wanted, if the search knows that already.
+    async def _glimpse(self, frame: Frame, moving: TaskGroup) -> BlockSpectra:
+        """The frame's spectra. As soon as the search says where it will most likely want the stage, it moves there.
 
-        Nothing is exposed there before the work is done.
+        Nothing is exposed there before the search has decided so.
         """
-        likely_um = self._search.likely_um(exposed_um)
-        async with stages() as group:
+        likely_um = self._search.likely_um(frame.z_um)
+        if likely_um is not None:
+            moving.start_soon(self._observer.move_to, likely_um)
+        spectra = await self._observer.glimpse(frame, self._roi)
+        if likely_um is None:
+            likely_um = await to_thread.run_sync(self._search.likely_um, frame.z_um, spectra)
             if likely_um is not None:
-                group.start_soon(self._observer.move_to, likely_um)
-            return await work(*given)
+                moving.start_soon(self._observer.move_to, likely_um)
+        return spectra
+
+    def _judge(self, observation: Observation) -> float | Found:
+        """What the search makes of one more exposure."""
+        self._search.add(observation)
+        z_um = self._search.next_z_um()
+        if z_um is not None:
+            return float(z_um)
+        field, focus = self._field, self._search.decide()
+        return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 
     def _spent(self) -> dict[str, Any]:
         """Exposures, dose and time so far, and every probe."""

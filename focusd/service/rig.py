@@ -23,7 +23,7 @@ import structlog
 
 from focusd.config import CameraConfig, StageConfig
 from focusd.errors import FocusdError, HardwareError
-from focusd.microscope.guard import GuardedStage
+from focusd.microscope.guard import GuardedStage, Step
 from focusd.microscope.protocol import Frame, Microscope
 from focusd.service.metrics import EXPOSURE_SECONDS, EXPOSURES, STAGE_SECONDS
 
@@ -234,12 +234,14 @@ class Rig:
         except FocusdError as error:
             log.warning("the hardware could not be closed", reason=error.message)
 
-    async def _follow(self, steps: Iterator[float]) -> float:
+    async def _follow(self, steps: Iterator[Step]) -> float:
         """Take the steps of a move one by one, so that a cancelled one takes no further step."""
-        z_um: float | None = None
         try:
-            while (step_um := await self._stage.call(lambda: next(steps, None))) is not None:
-                z_um = self._seen(step_um)
+            while True:
+                step = await self._stage.call(lambda: next(steps))
+                self._seen(step.z_um)
+                if step.is_last:
+                    return step.z_um
         except asyncio.CancelledError:
             await self._brake_now()
             raise
@@ -247,8 +249,6 @@ class Rig:
             if math.isfinite(read_um := error.data.get("read_um", math.nan)):
                 self.last_z_um = read_um  # it stands where it reads, not where it was sent
             raise
-        assert z_um is not None, "a move has at least one step"
-        return z_um
 
     async def _brake_now(self) -> None:
         with anyio.CancelScope(shield=True):

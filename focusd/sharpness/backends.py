@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from focusd.errors import ScoringError
+from focusd.sharpness.deadline import Deadline
 from focusd.sharpness.network import FocusNet, Score
 from focusd.sharpness.views import Views, blank, levels, views_in
 
@@ -30,6 +32,8 @@ CPU_BATCH = 16
 """Its views still fit into a core's cache."""
 SURELY_EMPTY = -20.0
 """Logit of structure."""
+DEADLINE_S = 20.0
+"""Of a frame: a hundred times what a busy CPU takes, and less than after which the service manager steps in."""
 TOLERANCES = {"b": 2e-3, "log σ": 2e-2, "structure": 5e-2}
 """How far a backend may be from the CPU's single precision; half precision is within a quarter of it."""
 
@@ -106,19 +110,28 @@ class Backends:
 
     Args:
         sure: the CPU's, which is never left.
+        deadline_s: of a task; a backend that takes longer has failed.
     """
 
-    def __init__(self, sure: Backend) -> None:
+    def __init__(self, sure: Backend, deadline_s: float = DEADLINE_S) -> None:
         self._working: list[Backend] = [sure]
         self._lock = threading.Lock()
+        self._deadline_s = deadline_s
+        self._deadline = Deadline(deadline_s)
 
     @property
     def serving(self) -> Backend:
         """The one that scores the next frame."""
         return self._working[-1]
 
+    def map(self, work: Callable[[T], Tensor], parts: Iterable[T]) -> Iterable[Tensor]:
+        """Like the builtin, on the CPU's threads whatever serves."""
+        return self._working[0].map(work, parts)
+
     def run(self, task: Callable[[Backend], T]) -> T:
-        """Do a task with the serving backend, and again with the next one if that fails.
+        """Do a task with the serving backend, and again with the next one if that fails or hangs.
+
+        Called by one thread at a time.
 
         Raises:
             ScoringError: the CPU's failed too.
@@ -126,7 +139,7 @@ class Backends:
         while True:
             backend = self.serving
             try:
-                return task(backend)
+                return self._deadline.call(partial(task, backend))
             except Exception as error:
                 self._leave(backend, error)
 
@@ -147,9 +160,12 @@ class Backends:
     def _leave(self, backend: Backend, error: Exception) -> None:
         with self._lock:
             if backend is self._working[0]:
+                log.warning("a frame cannot be scored", backend=backend.name, reason=_line(error))
                 raise ScoringError(f"the network cannot score this frame: {_line(error)}") from error
             if backend in self._working:  # else another thread has left it
                 self._working.remove(backend)
+                if self._deadline.hangs:  # perhaps for ever
+                    self._deadline = Deadline(self._deadline_s)
                 reason, serving = _line(error), self.serving.name
                 log.warning("scoring backend failed", backend=backend.name, reason=reason, serving=serving)
 

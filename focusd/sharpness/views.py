@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -81,7 +82,10 @@ def views_at(frame: Tensor, y: Tensor, x: Tensor) -> Views:
 
 def levels(frame: Tensor) -> list[Tensor]:
     """The frame at each binning, no level smaller than a view: what all views of one frame are cut from."""
-    return [_completed(_completed(_binned(frame, binning)).mT).mT for binning in BINNINGS]
+    binned = [frame]
+    for before, binning in pairwise(BINNINGS):  # from level to level, which is half the work
+        binned.append(_binned(binned[-1], binning // before))
+    return [_completed(_completed(level).mT).mT for level in binned]
 
 
 def views_in(levels: list[Tensor], y: Tensor, x: Tensor) -> Views:
@@ -95,7 +99,7 @@ def views_in(levels: list[Tensor], y: Tensor, x: Tensor) -> Views:
 
 def _binned(frame: Tensor, binning: int) -> Tensor:
     """The frame averaged over blocks; a frame smaller than a block is one pixel."""
-    return frame if binning == 1 else _binned_rows(_binned_rows(frame, binning).mT, binning).mT
+    return _binned_rows(_binned_rows(frame, binning).mT, binning).mT
 
 
 def _binned_rows(frame: Tensor, binning: int) -> Tensor:

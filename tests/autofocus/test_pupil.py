@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from focusd.autofocus import pupil
 from focusd.autofocus.observation import Spectrum
 from focusd.autofocus.pupil import find_origin
 from focusd.optics.bands import band_modes, banded_transfer
@@ -31,6 +32,16 @@ def test_spherical_aberration_does_not_move_the_origin(spherical: float) -> None
     spectra = stack(z_um, 1.3, {SPHERICAL: spherical, ASTIGMATISM_VERTICAL: 0.03})
 
     origin = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
+
+    assert origin.method == "pupil"
+    assert origin.z_um == pytest.approx(1.3, abs=0.1)
+
+
+def test_a_fit_that_ends_in_a_wrong_place_is_begun_again_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    z_um = np.arange(-40, 41, 2.0)
+    monkeypatch.setattr(pupil, "_START", (3.0, 0.9, 0.9, 0.9, 1.0))
+
+    origin = find_origin(z_um, stack(z_um, 1.3, {SPHERICAL: 0.04}), BLOCK_PX, INSTRUMENT)
 
     assert origin.method == "pupil"
     assert origin.z_um == pytest.approx(1.3, abs=0.1)

@@ -218,10 +218,44 @@ def test_whatever_it_sees_it_ends_inside_its_bounds(
 @pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
 def test_what_it_says_is_likely_is_what_it_decides(calibration: Calibration, focus_um: float) -> None:
     search = search_of(calibration)
-    assert search.likely_um(0.0) is None
-    search.add(exposure(0.0, focus_um))
-    while (z_um := search.next_z_um()) is not None:
-        assert search.likely_um(z_um) is None, "each score may change its mind"
-        assert search.likely_um(None) is None
-        search.add(exposure(z_um, focus_um))
-    assert search.likely_um(None) == search.decide().z_um
+    z_um: float | None = 0.0
+    told = 0
+    while z_um is not None:
+        likely_um = search.likely_um(z_um)
+        assert (likely_um is None) == bool(search.observations), "later its spectra are needed"
+        seen = exposure(z_um, focus_um)
+        if likely_um is None:
+            likely_um = search.likely_um(z_um, seen.blocks)
+        search.add(seen)
+        z_um = search.next_z_um()
+        if likely_um is not None and len(search.observations) > 1:
+            told += 1
+            assert likely_um == pytest.approx(search.estimate.focus_um if z_um is None else z_um, abs=0.02)
+    assert told, "at the end it is known"
+
+
+@pytest.mark.parametrize(
+    ("away_is_low", "limits_um", "side"),
+    [(True, LIMITS_UM, -1), (False, LIMITS_UM, 1), (True, (-3.0, 150.0), 1), (False, (-150.0, 3.0), -1)],
+)
+def test_the_opening_is_away_from_the_sample_where_there_is_room(
+    calibration: Calibration, away_is_low: bool, limits_um: tuple[float, float], side: int
+) -> None:
+    search = PosteriorSearch(calibration, limits_um, away_is_low=away_is_low, threshold=0.5, target_um=4.0)
+    opening_um = search.likely_um(0.0)
+    assert opening_um == pytest.approx(side * calibration.axial_unit_um)
+    search.add(exposure(0.0, 2.5))
+    assert search.next_z_um() == opening_um
+
+
+def test_an_opening_that_would_tell_too_little_is_left_for_a_better_plane(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    opening_um = search.likely_um(0.0)
+    search.add(exposure(0.0, 60.0))
+    assert search.next_z_um() != opening_um
+
+
+def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    search.add(exposure(0.0, 60.0))
+    assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None

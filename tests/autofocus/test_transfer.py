@@ -35,7 +35,7 @@ def test_two_planes_of_any_object_give_the_focus(
 
     found = compare(frames_um, spectra, a_transfer(), CANDIDATES_UM)
 
-    if found.bands >= 5:  # else the object is lost in the noise
+    if found.bands.mean() >= 5:  # else the object is lost in the noise
         assert CANDIDATES_UM[found.chi2.argmin()] == pytest.approx(focus_um, abs=1.5)
 
 
@@ -60,7 +60,7 @@ def test_noise_alone_tells_nothing() -> None:
         frames_um, [spectrum(z, np.full(len(MODES), 1e-6)) for z in frames_um], a_transfer(), CANDIDATES_UM
     )
     assert np.ptp(found.chi2) < 1
-    assert found.bands == 0
+    assert found.bands.max() == 0
 
 
 def test_a_probe_tells_hypotheses_apart_that_differ_in_it() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from focusd.config import RigConfig
 from focusd.microscope.protocol import Frame
+from focusd.optics.bands import BlockSpectra
 from focusd.service.operations import RigOperations
 from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
@@ -92,15 +93,25 @@ class ScriptedScorer(Scorer):
         self.regions: list[Region | None] = []
 
     def score(
-        self, pixels: NDArray[np.generic], region: Region | None = None, like: FocusMeasure | None = None
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        like: FocusMeasure | None = None,
+        spectra: BlockSpectra | None = None,
     ) -> FocusMeasure:
         self.regions.append(region)
-        defocus_um = np.full(TILES, pixels.view(np.float64).flat[0] - self.focus_um)
+        defocus_um = np.full(TILES, self._defocus_um(pixels))
         same = np.ones(TILES)
-        spectra = exposure(float(defocus_um.flat[0])).blocks
+        spectra = spectra or self.spectra(pixels)
         return FocusMeasure(
             self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
         )
+
+    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
+        return exposure(self._defocus_um(pixels)).blocks
+
+    def _defocus_um(self, pixels: NDArray[np.generic]) -> float:
+        return float(pixels.view(np.float64).flat[0]) - self.focus_um
 
 
 @dataclass

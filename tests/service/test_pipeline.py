@@ -14,11 +14,13 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 
+from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
+from focusd.sharpness.backends import Backends, CpuBackend
 from focusd.sharpness.scorer import FocusMeasure
 from tests.service.scripted import (
     Reports,
@@ -94,17 +96,54 @@ async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_
     assert len(microscope.snaps) == 7
 
 
+@pytest.mark.parametrize("operation", [published, posterior])
 async def test_the_opening_planes_are_moved_to_while_the_one_before_is_scored(
-    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    operation: Operation,
 ) -> None:
     gate = Gate(scorer, at=1)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(published, calibrated, Reports())
+        tasks.start_soon(operation, calibrated, Reports())
         await reached(lambda: microscope.moves != [])
         assert microscope.snaps == [HOME_UM], "a guess is never exposed"
         gate.open()
     assert microscope.snaps[1] == microscope.moves[0]
     assert microscope.moves.count(microscope.snaps[1]) == 1
+
+
+async def test_the_focus_is_moved_to_as_soon_as_the_spectra_tell_it_and_exposed_once_the_score_agrees(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    scorer.focus_um = 9.0
+    gate = Gate(scorer, at=2)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(posterior, calibrated, Reports())
+        await reached(lambda: any(abs(z_um - 9.0) < 1.0 for z_um in microscope.moves))
+        guess_um = microscope.moves[-1]
+        assert len(microscope.snaps) == 2
+        gate.open()
+    assert microscope.snaps[2] == guess_um, "so near that it is not sent there again"
+
+
+@pytest.mark.parametrize("wrong_um", [-60.0, 90.0])
+async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong_um: float,
+) -> None:
+    scorer.focus_um = 9.0
+    right = await posterior(calibrated, Reports())
+    await calibrated.move(z_um=HOME_UM, report=Reports())
+    exposed_um = microscope.snaps.copy()
+    monkeypatch.setattr(PosteriorSearch, "likely_um", lambda *_: wrong_um)
+    misled = await posterior(calibrated, Reports())
+    assert wrong_um in microscope.moves
+    assert microscope.snaps[len(exposed_um) :] == pytest.approx(exposed_um, abs=0.1)
+    assert misled["z_found_um"] == microscope.z_um == pytest.approx(right["z_found_um"], abs=0.1)
 
 
 async def test_few_frames_are_alive_at_any_time(
@@ -185,6 +224,13 @@ def score_is_nan(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> Non
     scorer.blur = lambda defocus_um: np.full_like(defocus_um, np.nan)
 
 
+def score_hangs(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> None:
+    """As a real scorer's call does that never returns, with less patience."""
+    never = threading.Event()
+    backends = Backends(CpuBackend(scorer.model.network), deadline_s=0.3)
+    scorer.score = lambda *_: backends.run(lambda _: never.wait())  # type: ignore[method-assign,assignment]
+
+
 @pytest.mark.parametrize("operation", [short_stack, published, posterior])
 @pytest.mark.parametrize(
     ("harm", "error", "message"),
@@ -192,6 +238,7 @@ def score_is_nan(_microscope: ScriptedMicroscope, scorer: ScriptedScorer) -> Non
         (fails, HardwareError, "no light"),
         (score_raises, ScoringError, "out of order"),
         (score_is_nan, ScoringError, "no numbers"),
+        (score_hangs, ScoringError, "not answered"),
     ],
 )
 async def test_what_fails_on_the_way_ends_all_stages_and_the_stage_is_back(
@@ -214,7 +261,7 @@ async def test_what_fails_on_the_way_ends_all_stages_and_the_stage_is_back(
     assert (await calibrated.move(z_um=5.0, report=Reports()))["z_um"] == 5
 
 
-@pytest.mark.parametrize("operation", [short_stack, published])
+@pytest.mark.parametrize("operation", [short_stack, published, posterior])
 @pytest.mark.parametrize("device", ["camera", "stage"])
 async def test_a_device_that_hangs_on_the_way_is_left_alone_and_the_last_z_is_told(
     microscope: ScriptedMicroscope, scorer: ScriptedScorer, tmp_path: Path, operation: Operation, device: str

@@ -1,5 +1,7 @@
 """The backend that serves, and the ones that fail in its place."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -51,6 +53,7 @@ def infinite(score: Score) -> Score:
     return score._replace(log_sigma=score.log_sigma + torch.inf)
 
 
+PATIENCE_S = 30.0
 PROBE_BATCHES = 4
 """Of the 49 tiles that are scored before a backend may serve."""
 
@@ -130,6 +133,52 @@ def test_backends_are_left_one_after_the_other(
     assert scorer.backend == "tensorrt"
     assert np.isfinite(scorer.score(defocused).b).all()
     assert scorer.backend == "cpu"
+
+
+def test_a_backend_that_hangs_is_replaced_within_the_frame_and_never_asked_again(
+    model: Model, defocused: NDArray[np.uint16], logs: list[dict[str, object]]
+) -> None:
+    released = threading.Event()
+
+    def hang(score: Score) -> Score:
+        assert released.wait(PATIENCE_S)
+        return score
+
+    backends = Backends(CpuBackend(model.network), deadline_s=2.0)
+    gpu = Faulty(model.network, "cuda", hang, PROBE_BATCHES)
+    backends.add("cuda", lambda: gpu)
+    scorer = Scorer(model, None, backends)
+    assert scorer.backend == "cuda"
+    for _ in range(2):
+        assert np.isfinite(scorer.score(defocused).b).all()
+        assert scorer.backend == "cpu"
+    assert gpu.calls == PROBE_BATCHES + 1
+    failures = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert ["not answered within 2 s" in str(entry["reason"]) for entry in failures] == [True]
+    released.set()
+
+
+def test_a_cpu_that_hangs_is_an_error_at_once_until_it_returns(
+    model: Model, defocused: NDArray[np.uint16], logs: list[dict[str, object]]
+) -> None:
+    released = threading.Event()
+
+    def once(score: Score) -> Score:
+        assert cpu.calls > 1 or released.wait(PATIENCE_S)
+        return score
+
+    cpu = Faulty(model.network, "cpu", once)
+    backends = Backends(cpu, deadline_s=2.0)
+    scorer = Scorer(model, None, backends)
+    for reason in ("not answered within 2 s", "still hangs"):
+        with pytest.raises(ScoringError, match=reason):
+            scorer.score(defocused)
+    assert cpu.calls == 1
+    assert [entry["event"] for entry in logs] == ["a frame cannot be scored"] * 2
+    released.set()
+    while backends._deadline.hangs:
+        time.sleep(0.001)
+    assert np.isfinite(scorer.score(defocused).b).all()
 
 
 def test_a_backend_that_opens_while_a_better_one_has_failed_still_serves(
