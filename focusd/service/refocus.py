@@ -96,7 +96,7 @@ class Refocus:
             "z_start_um": start_um,
             "focus_um": target_um,
             "z_found_um": z_um,
-            "shift_um": target_um - start_um,
+            "shift_um": z_um - start_um,
             "sigma_um": sigma_um,
             "geometry": describe(focus.local, geometry, self._field.pixel_um),
             **self._spent(),
