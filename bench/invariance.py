@@ -16,13 +16,14 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.synthetic import FIELD_PX, Image, exposures, field_score, held_out_objects, optical_transfers
+from focusd.optics.defocus import blurriness
 from focusd.optics.imaging import vignette
 from focusd.optics.instrument import Instrument
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 
 AXIAL_UNITS = np.linspace(-18, 18, 25)
-"""Planes, in λ·n/NA²: ±110 µm at 10×/0.3."""
+"""Planes, in λ·n/NA² of the reference: ±110 µm."""
 EMPTY_FIELDS = 400
 
 Array = NDArray[np.float64]
@@ -90,9 +91,19 @@ def radiance(image: Image, light: str) -> Image:
     return np.asarray(shown[light], dtype=np.float32)
 
 
+def planes_um(instrument: Instrument) -> Array:
+    """Where an instrument has the defocus, as Zernike focus, that the reference has at its axial units.
+
+    The paraxial λ·n/NA² is too long a unit at high apertures: by 17 % between NA/n 0.3 and 0.75.
+    """
+    reference = REFERENCE.instrument
+    per_unit = [blurriness(i, i.axial_unit_um) for i in (instrument, reference)]
+    return np.asarray(AXIAL_UNITS * instrument.axial_unit_um * per_unit[1] / per_unit[0])
+
+
 def _scores(condition: Condition, objects: list[Image], scorer: Scorer) -> Scores:
     instrument = condition.instrument
-    transfers = optical_transfers(AXIAL_UNITS * instrument.axial_unit_um, instrument)
+    transfers = optical_transfers(planes_um(instrument), instrument)
     generator = torch.Generator().manual_seed(1)
     rows = []
     for image in objects:
