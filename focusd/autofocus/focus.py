@@ -47,7 +47,7 @@ def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[floa
         return _asked_for(geometry, surface), focus.sigma_um
     if geometry.shape in ("stepped", "thick"):
         return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
-    if geometry.plane.is_sloped:
+    if geometry.shape != "unknown" and geometry.plane.is_sloped:
         return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
     return focus.z_um, focus.sigma_um
 
