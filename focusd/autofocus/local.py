@@ -17,13 +17,15 @@ Array = NDArray[np.float64]
 
 REACH_UNITS = 6.0
 """How far from the field's focus a block's is looked for, in λ·n/NA²."""
+MAX_SIGMA_UNITS = 1.0
+"""A block that knows its focus no better says nothing about the shape of the field: noise, or another block's light."""
 _COARSE_STEPS = 33
 _FINE_STEPS = 9
 """Around the best coarse one, up to its neighbours."""
 
 
 def local_map(observations: Sequence[Observation], calibration: Calibration, focus_um: float) -> LocalMap:
-    """Match each block's spectra with the transfer.
+    """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
 
     Args:
         observations: two planes or more.
@@ -36,7 +38,8 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     best = _explained(observations, counts, calibration, coarse_um[None]).chi2.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
     found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um), len(observations))
-    inside = (best > 0) & (best < _COARSE_STEPS - 1)
+    sure = found[1] <= MAX_SIGMA_UNITS * calibration.axial_unit_um
+    inside = (best > 0) & (best < _COARSE_STEPS - 1) & sure
     blocks = observations[0].blocks
     focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in found)
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))

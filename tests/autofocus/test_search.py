@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus
-from focusd.autofocus.observation import Observation
+from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
+from focusd.autofocus.observation import Observation, blocks_with_structure
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
@@ -138,6 +139,20 @@ def test_a_weak_block_is_left_out_of_the_map(calibration: Calibration) -> None:
     local = search.decide().local
     assert np.isnan(local.focus_um[0, 0])
     assert local.focus_um[1:] == pytest.approx(12.0, abs=0.3)
+
+
+def test_a_block_that_hardly_knows_its_focus_is_left_out_of_the_map(calibration: Calibration) -> None:
+    def faint_in_a_corner(z_um: float) -> Observation:
+        seen = exposure(z_um, 12.0, strength=100.0)
+        signal = seen.blocks.power[0, 0] - seen.blocks.noise[0, 0]
+        seen.blocks.power[0, 0] = seen.blocks.noise[0, 0] + 0.025 * signal
+        return seen
+
+    planes = [faint_in_a_corner(z_um) for z_um in (0.0, 6.0, 12.0)]
+    local = local_map(planes, calibration, 12.0)
+    assert blocks_with_structure(planes)[0, 0]
+    assert np.isnan(local.focus_um[0, 0])
+    assert (local.sigma_um[1:] <= MAX_SIGMA_UNITS * calibration.axial_unit_um).all()
 
 
 def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration) -> None:
