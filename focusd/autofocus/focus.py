@@ -13,6 +13,9 @@ from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
 
+LEAST_SHARE = 0.5
+"""Of the field's blocks that have to tell their focus before they overrule the search: a few may be wrong together."""
+
 
 @dataclass(frozen=True)
 class Focus:
@@ -45,9 +48,11 @@ def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[floa
     """
     if surface != "mean":
         return _asked_for(geometry, surface), focus.sigma_um
+    if geometry.shape == "unknown" or focus.local.counts.mean() < LEAST_SHARE:
+        return focus.z_um, focus.sigma_um
     if geometry.shape in ("stepped", "thick"):
         return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
-    if geometry.shape != "unknown" and geometry.plane.is_sloped:
+    if geometry.plane.is_sloped:
         return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
     return focus.z_um, focus.sigma_um
 

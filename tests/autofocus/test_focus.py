@@ -48,6 +48,16 @@ def test_a_few_blocks_do_not_overrule_the_search() -> None:
     assert gone_to(blocks) == (FOUND_UM, SURE_UM)
 
 
+def test_less_than_half_of_the_field_does_not_overrule_the_search() -> None:
+    blocks = field(step)
+    blocks.focus_um[:3] = blocks.focus_um[3, ::3] = np.nan
+    assert geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
+    assert gone_to(blocks)[0] == 20
+    blocks.focus_um[3] = np.nan
+    assert geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
+    assert gone_to(blocks) == (FOUND_UM, SURE_UM)
+
+
 def test_of_a_step_the_larger_surface_is_brought_into_focus() -> None:
     assert gone_to(field(step))[0] == 20
 
