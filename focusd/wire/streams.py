@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Self
 
 import zmq
-import zmq.asyncio
 
 from focusd.config import ServerConfig
 from focusd.errors import RequestError
@@ -20,11 +19,12 @@ SUBSCRIBED_S = 5.0
 """A subscription is in place within this time, or there is no daemon."""
 
 
-class EventStream:
-    """A subscription, complete from the moment `with` is entered: `with client.events() as events: for …`.
+class _Stream:
+    """What both kinds of stream hold.
 
-    Raises, while iterating:
-        UnreachableError: nothing came for `silence_s`; iterating may go on.
+    Args:
+        context: of asyncio for an `AsyncEventStream`.
+        silence_s: after which iterating raises; None: never.
     """
 
     def __init__(
@@ -40,6 +40,18 @@ class EventStream:
         self._keys = keys
         self._silence_s = silence_s
         self._socket = context.socket(zmq.SUB)
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._socket.close()
+
+
+class EventStream(_Stream):
+    """A subscription, complete from the moment `with` is entered: `with client.events() as events: for …`.
+
+    Raises, while iterating:
+        UnreachableError: nothing came for `silence_s`; iterating may go on.
+    """
 
     def __enter__(self) -> Self:
         try:
@@ -67,27 +79,9 @@ class EventStream:
             raise self._inbox.silence(silence_s or 0.0)
         self._inbox.receive(self._socket.recv_multipart())
 
-    def close(self) -> None:
-        """End the subscription."""
-        self._socket.close()
 
-
-class AsyncEventStream:
+class AsyncEventStream(_Stream):
     """`EventStream` for `async with` and `async for`."""
-
-    def __init__(
-        self,
-        context: zmq.asyncio.Context,
-        endpoint: str,
-        topics: Sequence[str],
-        silence_s: float | None,
-        keys: ClientKeys | None,
-    ) -> None:
-        self._endpoint = endpoint
-        self._inbox = Inbox(endpoint, topics)
-        self._keys = keys
-        self._silence_s = silence_s
-        self._socket = context.socket(zmq.SUB)
 
     async def __aenter__(self) -> Self:
         try:
@@ -114,10 +108,6 @@ class AsyncEventStream:
         if not await self._socket.poll(_poll_ms(silence_s)):
             raise self._inbox.silence(silence_s or 0.0)
         self._inbox.receive(await self._socket.recv_multipart())
-
-    def close(self) -> None:
-        """End the subscription."""
-        self._socket.close()
 
 
 def connect(socket: zmq.Socket[Any], endpoint: str, keys: ClientKeys | None) -> None:
