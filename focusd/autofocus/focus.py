@@ -26,44 +26,58 @@ class Focus:
         sigma_um: standard uncertainty of it.
         local: over the field.
         message: what a user should know about the search, empty if nothing.
+        target_um: the uncertainty that was asked for.
     """
 
     z_um: float
     sigma_um: float
     local: LocalMap
     message: str = ""
+    target_um: float = math.inf
 
 
 def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
-    """The z to go to, and its standard uncertainty.
+    """The z to go to, and its standard uncertainty, never above the one that was asked for.
 
     The search looks at the field as a whole, where the sharper parts count more: of a sloped or stepped field that
-    is not the middle. There its blocks decide.
+    is not the middle. There its blocks decide, if they know it well enough.
 
     Args:
         surface: `mean`, `median`, or `nearest` to the objective.
 
     Raises:
-        AmbiguousError: no block tells where the surface asked for lies.
+        AmbiguousError: the blocks do not tell where the surface asked for lies.
     """
-    if surface != "mean":
-        return _asked_for(geometry, surface), focus.sigma_um
-    if geometry.shape == "unknown" or focus.local.counts.mean() < LEAST_SHARE:
-        return focus.z_um, focus.sigma_um
-    if geometry.shape in ("stepped", "thick"):
-        return geometry.median_um, max(geometry.plane.residual_um, focus.sigma_um)
-    if geometry.plane.is_sloped:
+    if surface == "median":
+        return _asked_for(surface, focus, geometry.median_um, geometry.median_sigma_um)
+    if surface == "nearest":
+        return _asked_for(surface, focus, geometry.nearest_um, geometry.nearest_sigma_um)
+    z_um, sigma_um = _middle(focus, geometry)
+    return (z_um, sigma_um) if sigma_um <= focus.target_um else (focus.z_um, focus.sigma_um)
+
+
+def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float]:
+    """Of the field, and its uncertainty: by the blocks where they show that it is not what the search found."""
+    told = geometry.shape != "unknown" and focus.local.counts.mean() >= LEAST_SHARE
+    if told and geometry.shape in ("stepped", "thick"):
+        return geometry.median_um, max(geometry.median_sigma_um, focus.sigma_um)
+    if told and geometry.plane.is_sloped:
         return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
     return focus.z_um, focus.sigma_um
 
 
-def _asked_for(geometry: Geometry, surface: Surface) -> float:
-    z_um = geometry.nearest_um if surface == "nearest" else geometry.median_um
+def _asked_for(surface: Surface, focus: Focus, z_um: float, sigma_um: float) -> tuple[float, float]:
     if math.isnan(z_um):
         raise AmbiguousError(
             f"no part of the field tells where its {surface} surface lies; ask for the mean, or choose another field"
         )
-    return z_um
+    sigma_um = max(sigma_um, focus.sigma_um)
+    if sigma_um > focus.target_um:
+        raise AmbiguousError(
+            f"the {surface} surface of this field is known to {sigma_um:.2f} µm ({focus.target_um:.2f} µm is "
+            "wanted); ask for the mean, choose a region of interest, or accept a larger σ"
+        )
+    return z_um, sigma_um
 
 
 def nothing_seen() -> NoSampleError:

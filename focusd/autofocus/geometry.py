@@ -105,7 +105,8 @@ class Geometry:
 
     Attributes:
         mean_um: average of the blocks.
-        nearest_um: the surface nearest to the objective.
+        median_um, median_sigma_um: of the blocks, and its standard uncertainty; NaN: no block counts.
+        nearest_um, nearest_sigma_um: the surface nearest to the objective, likewise.
         shape: flat: all of it is sharp at once; tilted; stepped: two surfaces; thick: neither plane nor step.
         reason: the shape in words.
     """
@@ -113,7 +114,9 @@ class Geometry:
     plane: Plane
     mean_um: float
     median_um: float
+    median_sigma_um: float
     nearest_um: float
+    nearest_sigma_um: float
     shape: Shape
     reason: str
 
@@ -130,7 +133,8 @@ def geometry_of(
     """
     plane = fit_plane(blocks, pixel_um)
     shape, reason = _shape(blocks, plane, dof_um)
-    return Geometry(plane, mean(blocks), median(blocks), nearest(blocks, towards_sample), shape, reason)
+    middle, near = quantile(blocks, 0.5), quantile(blocks, _nearest_share(towards_sample))
+    return Geometry(plane, mean(blocks), *middle, *near, shape, reason)
 
 
 def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> dict[str, Any]:
@@ -146,20 +150,30 @@ def mean(blocks: LocalMap) -> float:
     return float(z.mean()) if z.size else math.nan
 
 
-def median(blocks: LocalMap) -> float:
-    """Median focus, µm; NaN if none counts."""
-    z, _ = _counted(blocks)
-    return float(np.median(z)) if z.size else math.nan
+def _nearest_share(towards_sample: Direction) -> float:
+    """The nearest surface is in focus where objective and sample are furthest apart."""
+    return NEAREST_SHARE if towards_sample == "increasing" else 1 - NEAREST_SHARE
 
 
-def nearest(blocks: LocalMap, towards_sample: Direction) -> float:
-    """Focus of the surface nearest to the objective, µm; NaN if none counts.
+def quantile(blocks: LocalMap, share: float) -> tuple[float, float]:
+    """A quantile of the blocks' focus, and its standard uncertainty, µm; NaN if none counts.
 
-    It is in focus where objective and sample are furthest apart.
+    That is how far the quantiles lie apart within a standard error of `share`, whatever the distribution: of two
+    surfaces of half the field each, the median may be either. Blocks that overlap count once.
     """
     z, _ = _counted(blocks)
-    share = NEAREST_SHARE if towards_sample == "increasing" else 1 - NEAREST_SHARE
-    return float(np.quantile(z, share)) if z.size else math.nan
+    if not z.size:
+        return math.nan, math.nan
+    error = math.sqrt(share * (1 - share) / _independent(blocks))
+    low, high = np.clip([share - error, share + error], NEAREST_SHARE, 1 - NEAREST_SHARE)
+    spread_um = np.quantile(z, high) - np.quantile(z, low)
+    return float(np.quantile(z, share)), float(spread_um * error / (high - low))
+
+
+def _independent(blocks: LocalMap) -> float:
+    """How many of the blocks that count do not overlap."""
+    fit = blocks.height_px * blocks.width_px / blocks.block_px**2
+    return max(1.0, float(blocks.counts.mean()) * min(fit, blocks.counts.size))
 
 
 def fit_plane(blocks: LocalMap, pixel_um: float | None) -> Plane:

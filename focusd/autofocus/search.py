@@ -177,7 +177,7 @@ class PosteriorSearch:
                 f"{self._target_um:.2f} µm is wanted); try another field, or a longer exposure",
             )
         local = local_map(self.observations, self._calibration, estimate.focus_um)
-        return Focus(estimate.focus_um, estimate.sigma_um, local)
+        return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
     def _opening_um(self, start_um: float) -> float:
         """The second plane before anything is known: an axial unit away from the sample, or towards it at a limit."""

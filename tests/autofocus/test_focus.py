@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from focusd.autofocus.focus import Focus, Surface, surface_of
 from focusd.autofocus.geometry import Array, LocalMap, geometry_of
 from focusd.errors import AmbiguousError
-from tests.autofocus.test_geometry import DOF_UM, PIXEL_UM, field, plane
+from tests.autofocus.test_geometry import DOF_UM, PIXEL_UM, any_map, field, plane
 
 FOUND_UM = 22.0
 """By the search, which the sharper parts of a field lead; the fields' middle is at 20."""
 SURE_UM = 0.1
 
 
-def gone_to(blocks: LocalMap, surface: Surface = "mean") -> tuple[float, float]:
-    focus = Focus(FOUND_UM, SURE_UM, blocks)
+def gone_to(blocks: LocalMap, surface: Surface = "mean", target_um: float = math.inf) -> tuple[float, float]:
+    focus = Focus(FOUND_UM, SURE_UM, blocks, target_um=target_um)
     return surface_of(focus, geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing"), surface)
 
 
@@ -71,3 +75,31 @@ def test_a_surface_that_is_asked_for_is_gone_to(surface: Surface, z_um: float) -
 def test_a_surface_that_no_block_tells_is_refused(surface: Surface) -> None:
     with pytest.raises(AmbiguousError, match=f"where its {surface} surface lies"):
         gone_to(field(nothing), surface)
+
+
+def halves(v: Array, u: Array) -> Array:
+    return np.where(u > 0, 40.0, 20.0)
+
+
+def test_blocks_that_do_not_know_the_middle_to_the_target_leave_it_to_the_search() -> None:
+    """Of two halves the median may be either: 10 µm of uncertainty once stood in an answer that asked for 1."""
+    assert gone_to(field(halves))[1] > 5
+    assert gone_to(field(halves), target_um=1.0) == (FOUND_UM, SURE_UM)
+
+
+def test_a_surface_asked_for_that_is_not_known_to_the_target_is_refused() -> None:
+    with pytest.raises(AmbiguousError, match=r"the median surface .*\(1.00 µm is wanted"):
+        gone_to(field(halves), "median", target_um=1.0)
+
+
+@given(
+    blocks=any_map(), surface=st.sampled_from(["mean", "median", "nearest"]), target_um=st.floats(SURE_UM, 20)
+)
+def test_no_answer_is_less_certain_than_was_asked_for(
+    blocks: LocalMap, surface: Surface, target_um: float
+) -> None:
+    try:
+        sigma_um = gone_to(blocks, surface, target_um)[1]
+    except AmbiguousError:
+        return
+    assert sigma_um <= target_um

@@ -15,12 +15,12 @@ from hypothesis.extra.numpy import arrays
 
 from focusd.autofocus.geometry import (
     Array,
+    Direction,
     LocalMap,
     describe,
     fit_plane,
     geometry_of,
-    median,
-    nearest,
+    quantile,
 )
 
 PIXEL_UM = 0.65
@@ -175,18 +175,42 @@ def test_an_empty_field_is_unknown_and_no_error() -> None:
     assert all(math.isnan(value) for value in (found.mean_um, found.median_um, found.nearest_um))
 
 
+def nearest(blocks: LocalMap, towards: Direction) -> tuple[float, float]:
+    found = geometry_of(blocks, PIXEL_UM, DOF_UM, towards)
+    return found.nearest_um, found.nearest_sigma_um
+
+
+@pytest.mark.parametrize(("share", "least_um", "most_um"), [(0.5, 5.0, 10.1), (0.2, 0.0, 0.1)])
+def test_the_median_is_as_uncertain_as_the_choice_between_two_surfaces(
+    share: float, least_um: float, most_um: float
+) -> None:
+    """20 µm apart: of half and half it may be either."""
+    blocks = field(lambda v, u: 20.0 * (u > 0.5 - share))
+
+    assert least_um <= quantile(blocks, 0.5)[1] <= most_um
+
+
+def test_the_median_of_scattered_blocks_is_as_uncertain_as_a_normal_one() -> None:
+    """1.25 σ over √n, by 20 blocks side by side; averaged over fields, for a quantile of few blocks scatters itself."""
+    rng = np.random.default_rng(5)
+    fields = [field(lambda v, u: rng.normal(0, 1, v.shape)) for _ in range(200)]
+    stated = np.mean([quantile(blocks, 0.5)[1] for blocks in fields])
+
+    assert stated == pytest.approx(1.25 / math.sqrt(20), rel=0.25)
+
+
 def test_the_nearest_surface_depends_on_which_way_the_sample_is() -> None:
     blocks = field(lambda v, u: 15.0 * (u > 0))
 
-    assert nearest(blocks, "increasing") == 0.0, "in focus with the objective furthest back"
-    assert nearest(blocks, "decreasing") == 15.0
+    assert nearest(blocks, "increasing")[0] == 0.0, "in focus with the objective furthest back"
+    assert nearest(blocks, "decreasing")[0] == 15.0
 
 
 def test_one_wrong_block_is_not_the_nearest_surface() -> None:
     blocks = field(plane(0, 0))
     blocks.focus_um[2, 2] = -300.0
 
-    assert nearest(blocks, "increasing") == pytest.approx(20.0)
+    assert nearest(blocks, "increasing") == (pytest.approx(20.0), pytest.approx(0.0, abs=1e-9))
 
 
 def test_surer_blocks_are_no_more_of_the_field() -> None:
@@ -249,4 +273,4 @@ def test_rows_and_columns_are_treated_alike() -> None:
 
     assert (upright.tip_um, upright.tilt_um) == pytest.approx((lying.tilt_um, lying.tip_um))
     assert (upright.tip_sigma_um, upright.tilt_mrad) == pytest.approx((lying.tilt_sigma_um, lying.tip_mrad))
-    assert median(blocks) == median(turned)
+    assert quantile(blocks, 0.5) == quantile(turned, 0.5)
