@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from focusd.autofocus.moffat import fit_moffat
 from focusd.autofocus.observation import Spectrum
 from focusd.autofocus.transfer import Transfer, compare
 from focusd.optics.bands import banded_transfer
@@ -28,6 +29,10 @@ Array = NDArray[np.float64]
 REACH_UNITS = 5.0
 """The fit looks at planes so many axial units λ·n/NA² from the sharpest one."""
 MOST_PLANES = 16
+LEAST_PLANES = 7
+"""That tell the sharpest plane."""
+FADED = 1.5
+"""Natural logarithm of the power that a band has lost then."""
 MAX_MISFIT = 4.0
 """χ² per value above which the model is not this instrument's."""
 AXIAL_SCALE_ERROR = 0.05
@@ -79,14 +84,16 @@ def find_origin(
 
 
 def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
-    """Where the power, averaged over the bands on a logarithmic scale, is greatest; a parabola tells between planes."""
-    sharpness = Transfer.of_stack(z_um, spectra).log_power.mean(1)
-    top = int(np.clip(np.argmax(sharpness), 1, len(z_um) - 2))
-    near = slice(top - 1, top + 2)
-    bend, slope, _ = np.polyfit(z_um[near] - z_um[top], sharpness[near], 2)
-    if bend >= 0:
-        return float(z_um[np.argmax(sharpness)])
-    return float(np.clip(z_um[top] - slope / bend / 2, z_um[top - 1], z_um[top + 1]))
+    """The centre of the profile of the mean logarithm of the bands' power around its highest plane.
+
+    It goes as far as half of its depth: a parabola through three planes is misled where they are few and uneven. What
+    a band does once it has faded says little about the focus, and much about noise and the zeros of the transfer.
+    """
+    fading = np.minimum(-Transfer.of_stack(z_um, spectra).log_power, FADED).mean(1)
+    distance = np.abs(z_um - z_um[np.argmin(fading)])
+    half = distance[fading <= (fading.min() + fading.max()) / 2].max()
+    near = distance <= max(half, np.sort(distance)[min(LEAST_PLANES, len(z_um)) - 1])
+    return fit_moffat(z_um[near], fading[near]).centre_um
 
 
 def _fit_pupil(

@@ -64,3 +64,13 @@ def test_a_stack_that_no_pupil_explains_falls_back_to_the_sharpest_plane() -> No
 
     assert origin.method == "sharpest"
     assert origin.z_um == pytest.approx(4.0, abs=0.5)
+
+
+@pytest.mark.parametrize("focus_um", [-3.0, 0.0, 2.0, 4.0])
+def test_the_sharpest_plane_is_found_between_planes_far_apart(focus_um: float) -> None:
+    """A parabola through the three highest planes lies up to 2.7 µm beside the focus here."""
+    z_um = np.arange(-60, 61, 12.0)
+
+    origin = find_origin(z_um, stack(z_um, focus_um, {}), BLOCK_PX, None)
+
+    assert origin.z_um == pytest.approx(focus_um, abs=0.08 * INSTRUMENT.axial_unit_um)
