@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -22,6 +22,8 @@ from focusd.service.rig import Rig
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -132,8 +134,13 @@ class Observer:
         with self.stopwatch.timing("exposing"):
             return await self.rig.snap()
 
-    async def glimpse(self, frame: Frame, roi: Region | None) -> BlockSpectra:
-        """What a frame tells soonest.
+    async def glimpse(
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+    ) -> tuple[BlockSpectra, T]:
+        """What a frame tells soonest, and what follows from that.
+
+        Args:
+            foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
 
         Raises:
             SaturatedError: too many pixels are at full scale.
@@ -141,7 +148,7 @@ class Observer:
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
-            return await to_thread.run_sync(self._glimpse, frame, roi)
+            return await to_thread.run_sync(self._foresee, frame, roi, foresee)
 
     async def look(
         self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None = None
@@ -176,6 +183,12 @@ class Observer:
         spectra = self._scorer.spectra(frame.pixels, roi)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra
+
+    def _foresee(
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+    ) -> tuple[BlockSpectra, T]:
+        spectra = self._glimpse(frame, roi)
+        return spectra, foresee(spectra)
 
     def _look(self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None) -> Observation:
         spectra = spectra or self._glimpse(frame, roi)

@@ -127,14 +127,16 @@ class Refocus:
 
         Nothing is exposed there before the search has decided so.
         """
-        likely_um = self._search.likely_um(frame.z_um)
+        at_once_um = self._search.likely_um(frame.z_um)
+        if at_once_um is not None:
+            moving.start_soon(self._observer.move_to, at_once_um)
+
+        def foresee(spectra: BlockSpectra) -> float | None:
+            return self._search.likely_um(frame.z_um, spectra) if at_once_um is None else None
+
+        spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
         if likely_um is not None:
             moving.start_soon(self._observer.move_to, likely_um)
-        spectra = await self._observer.glimpse(frame, self._roi)
-        if likely_um is None:
-            likely_um = await to_thread.run_sync(self._search.likely_um, frame.z_um, spectra)
-            if likely_um is not None:
-                moving.start_soon(self._observer.move_to, likely_um)
         return spectra
 
     def _judge(self, observation: Observation) -> float | Found:

@@ -106,7 +106,10 @@ class Scorer:
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        return block_spectra(counts, region, self._backends.map)
+        return self._spectra(counts, region)
+
+    def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
+        return block_spectra(counts, region, self._backends.map, self._backends.threads)
 
     @torch.inference_mode()
     def _score(
@@ -133,7 +136,7 @@ class Scorer:
             structure=1 / (1 + np.exp(-structure)),
             y_px=(tiles.y.numpy() + TILE_PX / 2) / factor,
             x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
-            spectra=spectra or block_spectra(counts, region, self._backends.map),
+            spectra=spectra or self._spectra(counts, region),
         )
 
 
