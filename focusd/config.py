@@ -204,6 +204,8 @@ class ScorerConfig(Section):
     """On the CPU; None: one a core."""
     max_tiles: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Of a frame, those of most contrast; more of them cost time and tell little more."""
+    budget_ms: Positive = 40.0
+    """For the scores of a frame: a machine that is too slow for `max_tiles` scores fewer, at least four."""
 
 
 LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
