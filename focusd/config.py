@@ -50,6 +50,8 @@ class CameraConfig(Section):
     pixel_um: Positive
     binning: Annotated[int, Field(ge=1, le=8)] = 1
     exposure_ms: Positive = 10.0
+    acquisition: Literal["snap", "sequence"] = "snap"
+    """sequence: the camera streams through an operation, and frames exposed during a move are dropped."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
     """Bits of a pixel's full scale; None: as the camera says."""
 

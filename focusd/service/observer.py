@@ -68,6 +68,9 @@ class Observer:
     Args:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         threshold: probability of structure from which a tile of a client's frame counts.
+
+    Attributes:
+        exposures: that the operation has lit the sample for so far; of a sequence more than it has scored.
     """
 
     def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float, threshold: float) -> None:
@@ -77,6 +80,7 @@ class Observer:
         self._first: FocusMeasure | None = None
         self._sent_um: float | None = None
         self.stopwatch = Stopwatch()
+        self.exposures = 0
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
         self._light: float | None = None
@@ -91,10 +95,12 @@ class Observer:
         """
         self.stopwatch = Stopwatch()
         self._first = self._sent_um = None
+        self.exposures = 0
         start_um = await self.rig.begin_operation()
         self._light = None
         try:
-            yield start_um
+            async with self._dark_afterwards():
+                yield start_um
         except FocusdError as error:
             error.data["stage_z_um"] = await self._go_home()
             raise
@@ -104,6 +110,15 @@ class Observer:
         except Exception:
             await self._go_home()
             raise
+
+    @asynccontextmanager
+    async def _dark_afterwards(self) -> AsyncIterator[None]:
+        """However the operation ends, the camera streams no longer."""
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.rig.end_sequence()
 
     async def _go_home(self) -> float | None:
         """Back to where the operation began, unless the hardware is at fault; returns the last z read back.
@@ -132,7 +147,9 @@ class Observer:
         if z_um is not None:
             await self.move_to(z_um, near_um)
         with self.stopwatch.timing("exposing"):
-            return await self.rig.snap()
+            frame = await self.rig.snap()
+        self.exposures += frame.exposures
+        return frame
 
     async def glimpse(
         self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
