@@ -73,6 +73,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield bench
     bench.open.set()
     await bench.rig.aclose()
+    bench.microscope.close()
 
 
 async def test_the_camera_streams_through_an_operation_and_rests_after_it(bench: Bench) -> None:
@@ -106,9 +107,10 @@ async def test_a_camera_that_stalls_in_mid_sequence(bench: Bench) -> None:
 
 
 async def test_a_sequence_that_does_not_end_is_a_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    hung = threading.Event()
+    hung, end = threading.Event(), bench.microscope.end_sequence
     monkeypatch.setattr(bench.microscope, "end_sequence", lambda: hung.wait(60))
     with pytest.raises(HardwareError, match="the camera did not answer within"), anyio.fail_after(20):
         await bench.stack()
     hung.set()
+    end()
     assert bench.rig.fault is not None
