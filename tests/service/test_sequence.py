@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from pymmcore_plus.experimental.unicore.core._unicore import AcquisitionThread
 
 from focusd.errors import CancelledJobError, FocusdError, HardwareError
 from focusd.microscope.simulated import SimulatedCamera, SimulatedMicroscope, open_simulated
@@ -72,6 +73,9 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     bench = Bench(tmp_path, monkeypatch)
     yield bench
     bench.open.set()
+    for thread in threading.enumerate():
+        if isinstance(thread, AcquisitionThread):  # the core gave up waiting for the one that stalled
+            thread.join(10)
     await bench.rig.aclose()
     bench.microscope.close()
 
