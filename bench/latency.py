@@ -158,7 +158,9 @@ async def _measure(state: Path, quick: bool, console: Console) -> dict[str, floa
                         try:
                             await bench.measured("refocus", lambda: bench.client.refocus())
                         except NoConvergenceError as error:  # no time to compare, and not to be hidden
-                            console.print(f"{sample} at {exposure_ms:g} ms is refused: {error}", highlight=False)
+                            console.print(
+                                f"{sample} at {exposure_ms:g} ms is refused: {error}", highlight=False
+                            )
                         progress.advance(task)
                 runs += bench.runs
         wire = {}
