@@ -29,6 +29,7 @@ from bench.rehearsed import RehearsedMicroscope
 from bench.serving import serving
 from focusd.config import RigConfig, SimulatedConfig
 from focusd.daemon import open_scorer
+from focusd.errors import NoConvergenceError
 from focusd.service.events import EventBus
 from focusd.service.rig import Rig
 from focusd.wire.client import Client
@@ -154,7 +155,12 @@ async def _measure(state: Path, quick: bool, console: Console) -> dict[str, floa
                     for sample, focus_um in scenes:
                         await to_thread.run_sync(bench.microscope.set_scene, sample, 1, focus_um)
                         bench.truth_um = focus_um
-                        await bench.measured("refocus", lambda: bench.client.refocus())
+                        try:
+                            await bench.measured("refocus", lambda: bench.client.refocus())
+                        except NoConvergenceError as error:  # no time to compare, and not to be hidden
+                            console.print(
+                                f"{sample} at {exposure_ms:g} ms is refused: {error}", highlight=False
+                            )
                         progress.advance(task)
                 runs += bench.runs
         wire = {}

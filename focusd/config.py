@@ -50,6 +50,8 @@ class CameraConfig(Section):
     pixel_um: Positive
     binning: Annotated[int, Field(ge=1, le=8)] = 1
     exposure_ms: Positive = 10.0
+    acquisition: Literal["snap", "sequence"] = "snap"
+    """sequence: the camera streams through an operation, and frames exposed during a move are dropped."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
     """Bits of a pixel's full scale; None: as the camera says."""
 
@@ -204,6 +206,8 @@ class ScorerConfig(Section):
     """On the CPU; None: one a core."""
     max_tiles: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Of a frame, those of most contrast; more of them cost time and tell little more."""
+    budget_ms: Positive = 40.0
+    """For the scores of a frame: a machine that is too slow for `max_tiles` scores fewer, at least four."""
 
 
 LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")

@@ -180,4 +180,4 @@ def open_scorer(config: RigConfig) -> Scorer:
     instrument = Instrument.from_config(config.objective, config.camera)
     backends = open_backends(model, config.scorer)
     sampling = instrument.sampling if instrument else None
-    return Scorer(model, sampling, backends, config.scorer.max_tiles)
+    return Scorer(model, sampling, backends, config.scorer.max_tiles, config.scorer.budget_ms / 1000)

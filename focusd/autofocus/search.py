@@ -6,7 +6,6 @@ sign. When σ is under its target, one exposure where the focus is believed to b
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,7 +92,7 @@ class PosteriorSearch:
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
         self.observations.append(observation)
-        self._posterior = posterior(self._evidence(), self._calibration, self._limits_um, self._prior)
+        self._posterior = self._weighed(self._evidence(self.observations))
 
     @property
     def belief(self) -> Posterior:
@@ -104,17 +103,14 @@ class PosteriorSearch:
     @property
     def estimate(self) -> Estimate:
         """The focus as far as it is known."""
-        floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
-        return Estimate(
-            self.belief.best_um, float(np.hypot(self.belief.sigma_um, floor_um)), self.belief.certainty
-        )
+        return self._estimate_of(self.belief)
 
     @property
     def satisfied(self) -> bool:
         """Whether the focus is known to the target, from two planes or more that show something, and verified if that
         is asked for."""
         estimate = self.estimate
-        known = estimate.sigma_um <= self._target_um and estimate.certainty >= MIN_CERTAINTY
+        known = self._is_known(estimate)
         two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
         there = self._shows_something and not self.belief.at_edge
         return known and two_planes and there and (self._is_verified or not self._verify)
@@ -136,15 +132,11 @@ class PosteriorSearch:
             return self._opening_um(exposed_um)
         if blocks is None:
             return None
-        ahead = copy(self)
-        ahead.observations = [
-            *self.observations,
-            replace(self.observations[-1], z_um=exposed_um, blocks=blocks),
-        ]
-        *scored, last = ahead._evidence()
-        evidence = [*scored, replace(last, b=None)]
-        ahead._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior)
-        return ahead.estimate.focus_um if ahead.estimate.sigma_um <= self._target_um else None
+        unscored = replace(self.observations[-1], z_um=exposed_um, blocks=blocks)
+        *scored, last = self._evidence([*self.observations, unscored])
+        near_um = self.belief.mode_um if self._is_known(self.estimate) else None
+        ahead = self._estimate_of(self._weighed([*scored, replace(last, b=None)], near_um))
+        return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it.
@@ -193,6 +185,16 @@ class PosteriorSearch:
         opening_um = np.array([self._opening_um(self.observations[0].z_um)])
         return bool(self._expected_sigma(opening_um)[0] <= _AS_GOOD_AT_ONCE * least_um)
 
+    def _weighed(self, evidence: list[Evidence], near_um: float | None = None) -> Posterior:
+        return posterior(evidence, self._calibration, self._limits_um, self._prior, near_um)
+
+    def _estimate_of(self, belief: Posterior) -> Estimate:
+        floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
+        return Estimate(belief.best_um, float(np.hypot(belief.sigma_um, floor_um)), belief.certainty)
+
+    def _is_known(self, estimate: Estimate) -> bool:
+        return estimate.sigma_um <= self._target_um and estimate.certainty >= MIN_CERTAINTY
+
     @property
     def _is_verified(self) -> bool:
         near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
@@ -214,12 +216,12 @@ class PosteriorSearch:
         if count >= 3 and self.belief.at_edge:
             raise beyond_reach()
 
-    def _evidence(self) -> list[Evidence]:
-        """All exposures, judged by the tiles and blocks that hold something in them together."""
+    def _evidence(self, observations: list[Observation]) -> list[Evidence]:
+        """Exposures, judged by the tiles and blocks that hold something in them together."""
         tiles = self._tiles()
         tiles = tiles if tiles.any() else np.ones_like(tiles)
-        blocks = blocks_with_structure(self.observations)
-        return [_evidence(o, tiles, blocks) for o in self.observations]
+        blocks = blocks_with_structure(observations)
+        return [_evidence(o, tiles, blocks) for o in observations]
 
     def _candidates(self) -> Array:
         """Positions worth exposing, inside the limits and apart from those exposed."""

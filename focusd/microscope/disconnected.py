@@ -25,6 +25,10 @@ class DisconnectedMicroscope:
         """Raises HardwareError."""
         raise HardwareError("the hardware is not connected")
 
+    def end_sequence(self) -> NoReturn:
+        """Raises HardwareError."""
+        raise HardwareError("the hardware is not connected")
+
     def stop(self) -> None:
         """Nothing moves."""
 

@@ -15,6 +15,7 @@ from focusd.config import CameraConfig, MicroManagerConfig, RigConfig, StageConf
 from focusd.errors import ConfigError, FocusdError, HardwareError
 from focusd.microscope.pixels import full_scale, grey
 from focusd.microscope.protocol import Frame
+from focusd.microscope.stream import Stream, Streamed
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,9 @@ class MicroManagerMicroscope:
         self._timeout_s = stage.timeout_s + camera.exposure_ms / 1000
         self._closed = False
         self._set_up(camera, stage)
+        exposure_s = self._exposure_ms / 1000
+        streams = camera.acquisition == "sequence"
+        self._stream = Stream(core, exposure_s, stage.timeout_s / 2 + exposure_s) if streams else None
 
     def _set_up(self, camera: CameraConfig, stage: StageConfig) -> None:
         with _reported("set up the camera"):
@@ -56,21 +60,34 @@ class MicroManagerMicroscope:
         """Expose one image where the stage stands.
 
         Raises:
-            HardwareError: the camera failed.
+            HardwareError: the camera failed, or stalled in the middle of a sequence.
             ConfigError: its pixels are of a kind that focusd cannot use.
         """
         z_um = self.position_um()
         with _reported("take an image"):
-            self._core.snapImage()
+            streamed = self._stream.next() if self._stream else self._snapped()
             time_s = time.monotonic()
-            image = self._core.getImage()
             reported_bits = int(self._core.getImageBitDepth())
-        pixels = grey(image)
-        self._sequence += 1
+        pixels = grey(streamed.image)
+        self._sequence += streamed.exposures
         # Some colour cameras report more bits than a component holds.
         bit_depth = self._bit_depth or min(reported_bits, 8 * pixels.dtype.itemsize)
         scale = full_scale(pixels.dtype, bit_depth)
-        return Frame(pixels, z_um, self._exposure_ms, time_s, self._sequence, scale)
+        return Frame(pixels, z_um, self._exposure_ms, time_s, self._sequence, scale, streamed.exposures)
+
+    def _snapped(self) -> Streamed:
+        self._core.snapImage()
+        return Streamed(self._core.getImage(), 1)
+
+    def end_sequence(self) -> None:
+        """Let a camera rest that streams.
+
+        Raises:
+            HardwareError: the camera failed.
+        """
+        if self._stream:
+            with _reported("end the camera's sequence"):
+                self._stream.stop()
 
     def position_um(self) -> float:
         """Where the stage says it is.

@@ -20,6 +20,7 @@ class Frame:
         time_s: `time.monotonic()` at the end of the exposure.
         sequence: counts the exposures of this microscope from 1.
         full_scale: the largest value a pixel can have, e.g. 4095 for a 12-bit camera.
+        exposures: that the sample was lit for, those of dropped frames of a sequence included.
     """
 
     pixels: NDArray[np.unsignedinteger]
@@ -28,6 +29,7 @@ class Frame:
     time_s: float
     sequence: int
     full_scale: int
+    exposures: int = 1
 
     @property
     def saturated_fraction(self) -> float:
@@ -47,6 +49,14 @@ class Microscope(Protocol):
 
     def snap(self) -> Frame:
         """Expose one image where the stage stands.
+
+        Raises:
+            HardwareError: the camera failed.
+        """
+        ...
+
+    def end_sequence(self) -> None:
+        """Let a camera rest that streams (`camera.acquisition`); the next `snap` makes it stream again.
 
         Raises:
             HardwareError: the camera failed.

@@ -162,6 +162,9 @@ class RecordedMicroscope:
             self._full_scale,
         )
 
+    def end_sequence(self) -> None:
+        """A stack does not stream."""
+
     def _image(self, z_um: float) -> NDArray[np.unsignedinteger]:
         """(y, x) pixels between the two nearest planes, in the stack's own type."""
         planes, z = self._stack.pixels, self._stack.z_um

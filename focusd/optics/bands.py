@@ -68,6 +68,7 @@ def corner_weights(size: int) -> Tensor:
     return corner / corner.sum()
 
 
+@cache
 def band_modes(size: int) -> NDArray[np.float64]:
     """Independent Fourier modes in each band, (bands,)."""
     return np.asarray((band_weights(size) > 0).sum(0).double().numpy() / _COUPLED_MODES)

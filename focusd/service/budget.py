@@ -23,7 +23,7 @@ class Budget:
     seconds: float | None = None
     dose_ms: float | None = None
 
-    def check(self, exposures: int, elapsed_s: float, exposure_ms: float) -> None:
+    def check(self, exposures: int, elapsed_s: float, exposure_ms: float, dose_ms: float) -> None:
         """Refuse one more exposure that the budget does not hold.
 
         Raises:
@@ -38,7 +38,7 @@ class Budget:
             raise BudgetError(
                 f"the focus is not known well enough after {elapsed_s:.1f} s and {exposures} exposures; allow more time"
             )
-        if self.dose_ms is not None and (exposures + 1) * exposure_ms > self.dose_ms:
+        if self.dose_ms is not None and dose_ms + exposure_ms > self.dose_ms:
             raise BudgetError(
                 f"one more exposure of {exposure_ms:g} ms would exceed the dose of {self.dose_ms:g} ms; allow more"
             )

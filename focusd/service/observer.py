@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -22,6 +22,8 @@ from focusd.service.rig import Rig
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -66,6 +68,9 @@ class Observer:
     Args:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         threshold: probability of structure from which a tile of a client's frame counts.
+
+    Attributes:
+        exposures: that the operation has lit the sample for so far; of a sequence more than it has scored.
     """
 
     def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float, threshold: float) -> None:
@@ -75,6 +80,7 @@ class Observer:
         self._first: FocusMeasure | None = None
         self._sent_um: float | None = None
         self.stopwatch = Stopwatch()
+        self.exposures = 0
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
         self._light: float | None = None
@@ -89,10 +95,12 @@ class Observer:
         """
         self.stopwatch = Stopwatch()
         self._first = self._sent_um = None
+        self.exposures = 0
         start_um = await self.rig.begin_operation()
         self._light = None
         try:
-            yield start_um
+            async with self._dark_afterwards():
+                yield start_um
         except FocusdError as error:
             error.data["stage_z_um"] = await self._go_home()
             raise
@@ -102,6 +110,15 @@ class Observer:
         except Exception:
             await self._go_home()
             raise
+
+    @asynccontextmanager
+    async def _dark_afterwards(self) -> AsyncIterator[None]:
+        """However the operation ends, the camera streams no longer."""
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.rig.end_sequence()
 
     async def _go_home(self) -> float | None:
         """Back to where the operation began, unless the hardware is at fault; returns the last z read back.
@@ -130,10 +147,17 @@ class Observer:
         if z_um is not None:
             await self.move_to(z_um, near_um)
         with self.stopwatch.timing("exposing"):
-            return await self.rig.snap()
+            frame = await self.rig.snap()
+        self.exposures += frame.exposures
+        return frame
 
-    async def glimpse(self, frame: Frame, roi: Region | None) -> BlockSpectra:
-        """What a frame tells soonest.
+    async def glimpse(
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+    ) -> tuple[BlockSpectra, T]:
+        """What a frame tells soonest, and what follows from that.
+
+        Args:
+            foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
 
         Raises:
             SaturatedError: too many pixels are at full scale.
@@ -141,7 +165,7 @@ class Observer:
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
-            return await to_thread.run_sync(self._glimpse, frame, roi)
+            return await to_thread.run_sync(self._foresee, frame, roi, foresee)
 
     async def look(
         self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None = None
@@ -176,6 +200,12 @@ class Observer:
         spectra = self._scorer.spectra(frame.pixels, roi)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra
+
+    def _foresee(
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+    ) -> tuple[BlockSpectra, T]:
+        spectra = self._glimpse(frame, roi)
+        return spectra, foresee(spectra)
 
     def _look(self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None) -> Observation:
         spectra = spectra or self._glimpse(frame, roi)

@@ -112,7 +112,7 @@ class Refocus:
     async def _expose(self, z_um: float | None) -> float | Found:
         """One exposure at z, or where the stage stands; returns the next z, or what was found."""
         count = len(self._search.observations)
-        self._budget.check(count, self._observer.stopwatch.elapsed_s, self._exposure_ms)
+        self._budget.check(count, self._observer.stopwatch.elapsed_s, self._exposure_ms, self._dose_ms)
         frame = await self._observer.expose(z_um, NEAR_DOF * self._field.dof_um)
         async with stages() as moving:
             spectra = await self._glimpse(frame, moving)
@@ -127,14 +127,16 @@ class Refocus:
 
         Nothing is exposed there before the search has decided so.
         """
-        likely_um = self._search.likely_um(frame.z_um)
+        at_once_um = self._search.likely_um(frame.z_um)
+        if at_once_um is not None:
+            moving.start_soon(self._observer.move_to, at_once_um)
+
+        def foresee(spectra: BlockSpectra) -> float | None:
+            return self._search.likely_um(frame.z_um, spectra) if at_once_um is None else None
+
+        spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
         if likely_um is not None:
             moving.start_soon(self._observer.move_to, likely_um)
-        spectra = await self._observer.glimpse(frame, self._roi)
-        if likely_um is None:
-            likely_um = await to_thread.run_sync(self._search.likely_um, frame.z_um, spectra)
-            if likely_um is not None:
-                moving.start_soon(self._observer.move_to, likely_um)
         return spectra
 
     def _judge(self, observation: Observation) -> float | Found:
@@ -146,13 +148,17 @@ class Refocus:
         field, focus = self._field, self._search.decide()
         return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 
+    @property
+    def _dose_ms(self) -> float:
+        return self._observer.exposures * self._exposure_ms
+
     def _spent(self) -> dict[str, Any]:
         """Exposures, dose and time so far, and every probe."""
         observations = self._search.observations
         stopwatch = self._observer.stopwatch
         return {
             "exposures": len(observations),
-            "dose_ms": len(observations) * self._exposure_ms,
+            "dose_ms": self._dose_ms,
             "seconds": stopwatch.elapsed_s,
             "seconds_by_stage": stopwatch.split(),
             "probes": [summary(o) for o in observations],

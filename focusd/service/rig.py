@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 CLOSE_S = 3.0
 """How long the hardware may take to close."""
+STREAMED_EXPOSURES = 4
+"""That a sequence may take to its first frame that counts."""
 
 
 class FaultLatch:
@@ -136,6 +138,7 @@ class Rig:
         camera_name: the camera's, as calibrations record it.
         last_z_um: the last z read back, which never waits for hardware; None before the first.
         deadline_s: of a call to a device.
+        streams: whether the camera does, from an operation's first exposure to its end.
         progress_s: when the hardware last answered, by `time.monotonic()`.
     """
 
@@ -148,7 +151,9 @@ class Rig:
             fault: latched from the first, where the hardware must not be touched.
         """
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
-        self.deadline_s = deadline_s = stage.timeout_s + camera.exposure_ms / 1000
+        self.streams = camera.acquisition == "sequence"
+        exposures = STREAMED_EXPOSURES if self.streams else 1
+        self.deadline_s = deadline_s = stage.timeout_s + exposures * camera.exposure_ms / 1000
         self.progress_s = time.monotonic()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
@@ -181,9 +186,18 @@ class Rig:
         """
         frame = await self._camera.call(self._microscope.snap)
         self._seen(frame.z_um)
-        EXPOSURES.inc()
-        EXPOSURE_SECONDS.inc(frame.exposure_ms / 1000)
+        EXPOSURES.inc(frame.exposures)
+        EXPOSURE_SECONDS.inc(frame.exposures * frame.exposure_ms / 1000)
         return frame
+
+    async def end_sequence(self) -> None:
+        """Let a camera rest that streams; after a fault it is not touched.
+
+        Raises:
+            HardwareError: the camera failed.
+        """
+        if self.streams and not self.fault:
+            await self._camera.call(self._microscope.end_sequence)
 
     async def position_um(self) -> float:
         """Where the stage says it is.

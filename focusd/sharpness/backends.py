@@ -124,6 +124,11 @@ class Backends:
         """The one that scores the next frame."""
         return self._working[-1]
 
+    @property
+    def threads(self) -> int:
+        """The CPU's."""
+        return self._working[0].threads
+
     def map(self, work: Callable[[T], Tensor], parts: Iterable[T]) -> Iterable[Tensor]:
         """Like the builtin, on the CPU's threads whatever serves."""
         return self._working[0].map(work, parts)

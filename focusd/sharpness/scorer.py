@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from focusd.errors import RequestError
 from focusd.optics.bands import BlockSpectra
 from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
+from focusd.sharpness.pace import Pace
 from focusd.sharpness.spectra import Region, block_spectra
 from focusd.sharpness.tiles import Tiles, informative, tile_grid
 from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample
@@ -51,6 +53,7 @@ class Scorer:
         sampling: the frames' pixel in λ/NA; None if unknown, then the calibration absorbs the scale.
         backends: where it is computed; None: on the CPU.
         max_tiles: of a frame; None: all.
+        budget_s: of a frame's scores: on a slow machine fewer tiles are scored, as many as fit; None: any.
     """
 
     def __init__(
@@ -59,11 +62,12 @@ class Scorer:
         sampling: float | None,
         backends: Backends | None = None,
         max_tiles: int | None = None,
+        budget_s: float | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling
         self._backends = backends or Backends(CpuBackend(model.network))
-        self._max_tiles = max_tiles
+        self._pace = Pace(max_tiles, budget_s)
         self._turn = threading.Lock()
 
     @property
@@ -80,7 +84,8 @@ class Scorer:
     ) -> FocusMeasure:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
 
-        Where there are more than `max_tiles`, those of most contrast, spread over the region.
+        Where there are more than `max_tiles`, or than fit into the budget, those of most contrast, spread over the
+        region. A tile's σ holds for any number of them: in one field they err together.
 
         Args:
             pixels: (y, x), unsigned integers or floats, any size.
@@ -106,7 +111,10 @@ class Scorer:
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        return block_spectra(counts, region, self._backends.map)
+        return self._spectra(counts, region)
+
+    def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
+        return block_spectra(counts, region, self._backends.map, self._backends.threads)
 
     @torch.inference_mode()
     def _score(
@@ -117,15 +125,17 @@ class Scorer:
         like: FocusMeasure | None,
         spectra: BlockSpectra | None,
     ) -> FocusMeasure:
+        began_s = time.monotonic()
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
         pyramid = levels(frame)
         if like is None:
-            tiles = informative(tile_grid(region, factor), pyramid[-1], self._max_tiles)
+            tiles = informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
         else:
             tiles = _tiles_of(like, factor)
         scores = score_tiles(backend, pyramid, tiles.y.flatten(), tiles.x.flatten())
+        self._pace.took(time.monotonic() - began_s, tiles.y.numel())
         b, log_sigma, structure = scores.reshape(3, *tiles.y.shape)
         return FocusMeasure(
             b=b * scale,
@@ -133,7 +143,7 @@ class Scorer:
             structure=1 / (1 + np.exp(-structure)),
             y_px=(tiles.y.numpy() + TILE_PX / 2) / factor,
             x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
-            spectra=spectra or block_spectra(counts, region, self._backends.map),
+            spectra=spectra or self._spectra(counts, region),
         )
 
 
