@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from focusd.errors import ModelError
 from focusd.sharpness.network import FocusNet
 
-DEFAULT_NAME = "focusnet-3"
+DEFAULT_NAME = "focusnet-4"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
