@@ -23,7 +23,7 @@ LIMITS_UM = (-300.0, 300.0)
 """Of the stage at 10×/0.3; it stands at 0."""
 TILT_UM = 5.0
 """Rise over a tilted field, at 10×/0.3."""
-MAX_SATURATED = 0.2
+MAX_SATURATED = 0.1
 """The daemon's default: more pixels at full scale are refused."""
 
 _TILT_PLANES = 5

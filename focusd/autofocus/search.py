@@ -31,6 +31,9 @@ SURE = 0.97
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
 
+BEYOND_UNITS = 2.0
+"""An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
+
 _HYPOTHESES = 40
 _OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 _APART_UNITS = 0.25
@@ -146,6 +149,8 @@ class PosteriorSearch:
         estimate = self.estimate
         if estimate.sigma_um <= self._target_um and not self._is_verified:
             return estimate.focus_um
+        if self._seems_beyond:
+            return self.belief.mode_um
         candidates = self._candidates()
         expected = self._expected_sigma(candidates)
         if len(self.observations) == 1 and self._opening_is_good(expected.min()):
@@ -197,8 +202,16 @@ class PosteriorSearch:
 
     @property
     def _is_verified(self) -> bool:
-        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
-        return any(abs(o.z_um - self.belief.best_um) <= near_um for o in self.observations)
+        return self._was_near(self.belief.best_um, VERIFIED_UNITS)
+
+    @property
+    def _seems_beyond(self) -> bool:
+        """Whether the focus seems to lie beyond reach; an exposure at the end of that has to confirm it."""
+        return len(self.observations) >= 3 and self.belief.at_edge
+
+    def _was_near(self, z_um: float, units: float) -> bool:
+        """Whether a place was exposed."""
+        return any(abs(o.z_um - z_um) <= units * self._calibration.axial_unit_um for o in self.observations)
 
     @property
     def _shows_something(self) -> bool:
@@ -213,7 +226,7 @@ class PosteriorSearch:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
-        if count >= 3 and self.belief.at_edge:
+        if self._seems_beyond and self._was_near(self.belief.mode_um, BEYOND_UNITS):
             raise beyond_reach()
 
     def _evidence(self, observations: list[Observation]) -> list[Evidence]:
