@@ -52,12 +52,13 @@ def test_a_few_blocks_do_not_overrule_the_search() -> None:
     assert gone_to(blocks) == (FOUND_UM, SURE_UM)
 
 
-def test_less_than_half_of_the_field_does_not_overrule_the_search() -> None:
+def test_a_field_that_is_empty_in_part_does_not_overrule_the_search() -> None:
+    """Six of nine blocks of a field with few beads once told a slope of 35 µm, and moved the focus by 7."""
     blocks = field(step)
-    blocks.focus_um[:3] = blocks.focus_um[3, ::3] = np.nan
+    blocks.focus_um[0] = blocks.focus_um[1, ::3] = np.nan
     assert geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
     assert gone_to(blocks)[0] == 20
-    blocks.focus_um[3] = np.nan
+    blocks.focus_um[1] = np.nan
     assert geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
     assert gone_to(blocks) == (FOUND_UM, SURE_UM)
 
