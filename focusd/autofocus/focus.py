@@ -14,7 +14,7 @@ from focusd.optics.bands import BlockSpectra
 Surface = Literal["mean", "median", "nearest"]
 
 LEAST_SHARE = 0.8
-"""Of the field's blocks that have to tell their focus before they overrule the search: where most of the field is empty,
+"""Of the blocks that have to tell their focus before they overrule the search: where most of the field is empty,
 blocks see the blurred light of what lies beside them, and are wrong together."""
 
 
