@@ -55,8 +55,8 @@ def draw_errors(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.axhline(INSTRUMENT.depth_of_field_um / 10, color="grey", lw=0.8, label="0.1 depth of field")
         axis.set(title=f"10×/0.3, {optics} optics, start in ±60 µm", xlabel="images")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=8, loc="upper right")
     axes[0].set(ylabel="median |error| (µm)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
