@@ -142,5 +142,5 @@ async def test_the_region_of_interest_is_what_is_scored(
 async def test_saturation_within_what_is_allowed_is_accepted(
     calibrated: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
-    microscope.saturated = 0.15
+    microscope.saturated = 0.05
     assert (await refocus(calibrated))["outcome"] == "focused"
