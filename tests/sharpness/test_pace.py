@@ -63,12 +63,3 @@ def test_a_slow_machine_scores_fewer_tiles_and_the_same_ones_all_through_an_oper
     again = scorer.score(noise((512, 512)), None, few)
     assert (again.y_px == few.y_px).all()
     assert (again.x_px == few.x_px).all()
-
-
-def test_fewer_tiles_are_no_surer(model: Model) -> None:
-    """In one field they err together: each has the σ that it has among all, and the field's is their mean."""
-    every = Scorer(model, INSTRUMENT.sampling).score(noise((512, 512)))
-    few = Scorer(model, INSTRUMENT.sampling, max_tiles=4).score(noise((512, 512)))
-    for y_px, x_px, sigma in zip(few.y_px.flat, few.x_px.flat, few.sigma.flat, strict=True):
-        same = (every.y_px == y_px) & (every.x_px == x_px)
-        assert every.sigma[same] == pytest.approx(sigma, rel=1e-3)

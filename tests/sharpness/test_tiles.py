@@ -61,8 +61,11 @@ def test_all_frames_of_a_run_are_scored_at_the_tiles_of_the_first(model: Model) 
 
 
 def test_a_chosen_tile_has_the_scores_it_has_among_all(model: Model) -> None:
+    """Its σ too: in one field tiles err together, so that fewer of them are no surer."""
     every = Scorer(model, INSTRUMENT.sampling).score(noise((512, 512)))
     few = Scorer(model, INSTRUMENT.sampling, max_tiles=4).score(noise((512, 512)))
-    for y_px, x_px, b in zip(few.y_px.flat, few.x_px.flat, few.b.flat, strict=True):
+    chosen = (few.y_px.flat, few.x_px.flat, few.b.flat, few.sigma.flat)
+    for y_px, x_px, b, sigma in zip(*chosen, strict=True):
         same = (every.y_px == y_px) & (every.x_px == x_px)
         assert every.b[same] == pytest.approx(b, abs=1e-4)
+        assert every.sigma[same] == pytest.approx(sigma, rel=1e-3)
