@@ -61,7 +61,7 @@ waves RMS), its standard deviation, and whether the location holds anything to f
   binning, and the radial power spectra of these (`focusd/sharpness/views.py`, preprocessing {PREPROCESSING_VERSION}).
 - **Weights**: `{recipe.name}.safetensors`, SHA-256 `{sha256}`.
 - **Data**: frames synthesised by `focusd/training/synthesis.py` from real textures (see below) and from
-  {recipe.procedural} procedural ones; {recipe.steps * recipe.batch // recipe.looks:,} locations, each seen {recipe.looks}×.
+  {recipe.procedural} procedural ones; {recipe.steps * recipe.batch:,} locations, each seen once.
 - **Command**: `focusd train --recipe models/recipes/{recipe.name}.toml --textures DIR --out RUN`.
 - **Textures**: dsb2018 (CC0), bccd (MIT), cellprofiler_examples (BSD-3), neubias_xy (CC-BY 4.0), those that are
   sharp after shrinking. Kept for tuning (σ's correction): dsb2018's `fluo_360x360`. Kept for figures: all of

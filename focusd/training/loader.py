@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -39,19 +38,8 @@ def make_chunk(pool: Pool, recipe: Recipe, index: int) -> Samples:
 
 
 def batches(pool: Pool, recipe: Recipe, first_step: int, workers: int) -> Iterator[Samples]:
-    """Batches from a step on, without end. Each chunk serves in `recipe.looks` of them, another way up each time."""
-    fresh = recipe.chunks // recipe.looks
-    dataset = _Chunks(pool, recipe, first_step * fresh)
+    """Batches from a step on, without end."""
+    dataset = _Chunks(pool, recipe, first_step * recipe.chunks)
     loader = iter(DataLoader(dataset, batch_size=None, num_workers=workers))
-    window = [next(loader) for _ in range(recipe.chunks - fresh)]
     while True:
-        window += [next(loader) for _ in range(fresh)]
-        yield join([_turned(chunk, place // fresh) for place, chunk in enumerate(window)])
-        window = window[fresh:]
-
-
-def _turned(samples: Samples, way: int) -> Samples:
-    """The same samples, another way up for each of 8 ways: neither b nor the radial spectra know the difference."""
-    pixels = samples.views.pixels.rot90(way, (-2, -1))
-    pixels = pixels.flip(-1) if way & 4 else pixels
-    return samples._replace(views=replace(samples.views, pixels=pixels))
+        yield join([next(loader) for _ in range(recipe.chunks)])

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from focusd.errors import ConfigError
 
@@ -25,8 +25,6 @@ class Recipe(BaseModel):
     """Locations cut from each frame."""
     chunks: Annotated[int, Field(ge=1)] = 4
     """Chunks in a batch."""
-    looks: Annotated[int, Field(ge=1, le=8)] = 1
-    """Steps in which a chunk serves; the more, the fewer wait for the synthesis. Divides `chunks`."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     warmup: Annotated[int, Field(ge=0)] = 200
@@ -37,12 +35,6 @@ class Recipe(BaseModel):
     """Share of the chunks imaged by well-kept instruments of known optics."""
     start: str | None = None
     """Weights to start from, beside the shipped ones; None starts from random ones."""
-
-    @model_validator(mode="after")
-    def _whole_chunks(self) -> Recipe:
-        if self.chunks % self.looks:
-            raise ValueError(f"looks = {self.looks} must divide chunks = {self.chunks}")
-        return self
 
     @property
     def batch(self) -> int:

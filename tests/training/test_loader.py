@@ -1,6 +1,6 @@
 """Batches are a function of the recipe's seed and the step alone."""
 
-from itertools import islice, pairwise
+from itertools import islice
 
 import pytest
 import torch
@@ -45,17 +45,3 @@ def test_synthesis_in_the_trainings_own_process_leaves_its_threads_alone(pool: P
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert threads == 2
-
-
-def test_a_chunk_serves_in_as_many_batches_as_the_recipe_says(pool: Pool, recipe: Recipe) -> None:
-    twice = recipe.model_copy(update={"chunks": 4, "looks": 2})
-    made = list(islice(batches(pool, twice, 0, workers=0), 3))
-    size = twice.batch // 2
-    for older, newer in pairwise(made):
-        again, first = older.b[size:], newer.b[:size]
-        assert torch.equal(again, first)
-        seen, turned = older.views, newer.views
-        assert torch.equal(seen.spectra[size:], turned.spectra[:size])
-        assert torch.equal(seen.pixels[size:], turned.pixels[:size].rot90(1, (-2, -1)))
-    assert not set(made[0].b.tolist()) & set(made[2].b.tolist())
-    assert same(next(batches(pool, twice, 2, workers=0)), made[2])
