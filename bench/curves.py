@@ -23,7 +23,7 @@ class Curves:
     Attributes:
         z_um: (planes,) ascending, 0 in focus.
         values: (textures, planes), any sign: larger may be sharper or more blurred.
-        sigma: (textures,) the mean uncertainty that the measure itself states; None if it states none.
+        sigma: (textures,) the mean uncertainty that the measure itself states within ±50 µm; None if it states none.
     """
 
     z_um: Array

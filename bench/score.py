@@ -97,8 +97,12 @@ def synthetic(objects: list[Image], stride: int, title: str) -> CurvesByName:
 
 
 def _curves(z_um: NDArray[np.float64], rows: list[Values]) -> CurvesByName:
-    """The measures of several stacks, by name; the network's with the mean uncertainty that it states."""
-    sigma = np.array([row["sigma"].mean() for row in rows])
+    """The measures of several stacks, by name; the network's with the mean uncertainty that it states.
+
+    That is of the planes whose spread it is to foretell: far out all textures are uncertain.
+    """
+    judged = np.abs(z_um) <= SPREAD_WITHIN_UM
+    sigma = np.array([row["sigma"][judged].mean() for row in rows])
     return {
         name: Curves(z_um, np.array([row[name] for row in rows]), sigma if name in (CNN, TILE) else None)
         for name in NAMES
