@@ -24,17 +24,24 @@ _FINE_STEPS = 9
 """Around the best coarse one, up to its neighbours."""
 
 
-def local_map(observations: Sequence[Observation], calibration: Calibration, focus_um: float) -> LocalMap:
+def map_centre_um(focus_um: float, calibration: Calibration) -> float:
+    """Where to centre the map of a field: the same place for all focuses that hardly differ, so that a map made before
+    the last digits are known is the one that they give."""
+    step_um = _step_um(calibration)
+    return round(focus_um / step_um) * step_um
+
+
+def local_map(observations: Sequence[Observation], calibration: Calibration, centre_um: float) -> LocalMap:
     """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
 
     Args:
         observations: two planes or more.
-        focus_um: of the field.
+        centre_um: of the places looked at, near the focus of the field.
     """
     counts = blocks_with_structure(observations)
     reach_um = REACH_UNITS * calibration.axial_unit_um
-    step_um = 2 * reach_um / (_COARSE_STEPS - 1)
-    coarse_um = focus_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
+    step_um = _step_um(calibration)
+    coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
     best = _explained(observations, counts, calibration, coarse_um[None]).chi2.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
     found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um), len(observations))
@@ -43,6 +50,10 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     blocks = observations[0].blocks
     focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in found)
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
+
+
+def _step_um(calibration: Calibration) -> float:
+    return 2 * REACH_UNITS * calibration.axial_unit_um / (_COARSE_STEPS - 1)
 
 
 def _explained(
