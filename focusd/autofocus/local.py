@@ -11,7 +11,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure
 from focusd.autofocus.posterior import CORRELATED_BANDS, misfit_of
-from focusd.autofocus.transfer import Comparison, explain
+from focusd.autofocus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,8 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, cen
     reach_um = REACH_UNITS * calibration.axial_unit_um
     step_um = _step_um(calibration)
     coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
-    best = _explained(observations, counts, calibration, coarse_um[None]).chi2.argmin(-1)
+    coarse = _explained(observations, counts, calibration, coarse_um[None], ROUGH_ITERATIONS)
+    best = coarse.chi2.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
     found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um), len(observations))
     sure = found[1] <= MAX_SIGMA_UNITS * calibration.axial_unit_um
@@ -57,14 +58,18 @@ def _step_um(calibration: Calibration) -> float:
 
 
 def _explained(
-    observations: Sequence[Observation], counts: Mask, calibration: Calibration, candidates_um: Array
+    observations: Sequence[Observation],
+    counts: Mask,
+    calibration: Calibration,
+    candidates_um: Array,
+    iterations: int = ITERATIONS,
 ) -> Comparison:
     """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
     power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
     noise = np.min([o.blocks.noise[counts] for o in observations], axis=0)[:, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um)
-    return explain(power, noise, observations[0].blocks.modes, *transferred)
+    return explain(power, noise, observations[0].blocks.modes, *transferred, iterations)
 
 
 def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:
