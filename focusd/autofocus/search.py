@@ -16,8 +16,16 @@ from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.local import local_map, map_centre_um
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
-from focusd.autofocus.posterior import CORRELATED_BANDS, Evidence, Posterior, Prior, posterior
-from focusd.autofocus.transfer import distances
+from focusd.autofocus.posterior import (
+    CORRELATED_BANDS,
+    Evidence,
+    Posterior,
+    Prior,
+    posterior,
+    posterior_near,
+    survey,
+)
+from focusd.autofocus.transfer import Comparison, distances
 from focusd.errors import AmbiguousError
 from focusd.optics.bands import BlockSpectra
 
@@ -90,12 +98,14 @@ class PosteriorSearch:
         self._prior = prior
         self.observations: list[Observation] = []
         self._posterior: Posterior | None = None
+        self._surveyed: tuple[list[BlockSpectra], Comparison] | None = None
         self._charted: tuple[tuple[int, float, float], LocalMap] | None = None
 
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
         self.observations.append(observation)
-        self._posterior = self._weighed(self._evidence(self.observations))
+        evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
+        self._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior, surveyed)
 
     @property
     def belief(self) -> Posterior:
@@ -146,9 +156,7 @@ class PosteriorSearch:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
             return None
-        *scored, last = self._evidence(self._with_unscored(exposed_um, blocks))
-        near_um = self.belief.mode_um if self._is_known(self.estimate) else None
-        ahead = self._estimate_of(self._weighed([*scored, replace(last, b=None)], near_um))
+        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks)))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
@@ -156,7 +164,9 @@ class PosteriorSearch:
         verifies = abs(exposed_um - focus_um) <= VERIFIED_UNITS * self._calibration.axial_unit_um
         if not verifies or not self.observations:
             return None
-        return self._chart(self._with_unscored(exposed_um, blocks), focus_um)
+        observations = self._with_unscored(exposed_um, blocks)
+        self._survey(observations)
+        return self._chart(observations, focus_um)
 
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
@@ -202,8 +212,22 @@ class PosteriorSearch:
             self._charted = key, local_map(observations, self._calibration, centre_um)
         return self._charted[1]
 
-    def _weighed(self, evidence: list[Evidence], near_um: float | None = None) -> Posterior:
-        return posterior(evidence, self._calibration, self._limits_um, self._prior, near_um)
+    def _foreseen(self, observations: list[Observation]) -> Posterior:
+        """The posterior when the last of the exposures is not yet scored."""
+        *scored, last = self._evidence(observations)
+        evidence = [*scored, replace(last, b=None)]
+        known = self._calibration, self._limits_um, self._prior
+        if self._is_known(self.estimate):
+            return posterior_near(self.belief.mode_um, evidence, *known)
+        return posterior(evidence, *known, self._survey(observations))
+
+    def _survey(self, observations: list[Observation]) -> Comparison:
+        """What the spectra of these exposures say, made once: before the last is scored they say the same as after."""
+        blocks = [o.blocks for o in observations]
+        if self._surveyed is None or not _are_same(self._surveyed[0], blocks):
+            evidence = self._evidence(observations)
+            self._surveyed = blocks, survey(evidence, self._calibration, self._limits_um)
+        return self._surveyed[1]
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
         floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
@@ -286,6 +310,10 @@ class PosteriorSearch:
         mean = weight @ hypotheses
         variance = (weight @ hypotheses**2 - mean**2).clip(0)
         return np.asarray(np.sqrt(variance.mean(-1)))
+
+
+def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:
