@@ -290,6 +290,28 @@ async def test_a_device_that_hangs_on_the_way_is_left_alone_and_the_last_z_is_to
         released.set()
 
 
+async def test_an_exposure_under_way_when_a_score_fails_counts_in_the_dose(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    lit, released = threading.Event(), threading.Event()
+
+    def at_snap(number: int) -> None:
+        if number == 2:
+            lit.set()
+            assert released.wait(PATIENCE_S)
+
+    def score(*_: Any) -> FocusMeasure:
+        assert lit.wait(PATIENCE_S)
+        raise ScoringError("out of order")
+
+    microscope.at_snap, scorer.score = at_snap, score  # type: ignore[method-assign]
+    with pytest.raises(ScoringError) as raised:
+        await posterior(calibrated, Reports())
+    released.set()
+    assert raised.value.data["dose_ms"] == 2
+    assert microscope.z_um == HOME_UM
+
+
 async def test_a_cancelled_opening_is_stopped_and_taken_back(
     calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
 ) -> None:
