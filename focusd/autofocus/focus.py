@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from focusd.autofocus.geometry import Geometry, LocalMap
-from focusd.autofocus.observation import Mask, Observation
+from focusd.autofocus.observation import Observation
 from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 
@@ -116,18 +116,12 @@ class Search(Protocol):
         """The planes to expose after a first one, whatever it and they show."""
         ...
 
-    def telling_blocks(self) -> Mask | None:
-        """The few blocks, (rows, columns), that will most likely tell well enough where the next probe goes; None: all
-        are needed."""
-        ...
-
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra, chosen: Mask | None = None) -> float | None:
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
 
         Args:
             exposed_um: of an exposure that is not yet scored.
             blocks: its spectra.
-            chosen: which blocks these are; None: all.
         """
         ...
 

@@ -81,16 +81,6 @@ def blocks_with_structure(observations: Sequence[Observation]) -> Mask:
     return np.asarray(strength >= _LEAST_CONTRAST * strength.max())
 
 
-def strongest_blocks(observations: Sequence[Observation], most: int) -> Mask | None:
-    """The blocks of most structure, (rows, columns); None: there are no more than so many in all."""
-    strength = np.max([_strength(o.blocks) for o in observations], axis=0)
-    if strength.size <= most:
-        return None
-    chosen = np.zeros(strength.size, dtype=bool)
-    chosen[np.argsort(strength, axis=None)[-most:]] = True
-    return chosen.reshape(strength.shape)
-
-
 def _strength(blocks: BlockSpectra) -> Array:
     """(rows, columns) power above the noise."""
     signal = (blocks.power - blocks.noise[..., None])[..., _STRUCTURE_FROM:]

@@ -62,11 +62,7 @@ class PublishedSearch:
         interval = first_interval(start_um, self._calibration, self._limits_um)
         return opening_planes(interval, self._away_is_low)[1:]
 
-    def telling_blocks(self) -> Mask | None:
-        """None: the scores alone decide."""
-        return None
-
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra, chosen: Mask | None = None) -> float | None:
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """None: the scores alone decide."""
         return None
 

@@ -15,13 +15,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.local import local_map, map_centre_um
-from focusd.autofocus.observation import (
-    Mask,
-    Observation,
-    blocks_with_structure,
-    strongest_blocks,
-    tiles_with_structure,
-)
+from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
 from focusd.autofocus.posterior import (
     CORRELATED_BANDS,
     Evidence,
@@ -45,8 +39,6 @@ SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
-TELLING_BLOCKS = 9
-"""Whose spectra take a third of the time of all, and most often tell a probe's place as well."""
 
 BEYOND_UNITS = 2.0
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
@@ -160,20 +152,11 @@ class PosteriorSearch:
         away_um, towards_um = start_um + unit_um, start_um - unit_um
         return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
 
-    def telling_blocks(self) -> Mask | None:
-        """The strongest blocks, as long as a probe follows: the answer rests on all of them."""
-        if not self.observations or self._is_known(self.estimate):
-            return None
-        return strongest_blocks(self.observations, TELLING_BLOCKS)
-
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra, chosen: Mask | None = None) -> float | None:
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
             return None
-        seen = self.observations
-        if chosen is not None:
-            seen = [replace(o, blocks=o.blocks.of(chosen)) for o in seen]
-        ahead = self._estimate_of(self._foreseen(_with_unscored(seen, exposed_um, blocks)))
+        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks)))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
@@ -181,7 +164,7 @@ class PosteriorSearch:
         verifies = abs(exposed_um - focus_um) <= VERIFIED_UNITS * self._calibration.axial_unit_um
         if not verifies or not self.observations:
             return None
-        observations = _with_unscored(self.observations, exposed_um, blocks)
+        observations = self._with_unscored(exposed_um, blocks)
         self._survey(observations)
         return self._chart(observations, focus_um)
 
@@ -217,6 +200,9 @@ class PosteriorSearch:
             )
         local = self._chart(self.observations, estimate.focus_um)
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
+
+    def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
+        return [*self.observations, replace(self.observations[-1], z_um=exposed_um, blocks=blocks)]
 
     def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
         """The map of the field, made once for the same exposures and the same places looked at."""
@@ -324,10 +310,6 @@ class PosteriorSearch:
         mean = weight @ hypotheses
         variance = (weight @ hypotheses**2 - mean**2).clip(0)
         return np.asarray(np.sqrt(variance.mean(-1)))
-
-
-def _with_unscored(scored: list[Observation], exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
-    return [*scored, replace(scored[-1], z_um=exposed_um, blocks=blocks)]
 
 
 def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:

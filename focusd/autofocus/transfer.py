@@ -196,12 +196,11 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
     """
     log_t, error = transfer.at(defocus_um)
     expected, variance, _ = _expected(log_object + log_t, error, noise, modes)
-    single = (each.astype(np.float32) for each in (expected, variance))  # half the time, and precise enough
-    return np.stack([_chi2_of_pairs(*each) for each in zip(*single, strict=True)])
+    return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
 
 
-def _chi2_of_pairs(expected: NDArray[np.float32], variance: NDArray[np.float32]) -> Array:
+def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
     """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
     difference = expected[:, None, :] - expected[None, :, :]
     scaled = variance[:, None, :] + variance[None, :, :]
-    return np.asarray((2 * difference**2 / scaled).sum(-1), dtype=np.float64)
+    return np.asarray((2 * difference**2 / scaled).sum(-1))

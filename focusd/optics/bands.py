@@ -47,13 +47,6 @@ class BlockSpectra:
     x_px: NDArray[np.float64]
     size_px: int
 
-    def of(self, chosen: NDArray[np.bool_]) -> BlockSpectra:
-        """The chosen ones of the blocks, (rows, columns), as one row."""
-        power, noise, y_px, x_px = (
-            each[chosen][None] for each in (self.power, self.noise, self.y_px, self.x_px)
-        )
-        return BlockSpectra(power, noise, self.modes, y_px, x_px, self.size_px)
-
 
 @cache
 def band_weights(size: int) -> Tensor:

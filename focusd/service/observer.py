@@ -13,7 +13,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Mask, Observation
+from focusd.autofocus.observation import Observation
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
@@ -156,17 +156,12 @@ class Observer:
         return frame
 
     async def glimpse(
-        self,
-        frame: Frame,
-        roi: Region | None,
-        foresee: Callable[[BlockSpectra], T],
-        chosen: Mask | None = None,
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
     ) -> tuple[BlockSpectra, T]:
         """What a frame tells soonest, and what follows from that.
 
         Args:
             foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
-            chosen: of the blocks: these alone are looked at; None: all.
 
         Raises:
             SaturatedError: too many pixels are at full scale.
@@ -174,7 +169,7 @@ class Observer:
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
-            return await to_thread.run_sync(self._foresee, frame, roi, foresee, chosen)
+            return await to_thread.run_sync(self._foresee, frame, roi, foresee)
 
     async def look(
         self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None = None
@@ -202,18 +197,18 @@ class Observer:
         self._sent_um = z_um
         return reached_um
 
-    def _glimpse(self, frame: Frame, roi: Region | None, chosen: Mask | None = None) -> BlockSpectra:
+    def _glimpse(self, frame: Frame, roi: Region | None) -> BlockSpectra:
         _refuse_dead(frame)
         self._refuse_saturated(frame)
         self._refuse_other_light(frame)
-        spectra = self._scorer.spectra(frame.pixels, roi, chosen)
+        spectra = self._scorer.spectra(frame.pixels, roi)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra
 
     def _foresee(
-        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T], chosen: Mask | None
+        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
     ) -> tuple[BlockSpectra, T]:
-        spectra = self._glimpse(frame, roi, chosen)
+        spectra = self._glimpse(frame, roi)
         return spectra, foresee(spectra)
 
     def _look(self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None) -> Observation:

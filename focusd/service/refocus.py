@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, LocalMap, describe, geometry_of
@@ -146,28 +144,19 @@ class Refocus:
         before the search has decided so.
         """
 
+        def foresee(spectra: BlockSpectra) -> float | None:
+            return self._search.likely_um(frame.z_um, spectra)
+
         async with stages() as moving:
-            spectra, likely_um = await self._foreseen(frame, moving)
+            spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
             async with stages() as charting:
                 if likely_um is not None:
+                    moving.start_soon(self._observer.move_to, likely_um)
                     charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, likely_um)
                 observation = await self._observer.look(frame, self._roi, spectra)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
-
-    async def _foreseen(self, frame: Frame, moving: TaskGroup) -> tuple[BlockSpectra, float | None]:
-        """The frame's spectra, and where the stage is sent meanwhile: by few blocks if these tell it, else by all."""
-        likely_um = None
-        few = self._search.telling_blocks()
-        for chosen in (few, None) if few is not None else (None,):
-            foresee = partial(self._search.likely_um, frame.z_um, chosen=chosen)
-            ask = foresee if likely_um is None else _nothing
-            spectra, told_um = await self._observer.glimpse(frame, self._roi, ask, chosen)
-            if told_um is not None:
-                likely_um = told_um
-                moving.start_soon(self._observer.move_to, likely_um)
-        return spectra, likely_um
 
     def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""

@@ -103,29 +103,18 @@ class Scorer:
         with self._turn:  # a GPU's buffers hold one frame
             return self._backends.run(lambda backend: self._score(backend, counts, region, like, spectra))
 
-    def spectra(
-        self,
-        pixels: NDArray[np.generic],
-        region: Region | None = None,
-        chosen: NDArray[np.bool_] | None = None,
-    ) -> BlockSpectra:
+    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
         """The spectra alone, which take a third of the time and tell most of what a search wants to know.
-
-        Args:
-            pixels, region: as for `score`.
-            chosen: of the blocks, (rows, columns): these alone, as one row; None: all.
 
         Raises:
             RequestError: as for `score`.
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        return self._spectra(counts, region, chosen)
+        return self._spectra(counts, region)
 
-    def _spectra(
-        self, counts: NDArray[np.generic], region: Region, chosen: NDArray[np.bool_] | None = None
-    ) -> BlockSpectra:
-        return block_spectra(counts, region, self._backends.map, self._backends.threads, chosen)
+    def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
+        return block_spectra(counts, region, self._backends.map, self._backends.threads)
 
     @torch.inference_mode()
     def _score(

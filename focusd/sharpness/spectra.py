@@ -38,7 +38,6 @@ def block_spectra(
     region: Region,
     each: Callable[..., Iterable[Tensor]] = map,
     threads: int = 1,
-    chosen: NDArray[np.bool_] | None = None,
 ) -> BlockSpectra:
     """Spectra of the blocks of a frame that cover a region.
 
@@ -46,22 +45,18 @@ def block_spectra(
         pixels: (y, x), finite.
         each: like the builtin `map`: where a few blocks at a time are computed.
         threads: of them so many at once.
-        chosen: (rows, columns) of the blocks, as an earlier call gave them: these alone, as one row; None: all.
     """
     pixels = _completed(pixels)
     size = min(BLOCK_PX, *pixels.shape)
     y, x, height, width = region
     rows = _starts(y, height, size, pixels.shape[0])
     columns = _starts(x, width, size, pixels.shape[1])
-    corners = np.array([(row, column) for row in rows for column in columns])
-    if chosen is not None:
-        corners = corners[chosen.flatten()]
+    corners = [(row, column) for row in rows for column in columns]
     share = min(_AT_ONCE, math.ceil(len(corners) / threads))
     together = [corners[i : i + share] for i in range(0, len(corners), share)]
     power = torch.cat(list(each(partial(_banded_power, pixels, size), together))).double().numpy()
-    shape = (len(rows), len(columns)) if chosen is None else (1, len(corners))
-    power = power.reshape(*shape, -1)
-    y_px, x_px = (corners.T + size / 2).reshape(2, *shape)
+    power = power.reshape(len(rows), len(columns), -1)
+    y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
     return BlockSpectra(
         power[..., :-1], np.maximum(power[..., -1], QUANTISATION), band_modes(size), y_px, x_px, size
     )
@@ -83,7 +78,7 @@ def _starts(first: int, extent: int, size: int, limit: int) -> list[int]:
 
 
 @torch.inference_mode()
-def _banded_power(pixels: NDArray[np.generic], size: int, corners: NDArray[np.int_]) -> Tensor:
+def _banded_power(pixels: NDArray[np.generic], size: int, corners: list[tuple[int, int]]) -> Tensor:
     """Mean power (blocks, bands + 1) of windowed blocks in each band, and in the corners of the spectrum.
 
     White noise has its variance.
@@ -97,7 +92,7 @@ def _banded_power(pixels: NDArray[np.generic], size: int, corners: NDArray[np.in
     return power
 
 
-def _cut(pixels: NDArray[np.generic], size: int, corners: NDArray[np.int_]) -> NDArray[np.float32]:
+def _cut(pixels: NDArray[np.generic], size: int, corners: list[tuple[int, int]]) -> NDArray[np.float32]:
     """The blocks, (blocks, size, size)."""
     blocks = np.empty((len(corners), size, size), np.float32)
     for block, (y, x) in zip(blocks, corners, strict=True):

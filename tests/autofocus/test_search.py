@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from focusd.autofocus.focus import Focus
 from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
 from focusd.autofocus.observation import Observation, blocks_with_structure
 from focusd.autofocus.posterior import Prior
-from focusd.autofocus.search import BEYOND_UNITS, MIN_CERTAINTY, TELLING_BLOCKS, PosteriorSearch
+from focusd.autofocus.search import BEYOND_UNITS, MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 from tests.autofocus.exposures import BLOCK_PX, MODES, exposure
@@ -338,31 +337,3 @@ def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibrati
     assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
     search.add(exposure(0.0, 60.0))
     assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
-
-
-def test_few_blocks_tell_the_next_probe_and_all_the_answer(calibration: Calibration) -> None:
-    def on_a_large_field(z_um: float) -> Observation:
-        seen = exposure(z_um, np.full((3, 4), 31.4))
-        grown = {name: np.tile(getattr(seen.blocks, name), (2, 1)) for name in ("noise", "y_px", "x_px")}
-        power = np.tile(seen.blocks.power, (2, 1, 1)) * np.linspace(0.2, 1, 24).reshape(6, 4, 1)
-        return replace(seen, blocks=replace(seen.blocks, power=power, **grown))
-
-    search = search_of(calibration, target_um=4.0)
-    assert search.telling_blocks() is None, "nothing has been observed"
-    search.add(on_a_large_field(0.0))
-    (z_um,) = search.opening_um(0.0)
-    chosen = search.telling_blocks()
-    assert chosen is not None
-    assert np.flatnonzero(chosen).tolist() == list(range(24 - TELLING_BLOCKS, 24)), "the strongest"
-    seen = on_a_large_field(z_um)
-    likely_um = search.likely_um(z_um, seen.blocks.of(chosen), chosen)
-    search.add(seen)
-    assert search.next_z_um() == pytest.approx(likely_um, abs=1.0), "a quarter of the target"
-    assert search.telling_blocks() is None, "the focus is known: what follows is the answer"
-
-
-def test_of_a_small_field_all_blocks_are_needed(calibration: Calibration) -> None:
-    search = search_of(calibration)
-    seen = exposure(0.0, 31.4)
-    search.add(replace(seen, blocks=seen.blocks.of(np.arange(12).reshape(3, 4) < TELLING_BLOCKS)))
-    assert search.telling_blocks() is None

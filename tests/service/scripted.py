@@ -107,14 +107,8 @@ class ScriptedScorer(Scorer):
             self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
         )
 
-    def spectra(
-        self,
-        pixels: NDArray[np.generic],
-        region: Region | None = None,
-        chosen: NDArray[np.bool_] | None = None,
-    ) -> BlockSpectra:
-        blocks = exposure(self._defocus_um(pixels)).blocks
-        return blocks if chosen is None else blocks.of(chosen)
+    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
+        return exposure(self._defocus_um(pixels)).blocks
 
     def _defocus_um(self, pixels: NDArray[np.generic]) -> float:
         return float(pixels.view(np.float64).flat[0]) - self.focus_um

@@ -141,7 +141,7 @@ async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
     right = await posterior(calibrated, Reports())
     await calibrated.move(z_um=HOME_UM, report=Reports())
     exposed_um = microscope.snaps.copy()
-    monkeypatch.setattr(PosteriorSearch, "likely_um", lambda *_, **_chosen: wrong_um)
+    monkeypatch.setattr(PosteriorSearch, "likely_um", lambda *_: wrong_um)
     misled = await posterior(calibrated, Reports())
     assert wrong_um in microscope.moves
     assert microscope.snaps[len(exposed_um) :] == pytest.approx(exposed_um, abs=0.1)

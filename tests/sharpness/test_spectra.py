@@ -66,16 +66,3 @@ def test_a_constant_frame_has_no_more_than_the_noise_of_counting() -> None:
     spectra = block_spectra(np.full((256, 256), 77, np.float32), whole((256, 256)))
     assert (spectra.noise == QUANTISATION).all()
     assert spectra.power.max() < QUANTISATION
-
-
-def test_chosen_blocks_are_those_of_the_whole_field() -> None:
-    frame = noise((700, 900), 1.0)
-    every = block_spectra(frame, whole((700, 900)))
-    chosen = np.zeros(every.noise.shape, dtype=bool)
-    chosen[1, 2] = chosen[0, 3] = chosen[-1, -1] = True
-    few = block_spectra(frame, whole((700, 900)), chosen=chosen)
-    assert few.power == pytest.approx(every.of(chosen).power)
-    assert few.noise == pytest.approx(every.of(chosen).noise)
-    assert few.power.shape[:2] == few.y_px.shape == few.x_px.shape == (1, 3)
-    assert (few.y_px == every.y_px[chosen]).all()
-    assert (few.x_px == every.x_px[chosen]).all()
