@@ -142,10 +142,12 @@ class PosteriorSearch:
         """The second plane, an axial unit away from the sample, or towards it at a limit.
 
         Two planes are needed for the sign. With the focus to be verified by a third, none is much better than this
-        one, which can be exposed while the first is scored. Where two might do, the first one's score decides.
+        one, which can be exposed while the first is scored. Where two might do, the first one's score decides; so it
+        does where the calibration's planes lie further apart, and tell two frames so near each other by interpolation.
         """
         is_known = self._prior is not None and self._prior.sigma_um <= self._target_um
-        if is_known or not self._verify:
+        is_coarse = np.diff(self._calibration.z_um).max() > self._calibration.axial_unit_um
+        if is_known or is_coarse or not self._verify:
             return []
         unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)
         low_um, high_um = self._limits_um

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.focus import Focus
 from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
 from focusd.autofocus.observation import Observation, blocks_with_structure
@@ -337,3 +337,10 @@ def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibrati
     assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
     search.add(exposure(0.0, 60.0))
     assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
+
+
+def test_a_calibration_too_coarse_for_the_opening_leaves_the_second_plane_to_the_first_score() -> None:
+    """With planes 8 µm apart a search was refused after the opening that finds its focus without."""
+    coarse = calibrate([exposure(z) for z in np.arange(-100, 101, 10.0)], {}, 0.5)[0]
+    assert search_of(coarse).opening_um(0.0) == []
+    assert run(search_of(coarse), 31.4).z_um == pytest.approx(31.4, abs=1.0)
