@@ -20,6 +20,7 @@ from anyio import to_thread
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy import stats
 
 from bench.latency import running
 from focusd.config import RigConfig
@@ -27,7 +28,8 @@ from focusd.wire.client import Client
 
 SAMPLE = "gravel"
 STARTS_UM = (22.0, -41.0, 9.0)
-MARKS = 10
+MARKS = 40
+PER_REFOCUSES = 1000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -49,9 +51,19 @@ def run_memory(refocuses: int, frame_px: int, json_file: Path | None) -> None:
     for mark in marks:
         table.add_row(str(mark.refocuses), f"{mark.rss_mb:.1f}")
     Console().print(table)
+    slope, sigma = slope_mb(marks)
     Console().print(f"growth from the first half to the second: {growth_mb(marks):.1f} MB", highlight=False)
+    Console().print(
+        f"slope of the second half: {slope:.2f} ± {sigma:.2f} MB in {PER_REFOCUSES} refocuses",
+        highlight=False,
+    )
     if json_file:
-        figures = {"marks": [[m.refocuses, m.rss_mb] for m in marks], "growth_mb": growth_mb(marks)}
+        figures = {
+            "marks": [[m.refocuses, m.rss_mb] for m in marks],
+            "growth_mb": growth_mb(marks),
+            "slope_mb": slope,
+            "slope_sigma_mb": sigma,
+        }
         json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
@@ -59,6 +71,15 @@ def growth_mb(marks: list[Mark]) -> float:
     """How far the median of the marks' second half exceeds that of the first; the start does not count."""
     first, last = np.array_split([m.rss_mb for m in marks[1:]], 2)
     return float(np.median(last) - np.median(first))
+
+
+def slope_mb(marks: list[Mark]) -> tuple[float, float]:
+    """Of the line through the marks' second half, when all is remembered that ever is: per `PER_REFOCUSES`, and its
+    standard uncertainty by their scatter about it."""
+    late = marks[len(marks) // 2 :]
+    done = np.array([m.refocuses for m in late]) / PER_REFOCUSES
+    found = stats.linregress(done, [m.rss_mb for m in late])
+    return float(found.slope), float(found.stderr)
 
 
 async def measure(config: RigConfig, refocuses: int) -> list[Mark]:

@@ -112,12 +112,25 @@ class Search(Protocol):
         """
         ...
 
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
+    def opening_um(self, start_um: float) -> list[float]:
+        """The planes to expose after a first one, whatever it and they show."""
+        ...
+
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
 
         Args:
             exposed_um: of an exposure that is not yet scored.
-            blocks: its spectra, where they are known.
+            blocks: its spectra.
+        """
+        ...
+
+    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
+        """The map that `decide` will give, if the search ends with an exposure not yet scored; None: it will not.
+
+        Args:
+            exposed_um, blocks: the exposure and its spectra.
+            focus_um: as it is likely.
         """
         ...
 

@@ -14,7 +14,8 @@ DISTINCT = 5.0
 """Two surfaces are further apart than this many standard deviations about them; halves of a bowl reach 3.5."""
 MIN_SHARE, MIN_BLOCKS = 0.05, 3
 """Fewer blocks than this are outliers, no surface."""
-_EDGES = [(y, x, share) for y, x in ((1, 0), (0, 1), (1, 1), (1, -1)) for share in np.arange(1, 8) / 8]
+_DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
+_SHARES = np.arange(1, 8) / 8
 """Straight edges of a step: its direction (y, x) in the field, and the share of the blocks below it. So many, because
 a fit that begins elsewhere takes the step for a slope."""
 _ROUNDS = 20
@@ -40,19 +41,19 @@ def two_levels(design: Array, z_um: Array, sigma_um: Array) -> Levels:
         design: (n, 3) with 1 and the two places in the field.
         z_um, sigma_um: (n,) focus of the blocks and its uncertainty.
     """
-    starts = [_split(z_um), *(_beyond(design[:, 1:], *edge) for edge in _EDGES)]
-    step_um, scatter_um, upper = min(
-        (_settle(design, z_um, start) for start in starts), key=lambda fit: fit[1]
-    )
+    edges = (edge for direction in _DIRECTIONS for edge in _beyond(design[:, 1:], direction))
+    known: set[bytes] = set()
+    fits = [_settle(design, z_um, start, known) for start in (_split(z_um), *edges)]
+    step_um, scatter_um, upper = min((fit for fit in fits if fit), key=lambda fit: fit[1])
     fewest = min(upper, len(z_um) - upper)
     clear = step_um > DISTINCT * max(scatter_um, float(np.median(sigma_um)))
     return Levels(step_um, clear and fewest >= max(MIN_BLOCKS, MIN_SHARE * len(z_um)))
 
 
-def _beyond(place: Array, y: float, x: float, share: float) -> Flags:
-    """The blocks on the far side of a straight edge."""
-    along = place @ np.array([y, x])
-    return np.asarray(along > np.quantile(along, share))
+def _beyond(place: Array, direction: tuple[float, float]) -> Flags:
+    """The blocks on the far side of each straight edge across a direction, (edges, n)."""
+    along = place @ np.array(direction)
+    return np.asarray(along > np.quantile(along, _SHARES)[:, None])
 
 
 def _split(heights: Array) -> Flags:
@@ -64,16 +65,26 @@ def _split(heights: Array) -> Flags:
     return np.asarray(heights > order[np.argmax(between)])
 
 
-def _settle(design: Array, z_um: Array, upper: Flags) -> tuple[float, float, int]:
-    """Step, standard deviation about the planes, blocks on the upper: fit and assign until nothing changes."""
+def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tuple[float, float, int] | None:
+    """Step, standard deviation about the planes, blocks on the upper: fit and assign until nothing changes.
+
+    None: an earlier fit came by here, and all that follows is the same.
+
+    Args:
+        known: assignments that earlier fits have come by; this one's are added.
+    """
+    passed: set[bytes] = set()
     for _ in range(_ROUNDS):
-        model = np.column_stack([design, upper])
-        slope = np.linalg.lstsq(model, z_um, rcond=None)[0]
-        above = z_um - design @ slope[:3]
-        closer = above > slope[3] / 2
-        if (closer == upper).all():
+        if upper.tobytes() in known:
+            return None
+        if upper.tobytes() in passed:  # it has settled, or goes round in circles
             break
-        upper = closer
+        passed.add(upper.tobytes())
+        fitted = upper
+        slope = np.linalg.lstsq(np.column_stack([design, fitted]), z_um, rcond=None)[0]
+        above = z_um - design @ slope[:3]
+        upper = above > slope[3] / 2
+    known |= passed
     free = max(len(z_um) - 5, 1)
-    scatter = float(np.sqrt(((above - slope[3] * upper) ** 2).sum() / free))
-    return abs(float(slope[3])), scatter, int(upper.sum())
+    scatter = float(np.sqrt(((above - slope[3] * fitted) ** 2).sum() / free))
+    return abs(float(slope[3])), scatter, int(fitted.sum())

@@ -11,7 +11,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure
 from focusd.autofocus.posterior import CORRELATED_BANDS, misfit_of
-from focusd.autofocus.transfer import Comparison, explain
+from focusd.autofocus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain
 
 Array = NDArray[np.float64]
 
@@ -24,18 +24,26 @@ _FINE_STEPS = 9
 """Around the best coarse one, up to its neighbours."""
 
 
-def local_map(observations: Sequence[Observation], calibration: Calibration, focus_um: float) -> LocalMap:
+def map_centre_um(focus_um: float, calibration: Calibration) -> float:
+    """Where to centre the map of a field: the same place for all focuses that hardly differ, so that a map made before
+    the last digits are known is the one that they give."""
+    step_um = _step_um(calibration)
+    return round(focus_um / step_um) * step_um
+
+
+def local_map(observations: Sequence[Observation], calibration: Calibration, centre_um: float) -> LocalMap:
     """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
 
     Args:
         observations: two planes or more.
-        focus_um: of the field.
+        centre_um: of the places looked at, near the focus of the field.
     """
     counts = blocks_with_structure(observations)
     reach_um = REACH_UNITS * calibration.axial_unit_um
-    step_um = 2 * reach_um / (_COARSE_STEPS - 1)
-    coarse_um = focus_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
-    best = _explained(observations, counts, calibration, coarse_um[None]).chi2.argmin(-1)
+    step_um = _step_um(calibration)
+    coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
+    coarse = _explained(observations, counts, calibration, coarse_um[None], ROUGH_ITERATIONS)
+    best = coarse.chi2.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
     found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um), len(observations))
     sure = found[1] <= MAX_SIGMA_UNITS * calibration.axial_unit_um
@@ -45,15 +53,23 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, foc
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
 
+def _step_um(calibration: Calibration) -> float:
+    return 2 * REACH_UNITS * calibration.axial_unit_um / (_COARSE_STEPS - 1)
+
+
 def _explained(
-    observations: Sequence[Observation], counts: Mask, calibration: Calibration, candidates_um: Array
+    observations: Sequence[Observation],
+    counts: Mask,
+    calibration: Calibration,
+    candidates_um: Array,
+    iterations: int = ITERATIONS,
 ) -> Comparison:
     """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
     power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
     noise = np.min([o.blocks.noise[counts] for o in observations], axis=0)[:, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um)
-    return explain(power, noise, observations[0].blocks.modes, *transferred)
+    return explain(power, noise, observations[0].blocks.modes, *transferred, iterations)
 
 
 def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:

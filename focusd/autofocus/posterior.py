@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.observation import Spectrum
-from focusd.autofocus.transfer import Comparison, compare
+from focusd.autofocus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
 
 Array = NDArray[np.float64]
 
@@ -120,12 +120,19 @@ def _descent(density: Array) -> int:
     return int(np.argmin(density[: rises[0]])) if len(rises) else len(density) - 1
 
 
+def survey(
+    evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
+) -> Comparison:
+    """What the spectra say over the whole range, coarsely: it does not depend on the scores."""
+    return _compared(_coarse_um(evidence, calibration, limits_um), evidence, calibration)
+
+
 def posterior(
     evidence: Sequence[Evidence],
     calibration: Calibration,
     limits_um: tuple[float, float],
     prior: Prior | None = None,
-    near_um: float | None = None,
+    surveyed: Comparison | None = None,
 ) -> Posterior:
     """The probability of the focus after one exposure or more.
 
@@ -133,27 +140,51 @@ def posterior(
         evidence: in the order of exposure: the focus is looked for where the first one's defocus lies in the
             calibrated range.
         limits_um: the stage's; the focus is not looked for beyond them.
-        near_um: it is known to lie near here and not looked for elsewhere, which takes a third of the time.
+        surveyed: the `survey` of this evidence, where it has been made.
     """
-    low = max(evidence[0].z_um - calibration.max_um, limits_um[0])
-    high = min(evidence[0].z_um - calibration.min_um, limits_um[1])
-    coarse_um = np.linspace(low, high, COARSE_STEPS)
-    step_um = coarse_um[1] - coarse_um[0]
-    around_um = np.linspace(-3 * step_um, 3 * step_um, FINE_STEPS)
-    if near_um is not None:
-        z_um = np.unique((near_um + around_um).clip(low, high))
-        return _weighed(z_um, _compared(z_um, evidence, calibration), evidence, calibration, prior)
-    coarse = _compared(coarse_um, evidence, calibration)
+    coarse_um = _coarse_um(evidence, calibration, limits_um)
+    coarse = surveyed or _compared(coarse_um, evidence, calibration)
     mode_um = _weighed(coarse_um, coarse, evidence, calibration, prior).mode_um
-    fine_um = (mode_um + around_um).clip(low, high)
+    fine_um = _around(mode_um, coarse_um)
     z_um, order = np.unique(np.concatenate([coarse_um, fine_um]), return_index=True)
     both = coarse.joined(_compared(fine_um, evidence, calibration), order)
     return _weighed(z_um, both, evidence, calibration, prior)
 
 
-def _compared(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Comparison:
+def posterior_near(
+    near_um: float,
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    limits_um: tuple[float, float],
+    prior: Prior | None = None,
+) -> Posterior:
+    """A quick `posterior` of a focus that is known to lie near a z, and is not looked for elsewhere."""
+    z_um = np.unique(_around(near_um, _coarse_um(evidence, calibration, limits_um)))
+    comparison = _compared(z_um, evidence, calibration, ROUGH_ITERATIONS)
+    return _weighed(z_um, comparison, evidence, calibration, prior)
+
+
+def _coarse_um(
+    evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
+) -> Array:
+    """Where the focus may lie, evenly spaced."""
+    low = max(evidence[0].z_um - calibration.max_um, limits_um[0])
+    high = min(evidence[0].z_um - calibration.min_um, limits_um[1])
+    return np.linspace(low, high, COARSE_STEPS)
+
+
+def _around(z_um: float, coarse_um: Array) -> Array:
+    """Positions closer together, inside the range of the coarse ones."""
+    reach_um = 3 * (coarse_um[1] - coarse_um[0])
+    fine_um = z_um + np.linspace(-reach_um, reach_um, FINE_STEPS)
+    return np.asarray(fine_um.clip(coarse_um[0], coarse_um[-1]))
+
+
+def _compared(
+    z_um: Array, evidence: Sequence[Evidence], calibration: Calibration, iterations: int = ITERATIONS
+) -> Comparison:
     frames_um = np.array([e.z_um for e in evidence])
-    return compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um)
+    return compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um, iterations)
 
 
 def _weighed(

@@ -8,6 +8,7 @@ import numpy as np
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
+from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.moffat import r_squared
 from focusd.autofocus.observation import Mask, Observation, tiles_with_structure
 from focusd.autofocus.shift import Shift, locate
@@ -56,14 +57,18 @@ class PublishedSearch:
         probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
         return next_probe(self._interval, probes, self._away_is_low)
 
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
-        """The next of the opening planes, which are known before the first score."""
-        start_um = self.observations[0].z_um if self.observations else exposed_um
-        opening = opening_planes(
-            first_interval(start_um, self._calibration, self._limits_um), self._away_is_low
-        )
-        following = len(self.observations) + 1
-        return opening[following] if following < len(opening) else None
+    def opening_um(self, start_um: float) -> list[float]:
+        """The ends of the first interval, which are exposed whatever they show."""
+        interval = first_interval(start_um, self._calibration, self._limits_um)
+        return opening_planes(interval, self._away_is_low)[1:]
+
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
+        """None: the scores alone decide."""
+        return None
+
+    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
+        """None: the map rests on the scores."""
+        return None
 
     def decide(self) -> Focus:
         """The focus.

@@ -46,6 +46,10 @@ _START = (0.0, 0.0, 0.02, 0.02, 1.0)
 _OTHER_STARTS = ((0.0, 0.05, 0.02, 0.02, 1.0), (0.0, -0.05, 0.02, 0.02, 1.0))
 """If the fit explains nothing: now and then a difference as small as rounding lets it end in a wrong place."""
 _SCALE = (0.2, 0.02, 0.02, 0.02, 0.02)
+_FAR_FROM_ZERO = 10.0
+"""Added to the parameters in units of their scale: the fit's steps are so much of the parameter, and one of a parameter
+near zero would drown in the rounding of single precision."""
+_STEP = 0.01
 _THREADS = min(len(_SCALE), os.cpu_count() or 1)
 
 
@@ -111,7 +115,8 @@ def _fit_pupil(
     defocus = (z_um[chosen] - start_um) / unit_um
     frames = [spectra[i] for i in chosen]
 
-    def residuals(p: Array) -> Array:
+    def residuals(scaled: Array) -> Array:
+        p = _parameters(start, scaled)
         aberrations = dict(zip(_TERMS, p[1:4], strict=True))
         log_t = np.log(banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px))
         model = Transfer(np.arange(len(frames), dtype=float), log_t, np.zeros_like(log_t))
@@ -121,13 +126,18 @@ def _fit_pupil(
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         found = least_squares(
             residuals,
-            start,
-            x_scale=_SCALE,
-            diff_step=1e-2,
+            np.full(len(start), _FAR_FROM_ZERO),
+            diff_step=_STEP,
             loss="soft_l1",
             max_nfev=20,
             ftol=_TOLERANCE,
-            xtol=_TOLERANCE,
+            xtol=_TOLERANCE / _FAR_FROM_ZERO,
             workers=pool.map,
         )
-    return float(start_um + found.x[0] * unit_um), float(np.mean(residuals(found.x) ** 2))
+    origin = float(_parameters(start, found.x)[0])
+    return start_um + origin * unit_um, float(np.mean(residuals(found.x) ** 2))
+
+
+def _parameters(start: tuple[float, ...], scaled: Array) -> Array:
+    """As in `_START`, of what the fit varies."""
+    return np.array(start) + (scaled - _FAR_FROM_ZERO) * np.array(_SCALE)

@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
-from focusd.autofocus.local import local_map
+from focusd.autofocus.geometry import LocalMap
+from focusd.autofocus.local import local_map, map_centre_um
 from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
-from focusd.autofocus.posterior import CORRELATED_BANDS, Evidence, Posterior, Prior, posterior
-from focusd.autofocus.transfer import distances
+from focusd.autofocus.posterior import (
+    CORRELATED_BANDS,
+    Evidence,
+    Posterior,
+    Prior,
+    posterior,
+    posterior_near,
+    survey,
+)
+from focusd.autofocus.transfer import Comparison, distances
 from focusd.errors import AmbiguousError
 from focusd.optics.bands import BlockSpectra
 
@@ -39,8 +48,6 @@ _OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 _APART_UNITS = 0.25
 _AS_GOOD = 1.1
 """Probes whose expected σ is within this factor of the least are as good; the nearest of them is taken."""
-_AS_GOOD_AT_ONCE = 1.5
-"""The same for the second probe where the stage waits already: it costs no time."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,14 @@ class PosteriorSearch:
         self._prior = prior
         self.observations: list[Observation] = []
         self._posterior: Posterior | None = None
+        self._surveyed: tuple[list[BlockSpectra], Comparison] | None = None
+        self._charted: tuple[tuple[int, float, float], LocalMap] | None = None
 
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
         self.observations.append(observation)
-        self._posterior = self._weighed(self._evidence(self.observations))
+        evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
+        self._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior, surveyed)
 
     @property
     def belief(self) -> Posterior:
@@ -128,33 +138,50 @@ class PosteriorSearch:
         self._refuse_hopeless()
         return None if self.satisfied else self.probe_um()
 
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra | None = None) -> float | None:
-        """The opening plane before anything is scored; later the focus, if the spectra alone tell it well enough: the
-        exposure's own score hardly ever changes that."""
+    def opening_um(self, start_um: float) -> list[float]:
+        """The second plane, an axial unit away from the sample, or towards it at a limit.
+
+        Two planes are needed for the sign. With the focus to be verified by a third, none is much better than this
+        one, which can be exposed while the first is scored. Where two might do, the first one's score decides; so it
+        does where the calibration's planes lie further apart, and tell two frames so near each other by interpolation.
+        """
+        is_known = self._prior is not None and self._prior.sigma_um <= self._target_um
+        is_coarse = np.diff(self._calibration.z_um).max() > self._calibration.axial_unit_um
+        if is_known or is_coarse or not self._verify:
+            return []
+        unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)
+        low_um, high_um = self._limits_um
+        away_um, towards_um = start_um + unit_um, start_um - unit_um
+        return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
+
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
+        """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
-            return self._opening_um(exposed_um)
-        if blocks is None:
             return None
-        unscored = replace(self.observations[-1], z_um=exposed_um, blocks=blocks)
-        *scored, last = self._evidence([*self.observations, unscored])
-        near_um = self.belief.mode_um if self._is_known(self.estimate) else None
-        ahead = self._estimate_of(self._weighed([*scored, replace(last, b=None)], near_um))
+        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks)))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
-    def probe_um(self) -> float:
-        """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it.
+    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
+        """The map of the field, where the exposure verifies the focus: it rests on the spectra alone."""
+        verifies = abs(exposed_um - focus_um) <= VERIFIED_UNITS * self._calibration.axial_unit_um
+        if not verifies or not self.observations:
+            return None
+        observations = self._with_unscored(exposed_um, blocks)
+        self._survey(observations)
+        return self._chart(observations, focus_um)
 
-        The second one is where the stage waits already, if that is nearly as good.
-        """
+    def probe_um(self) -> float:
+        """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
         estimate = self.estimate
+        opening_um = self.opening_um(self.observations[0].z_um)
+        if len(self.observations) <= len(opening_um):
+            return opening_um[len(self.observations) - 1]
         if estimate.sigma_um <= self._target_um and not self._is_verified:
             return estimate.focus_um
         if self._seems_beyond:
             return self.belief.mode_um
         candidates = self._candidates()
         expected = self._expected_sigma(candidates)
-        if len(self.observations) == 1 and self._opening_is_good(expected.min()):
-            return self._opening_um(self.observations[0].z_um)
         good = candidates[expected <= _AS_GOOD * expected.min()]
         here_um = self.observations[-1].z_um
         away = 1e-6 if self._away_is_low else -1e-6
@@ -173,25 +200,36 @@ class PosteriorSearch:
                 f"the exposures fit no single focus well enough (σ = {estimate.sigma_um:.2f} µm, "
                 f"{self._target_um:.2f} µm is wanted); try another field, or a longer exposure",
             )
-        local = local_map(self.observations, self._calibration, estimate.focus_um)
+        local = self._chart(self.observations, estimate.focus_um)
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
-    def _opening_um(self, start_um: float) -> float:
-        """The second plane before anything is known: an axial unit away from the sample, or towards it at a limit."""
-        unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)
-        low_um, high_um = self._limits_um
-        away_um = start_um + unit_um
-        return (
-            away_um if low_um <= away_um <= high_um else float(np.clip(start_um - unit_um, low_um, high_um))
-        )
+    def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
+        return [*self.observations, replace(self.observations[-1], z_um=exposed_um, blocks=blocks)]
 
-    def _opening_is_good(self, least_um: float) -> bool:
-        """Whether the opening plane's expected σ is near the least that any probe is expected to leave."""
-        opening_um = np.array([self._opening_um(self.observations[0].z_um)])
-        return bool(self._expected_sigma(opening_um)[0] <= _AS_GOOD_AT_ONCE * least_um)
+    def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
+        """The map of the field, made once for the same exposures and the same places looked at."""
+        centre_um = map_centre_um(focus_um, self._calibration)
+        key = len(observations), observations[-1].z_um, centre_um
+        if self._charted is None or self._charted[0] != key:
+            self._charted = key, local_map(observations, self._calibration, centre_um)
+        return self._charted[1]
 
-    def _weighed(self, evidence: list[Evidence], near_um: float | None = None) -> Posterior:
-        return posterior(evidence, self._calibration, self._limits_um, self._prior, near_um)
+    def _foreseen(self, observations: list[Observation]) -> Posterior:
+        """The posterior when the last of the exposures is not yet scored."""
+        *scored, last = self._evidence(observations)
+        evidence = [*scored, replace(last, b=None)]
+        known = self._calibration, self._limits_um, self._prior
+        if self._is_known(self.estimate):
+            return posterior_near(self.belief.mode_um, evidence, *known)
+        return posterior(evidence, *known, self._survey(observations))
+
+    def _survey(self, observations: list[Observation]) -> Comparison:
+        """What the spectra of these exposures say, made once: before the last is scored they say the same as after."""
+        blocks = [o.blocks for o in observations]
+        if self._surveyed is None or not _are_same(self._surveyed[0], blocks):
+            evidence = self._evidence(observations)
+            self._surveyed = blocks, survey(evidence, self._calibration, self._limits_um)
+        return self._surveyed[1]
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
         floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
@@ -274,6 +312,10 @@ class PosteriorSearch:
         mean = weight @ hypotheses
         variance = (weight @ hypotheses**2 - mean**2).clip(0)
         return np.asarray(np.sqrt(variance.mean(-1)))
+
+
+def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:

@@ -28,7 +28,10 @@ are filled by as much of the object as lies beside them."""
 NOISE_ERROR = 0.05
 """Relative error of the noise's power, which is never quite white."""
 
-_ITERATIONS = 5
+ITERATIONS = 5
+"""Of the fit of an object to its spectra: what is left then moves no χ² by a thousandth."""
+ROUGH_ITERATIONS = 2
+"""Enough to tell which candidate is the best."""
 _LARGEST_STEP = 3.0
 _LEAST_SIGNAL = 0.02
 """Of the noise: a smaller signal cannot be told from none."""
@@ -106,31 +109,41 @@ class Comparison:
         )
 
 
-def compare(z_um: Array, spectra: Sequence[Spectrum], transfer: Transfer, candidates_um: Array) -> Comparison:
+def compare(
+    z_um: Array,
+    spectra: Sequence[Spectrum],
+    transfer: Transfer,
+    candidates_um: Array,
+    iterations: int = ITERATIONS,
+) -> Comparison:
     """Explain power = object · transfer(z − focus) + noise for each candidate; the object is whatever fits best.
 
     Args:
         z_um: (frames,) where the frames were exposed; one frame fits every candidate.
         spectra: of the frames, of the same blocks.
         candidates_um: (candidates,) positions of the focus.
+        iterations: of the fit of the object.
     """
     power = np.stack([s.power for s in spectra])[:, None, :]
     noise = np.array(min(s.noise for s in spectra))
     transferred = transfer.at(np.subtract.outer(z_um, candidates_um))
-    return explain(power, noise, spectra[0].modes, *transferred)
+    return explain(power, noise, spectra[0].modes, *transferred, iterations)
 
 
-def explain(power: Array, noise: Array, modes: Array, log_t: Array, error: Array) -> Comparison:
+def explain(
+    power: Array, noise: Array, modes: Array, log_t: Array, error: Array, iterations: int = ITERATIONS
+) -> Comparison:
     """`compare` for one object or many, (frames, …, candidates, bands) or what broadcasts to that.
 
     Args:
         power: of the frames.
         noise: its power, the same in all frames.
         log_t, error: the transfer under each candidate.
+        iterations: of the fit of the object.
     """
     measured = np.log(power)
     log_object = _first_guess(measured, noise, log_t)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
         step = (weight * share * residual).sum(0) / ((weight * share**2).sum(0) + 1e-3)
         log_object = log_object + step.clip(-_LARGEST_STEP, _LARGEST_STEP)

@@ -50,7 +50,7 @@ def intensity_psf(
     pupil = torch.polar(inside, 2 * math.pi * phase)
     amplitude = _transform(pupil, size)
     if condenser is None:
-        psf = torch.view_as_real(amplitude).square().sum(-1)  # abs() would take roots first
+        psf = amplitude.real.square() + amplitude.imag.square()  # abs() would take roots first
     else:
         lit = pupil * _aperture(condenser[:, None, None], fy, fx, _cell(spacing, size))
         psf = (_transform(lit, size).conj() * amplitude).real

@@ -147,7 +147,11 @@ class Observer:
         if z_um is not None:
             await self.move_to(z_um, near_um)
         with self.stopwatch.timing("exposing"):
-            frame = await self.rig.snap()
+            try:
+                frame = await self.rig.snap()
+            except anyio.get_cancelled_exc_class():
+                self.exposures += 1  # the sample is lit all the same
+                raise
         self.exposures += frame.exposures
         return frame
 

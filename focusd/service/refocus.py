@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
-from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
-from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
+from focusd.autofocus.geometry import Direction, Geometry, LocalMap, describe, geometry_of
 from focusd.autofocus.observation import Observation
-from focusd.errors import FocusdError
+from focusd.errors import BudgetError, FocusdError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.budget import Budget
@@ -74,6 +73,8 @@ class Refocus:
         self._exposure_ms = exposure_ms
         self._roi = roi
         self._report = report
+        self._charted: tuple[LocalMap, Geometry] | None = None
+        """Of the last frame, made while it was scored."""
 
     async def run(self) -> dict[str, Any]:
         """Bring the sample into focus and stay there; the stage goes back to its start on any error.
@@ -104,40 +105,63 @@ class Refocus:
 
     async def _find(self) -> Found:
         """Expose and score until the search is satisfied."""
-        wanted = await self._expose(None)
+        frame = await self._expose(None)
+        for z_um in self._search.opening_um(frame.z_um):
+            if not self._can_afford_another(len(self._search.observations) + 1):
+                break
+            frame = await self._follow(frame, z_um)
+        wanted = await self._judged(frame)
         while isinstance(wanted, float):
-            wanted = await self._expose(wanted)
+            wanted = await self._judged(await self._expose(wanted))
         return wanted
 
-    async def _expose(self, z_um: float | None) -> float | Found:
-        """One exposure at z, or where the stage stands; returns the next z, or what was found."""
-        count = len(self._search.observations)
-        self._budget.check(count, self._observer.stopwatch.elapsed_s, self._exposure_ms, self._dose_ms)
-        frame = await self._observer.expose(z_um, NEAR_DOF * self._field.dof_um)
-        async with stages() as moving:
-            spectra = await self._glimpse(frame, moving)
-            observation = await self._observer.look(frame, self._roi, spectra)
-            wanted = await to_thread.run_sync(self._judge, observation)
-        progress = {"exposure": count + 1, "of": self._budget.exposures}
-        self._report("focus.progress", summary(observation) | progress)
-        return wanted
+    async def _expose(self, z_um: float | None) -> Frame:
+        """One exposure at z, or where the stage stands, if the budget holds it."""
+        self._check_budget(len(self._search.observations))
+        return await self._observer.expose(z_um, NEAR_DOF * self._field.dof_um)
 
-    async def _glimpse(self, frame: Frame, moving: TaskGroup) -> BlockSpectra:
-        """The frame's spectra. As soon as the search says where it will most likely want the stage, it moves there.
+    async def _follow(self, frame: Frame, z_um: float) -> Frame:
+        """The next exposure where the search wants it whatever this frame shows, which is scored meanwhile.
 
-        Nothing is exposed there before the search has decided so.
+        Nothing is exposed before the frame's light and readout have been checked.
         """
-        at_once_um = self._search.likely_um(frame.z_um)
-        if at_once_um is not None:
-            moving.start_soon(self._observer.move_to, at_once_um)
+        async with stages() as scoring:
+            async with stages() as moving:
+                moving.start_soon(self._observer.move_to, z_um)
+                spectra, _ = await self._observer.glimpse(frame, self._roi, _nothing)
+                scoring.start_soon(self._add, frame, spectra)
+            return await self._observer.expose(z_um)
+
+    async def _add(self, frame: Frame, spectra: BlockSpectra) -> None:
+        observation = await self._observer.look(frame, self._roi, spectra)
+        await to_thread.run_sync(self._search.add, observation)
+        self._tell(observation)
+
+    async def _judged(self, frame: Frame) -> float | Found:
+        """The z that is wanted after a frame, or what was found.
+
+        As soon as the search says where it will most likely want the stage, it moves there. Nothing is exposed there
+        before the search has decided so.
+        """
 
         def foresee(spectra: BlockSpectra) -> float | None:
-            return self._search.likely_um(frame.z_um, spectra) if at_once_um is None else None
+            return self._search.likely_um(frame.z_um, spectra)
 
-        spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
-        if likely_um is not None:
-            moving.start_soon(self._observer.move_to, likely_um)
-        return spectra
+        async with stages() as moving:
+            spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
+            async with stages() as charting:
+                if likely_um is not None:
+                    moving.start_soon(self._observer.move_to, likely_um)
+                    charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, likely_um)
+                observation = await self._observer.look(frame, self._roi, spectra)
+            wanted = await to_thread.run_sync(self._judge, observation)
+        self._tell(observation)
+        return wanted
+
+    def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
+        """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
+        local = self._search.chart(z_um, spectra, likely_um)
+        self._charted = (local, self._geometry(local)) if local else None
 
     def _judge(self, observation: Observation) -> float | Found:
         """What the search makes of one more exposure."""
@@ -145,8 +169,28 @@ class Refocus:
         z_um = self._search.next_z_um()
         if z_um is not None:
             return float(z_um)
-        field, focus = self._field, self._search.decide()
-        return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
+        focus = self._search.decide()
+        if self._charted and self._charted[0] is focus.local:
+            return focus, self._charted[1]
+        return focus, self._geometry(focus.local)
+
+    def _geometry(self, local: LocalMap) -> Geometry:
+        field = self._field
+        return geometry_of(local, field.pixel_um, field.dof_um, field.towards_sample)
+
+    def _tell(self, observation: Observation) -> None:
+        progress = {"exposure": len(self._search.observations), "of": self._budget.exposures}
+        self._report("focus.progress", summary(observation) | progress)
+
+    def _check_budget(self, exposed: int) -> None:
+        self._budget.check(exposed, self._observer.stopwatch.elapsed_s, self._exposure_ms, self._dose_ms)
+
+    def _can_afford_another(self, exposed: int) -> bool:
+        try:
+            self._check_budget(exposed)
+        except BudgetError:  # to be raised once the frame at hand has been scored
+            return False
+        return True
 
     @property
     def _dose_ms(self) -> float:
@@ -163,6 +207,10 @@ class Refocus:
             "seconds_by_stage": stopwatch.split(),
             "probes": [summary(o) for o in observations],
         }
+
+
+def _nothing(_: BlockSpectra) -> None:
+    """Foreseen from the spectra alone."""
 
 
 def _warning(geometry: Geometry) -> str:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focusd.optics.bands import BlockSpectra, band_modes, band_weights, corner_weights
+from focusd.optics.bands import BlockSpectra, band_modes, band_weights, corner_weights, folded, of_folded
 
 Array = NDArray[np.float64]
 Region = tuple[int, int, int, int]
@@ -88,7 +88,7 @@ def _banded_power(pixels: NDArray[np.generic], size: int, corners: list[tuple[in
     level = blocks.flatten(1) @ (window.flatten() / window.sum())
     # In place: new memory costs as much time as the arithmetic.
     transform = torch.fft.rfft2(blocks.sub_(level[:, None, None]).mul_(window), norm="ortho")
-    power: Tensor = _folded(transform.real.square().add_(transform.imag.square())) @ weights
+    power: Tensor = folded(transform.real.square().add_(transform.imag.square())) @ weights
     return power
 
 
@@ -98,16 +98,6 @@ def _cut(pixels: NDArray[np.generic], size: int, corners: list[tuple[int, int]])
     for block, (y, x) in zip(blocks, corners, strict=True):
         block[:] = pixels[y : y + size, x : x + size]
     return blocks
-
-
-def _folded(power: Tensor) -> Tensor:
-    """Half-planes (blocks, size, size/2 + 1), their rows of −f added to those of f, which have the same |f|; flat.
-
-    The weights are half as many, and it is reading them that takes the time.
-    """
-    pairs = (power.shape[1] - 1) // 2
-    power[:, 1 : pairs + 1] += power[:, -pairs:].flip(1)
-    return power[:, : power.shape[1] // 2 + 1].flatten(1)
 
 
 @cache
@@ -120,6 +110,6 @@ def _window(size: int) -> Tensor:
 
 @cache
 def _weights(size: int) -> Tensor:
-    """Those of the bands, and of the corners, for `_folded` power."""
+    """Those of the bands, and of the corners, for `folded` power."""
     weights = torch.cat([band_weights(size), corner_weights(size)[:, None]], dim=1)
-    return weights[: (size // 2 + 1) ** 2].contiguous()
+    return of_folded(weights, size)

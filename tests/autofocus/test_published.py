@@ -90,12 +90,9 @@ def test_the_opening_planes_are_known_before_the_first_score(
     calibration: Calibration, limits_um: tuple[float, float]
 ) -> None:
     search = PublishedSearch(calibration, limits_um, away_is_low=True, threshold=0.5)
-    exposed_um: float | None = 0.0
-    while len(search.observations) < 3:
-        assert exposed_um is not None
-        likely_um = search.likely_um(exposed_um)
-        search.add(exposure(exposed_um, 21.0))
-        exposed_um = search.next_z_um()
-        if likely_um is not None:
-            assert exposed_um == likely_um
-    assert search.likely_um(21.0) is None
+    for z_um in (planes_um := [0.0, *search.opening_um(0.0)]):
+        search.add(exposure(z_um, 21.0))
+        following_um = search.next_z_um()
+        if len(search.observations) < len(planes_um):
+            assert following_um == planes_um[len(search.observations)]
+    assert len(set(planes_um)) == len(planes_um) >= 2

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.focus import Focus
 from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
 from focusd.autofocus.observation import Observation, blocks_with_structure
 from focusd.autofocus.posterior import Prior
-from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
+from focusd.autofocus.search import BEYOND_UNITS, MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 from tests.autofocus.exposures import BLOCK_PX, MODES, exposure
@@ -122,7 +124,8 @@ def test_a_focus_that_seems_beyond_reach_is_looked_for_before_it_is_refused(cali
     search = search_of(calibration)
     with pytest.raises(OutOfRangeError):
         run(search, 115.0)
-    assert max(o.z_um for o in search.observations) == pytest.approx(100.0, abs=2.0), (
+    near_um = BEYOND_UNITS * calibration.axial_unit_um
+    assert max(o.z_um for o in search.observations) == pytest.approx(100.0, abs=near_um), (
         "the calibrated range's end"
     )
 
@@ -247,41 +250,97 @@ def test_what_it_says_is_likely_is_what_it_decides(calibration: Calibration, foc
     z_um: float | None = 0.0
     told = 0
     while z_um is not None:
-        likely_um = search.likely_um(z_um)
-        assert (likely_um is None) == bool(search.observations), "later its spectra are needed"
         seen = exposure(z_um, focus_um)
-        if likely_um is None:
-            likely_um = search.likely_um(z_um, seen.blocks)
+        likely_um = search.likely_um(z_um, seen.blocks)
         search.add(seen)
         z_um = search.next_z_um()
-        if likely_um is not None and len(search.observations) > 1:
+        if likely_um is not None:
             told += 1
             assert likely_um == pytest.approx(search.estimate.focus_um if z_um is None else z_um, abs=0.02)
     assert told, "at the end it is known"
+
+
+@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+def test_the_map_charted_before_the_last_score_is_the_one_that_is_given(
+    calibration: Calibration, focus_um: float
+) -> None:
+    search, unprepared = search_of(calibration), search_of(calibration)
+    z_um: float | None = 0.0
+    charted = None
+    while z_um is not None:
+        seen = exposure(z_um, focus_um)
+        if (likely_um := search.likely_um(z_um, seen.blocks)) is not None:
+            charted = search.chart(z_um, seen.blocks, likely_um)
+        search.add(seen)
+        unprepared.add(seen)
+        z_um = search.next_z_um()
+    assert search.decide().local is charted is not None
+    given = unprepared.decide().local
+    assert np.array_equal(given.focus_um, charted.focus_um, equal_nan=True)
+    assert np.array_equal(given.sigma_um, charted.sigma_um, equal_nan=True)
+
+
+def test_a_map_charted_around_a_wrong_focus_is_not_given(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    for z_um in (0.0, *search.opening_um(0.0)):
+        search.add(exposure(z_um, 31.4))
+    wrong = search.chart(50.0, exposure(50.0, 31.4).blocks, 50.0)
+    search.add(exposure(31.4, 31.4))
+    local = search.decide().local
+    assert wrong is not None
+    assert local is not wrong
+    assert local.focus_um == pytest.approx(31.4, abs=0.4)
+
+
+def test_no_map_is_charted_of_an_exposure_that_verifies_nothing(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    assert search.chart(0.0, exposure(0.0, 31.4).blocks, 0.0) is None, "one plane tells no focus"
+    search.add(exposure(0.0, 31.4))
+    assert search.chart(-6.0, exposure(-6.0, 31.4).blocks, 31.4) is None
 
 
 @pytest.mark.parametrize(
     ("away_is_low", "limits_um", "side"),
     [(True, LIMITS_UM, -1), (False, LIMITS_UM, 1), (True, (-3.0, 150.0), 1), (False, (-150.0, 3.0), -1)],
 )
+@pytest.mark.parametrize("focus_um", [2.5, 60.0])
 def test_the_opening_is_away_from_the_sample_where_there_is_room(
-    calibration: Calibration, away_is_low: bool, limits_um: tuple[float, float], side: int
+    calibration: Calibration,
+    away_is_low: bool,
+    limits_um: tuple[float, float],
+    side: int,
+    focus_um: float,
 ) -> None:
     search = PosteriorSearch(calibration, limits_um, away_is_low=away_is_low, threshold=0.5, target_um=4.0)
-    opening_um = search.likely_um(0.0)
+    (opening_um,) = search.opening_um(0.0)
     assert opening_um == pytest.approx(side * calibration.axial_unit_um)
-    search.add(exposure(0.0, 2.5))
+    search.add(exposure(0.0, focus_um))
     assert search.next_z_um() == opening_um
 
 
-def test_an_opening_that_would_tell_too_little_is_left_for_a_better_plane(calibration: Calibration) -> None:
-    search = search_of(calibration)
-    opening_um = search.likely_um(0.0)
-    search.add(exposure(0.0, 60.0))
-    assert search.next_z_um() != opening_um
+@pytest.mark.parametrize(
+    "search",
+    [{"verify": False}, {"prior": Prior(60.0, 0.9 * TARGET_UM)}],
+    ids=["two planes may do", "the focus is known"],
+)
+def test_where_the_first_score_may_save_an_exposure_there_is_no_opening(
+    calibration: Calibration, search: dict[str, Any]
+) -> None:
+    asked = search_of(calibration, **search)
+    assert asked.opening_um(0.0) == []
+    asked.add(exposure(0.0, 60.0))
+    assert asked.next_z_um() != search_of(calibration).opening_um(0.0)[0]
 
 
 def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibration) -> None:
     search = search_of(calibration)
+    assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
     search.add(exposure(0.0, 60.0))
     assert search.likely_um(0.0, exposure(0.0, 60.0).blocks) is None
+
+
+def test_a_calibration_too_coarse_for_the_opening_leaves_the_second_plane_to_the_first_score() -> None:
+    """With planes 8 µm apart a search was refused after the opening that finds its focus without."""
+    coarse = calibrate([exposure(z) for z in np.arange(-100, 101, 10.0)], {}, 0.5)[0]
+    assert search_of(coarse).opening_um(0.0) == []
+    assert run(search_of(coarse), 31.4).z_um == pytest.approx(31.4, abs=1.0)

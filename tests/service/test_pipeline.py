@@ -97,7 +97,7 @@ async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_
 
 
 @pytest.mark.parametrize("operation", [published, posterior])
-async def test_the_opening_planes_are_moved_to_while_the_one_before_is_scored(
+async def test_the_opening_planes_are_exposed_while_the_one_before_is_scored(
     calibrated: RigOperations,
     microscope: ScriptedMicroscope,
     scorer: ScriptedScorer,
@@ -106,8 +106,10 @@ async def test_the_opening_planes_are_moved_to_while_the_one_before_is_scored(
     gate = Gate(scorer, at=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(operation, calibrated, Reports())
-        await reached(lambda: microscope.moves != [])
-        assert microscope.snaps == [HOME_UM], "a guess is never exposed"
+        await reached(lambda: len(microscope.snaps) == 2)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert len(microscope.snaps) == 2, "what comes next rests on the score"
         gate.open()
     assert microscope.snaps[1] == microscope.moves[0]
     assert microscope.moves.count(microscope.snaps[1]) == 1
@@ -288,7 +290,29 @@ async def test_a_device_that_hangs_on_the_way_is_left_alone_and_the_last_z_is_to
         released.set()
 
 
-async def test_a_cancelled_guess_is_stopped_and_taken_back(
+async def test_an_exposure_under_way_when_a_score_fails_counts_in_the_dose(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    lit, released = threading.Event(), threading.Event()
+
+    def at_snap(number: int) -> None:
+        if number == 2:
+            lit.set()
+            assert released.wait(PATIENCE_S)
+
+    def score(*_: Any) -> FocusMeasure:
+        assert lit.wait(PATIENCE_S)
+        raise ScoringError("out of order")
+
+    microscope.at_snap, scorer.score = at_snap, score  # type: ignore[method-assign]
+    with pytest.raises(ScoringError) as raised:
+        await posterior(calibrated, Reports())
+    released.set()
+    assert raised.value.data["dose_ms"] == 2
+    assert microscope.z_um == HOME_UM
+
+
+async def test_a_cancelled_opening_is_stopped_and_taken_back(
     calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
 ) -> None:
     gate = Gate(scorer, at=1)
@@ -304,4 +328,4 @@ async def test_a_cancelled_guess_is_stopped_and_taken_back(
         scope.cancel()
         gate.open()
     assert microscope.z_um == HOME_UM
-    assert microscope.snaps == [HOME_UM]
+    assert len(microscope.snaps) <= 2
