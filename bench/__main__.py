@@ -6,6 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+
+from focusd.errors import FocusdError
+
+Textures = Annotated[
+    Path | None, typer.Option(exists=True, file_okay=False, help="Folder of images never trained on.")
+]
+Stacks = Annotated[
+    Path | None, typer.Option(exists=True, file_okay=False, help="Folder of recorded through-focus stacks.")
+]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -17,8 +27,8 @@ def main() -> None:
 
 @app.command()
 def score(
-    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
-    stacks: Annotated[Path | None, typer.Option(help="Folder of recorded through-focus stacks.")] = None,
+    textures: Textures = None,
+    stacks: Stacks = None,
     count: Annotated[int, typer.Option(min=8, help="Textures.")] = 200,
     quick: Annotated[bool, typer.Option(help="40 textures, every fourth plane: minutes.")] = False,
     seed: Annotated[int, typer.Option(help="Of crops and noise.")] = 1,
@@ -33,7 +43,7 @@ def score(
 
 @app.command()
 def invariance(
-    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
+    textures: Textures = None,
     count: Annotated[int, typer.Option(min=8, help="Textures.")] = 40,
     seed: Annotated[int, typer.Option(help="Of crops.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
@@ -99,9 +109,11 @@ def faults(
 
 @app.command()
 def accuracy(
-    textures: Annotated[Path | None, typer.Option(help="Folder of images never trained on.")] = None,
-    calibrate: Annotated[Path | None, typer.Option(help="Recorded stack to calibrate on.")] = None,
-    stacks: Annotated[Path | None, typer.Option(help="Folder of recorded stacks to focus on.")] = None,
+    textures: Textures = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Recorded stack to calibrate on.")
+    ] = None,
+    stacks: Stacks = None,
     quick: Annotated[bool, typer.Option(help="Few runs of the main settings: 2 minutes.")] = False,
     runs: Annotated[
         int | None, typer.Option(min=1, help="Instead: so many searches in all kinds of scenes.")
@@ -140,4 +152,8 @@ def memory(
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except FocusdError as told:
+        Console(stderr=True).print(told.message, highlight=False, markup=False)
+        raise SystemExit(1) from None

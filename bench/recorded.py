@@ -61,8 +61,12 @@ def run_recorded(calibrate_on: Path | None, folder: Path | None) -> list[Row]:
         try:
             rows += _rows(teacher, pupil)
         except FocusdError as error:
-            Console().print(f"{teacher.name} → {pupil.name}: {error.message}", highlight=False, markup=False)
+            _tell(f"{teacher.name} → {pupil.name}: {error.message}")
     return rows
+
+
+def _tell(message: str) -> None:
+    Console().print(message, highlight=False, markup=False)
 
 
 def _lessons(calibrate_on: Path | None, folder: Path | None) -> Iterator[tuple[Field, Field]]:
@@ -73,11 +77,19 @@ def _lessons(calibrate_on: Path | None, folder: Path | None) -> Iterator[tuple[F
             left, right = _halves(source / HALVED)
             yield left, right
             yield right, left
+        elif folder:
+            _tell(f"{folder}: name the stack to calibrate on, as in --calibrate {folder}/FIELD.tif")
         return
     teacher = _field(calibrate_on.name, read_stack(calibrate_on))
     for path in sorted([*source.glob("*.tif"), *source.glob("*.tiff")]):
-        if path.resolve() != calibrate_on.resolve():
-            yield teacher, _field(path.name, read_stack(path))
+        if path.resolve() == calibrate_on.resolve():
+            continue
+        try:
+            stack = read_stack(path)
+        except FocusdError as error:
+            _tell(error.message)
+        else:
+            yield teacher, _field(path.name, stack)
 
 
 def _halves(path: Path) -> tuple[Field, Field]:

@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from bench.curves import BINS, Curves
+from bench.curves import BINS, SPREAD_WITHIN_UM, Curves
 from bench.plots import draw_curves
 from bench.synthetic import (
     BACKGROUND,
@@ -147,7 +147,7 @@ def recorded(folder: Path) -> dict[str, CurvesByName]:
         try:
             stack = read_stack(path)
         except FocusdError as error:
-            Console().print(f"{path.name}: {error.message}", highlight=False, markup=False)
+            Console().print(error.message, highlight=False, markup=False)
             continue
         if len(stack.z_um) >= 7:
             tables[path.name.split(".")[0]] = _stack_curves(stack)

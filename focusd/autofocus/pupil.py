@@ -140,4 +140,4 @@ def _fit_pupil(
 
 def _parameters(start: tuple[float, ...], scaled: Array) -> Array:
     """As in `_START`, of what the fit varies."""
-    return np.array(start) + (scaled - _FAR_FROM_ZERO) * np.array(_SCALE)
+    return np.asarray(np.array(start) + (scaled - _FAR_FROM_ZERO) * np.array(_SCALE))

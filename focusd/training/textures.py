@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import PIL.Image
+import structlog
+import tifffile
 from numpy.typing import NDArray
-from skimage import io
+
+log = structlog.get_logger(__name__)
 
 Image = NDArray[np.float32]
 
@@ -31,7 +35,8 @@ MIN_EXTENT_PX = 80
 SHARPNESS_FLOOR = 0.006
 """Least share of the variance above a quarter of the sampling frequency."""
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+_TIFF = {".tif", ".tiff"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", *_TIFF}
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,24 @@ def read_textures(folder: Path) -> list[Texture]:
 
 
 def _read(path: Path, folder: Path) -> Iterator[Texture]:
-    """The file's texture, unless it is soft or small."""
-    image = sharpened(_grey(np.asarray(io.imread(path))))
+    """The file's texture, unless it is soft or small, or no image."""
+    try:
+        pixels = _pixels(path)
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        log.warning("a texture is left out: it cannot be read", file=str(path), why=str(error))
+        return
+    image = sharpened(_grey(pixels))
     if image is not None:
         name = path.relative_to(folder).as_posix()
         yield Texture(image, name, role_of(name))
+
+
+def _pixels(path: Path) -> NDArray[np.generic]:
+    """As the file has them."""
+    if path.suffix.lower() in _TIFF:
+        return np.asarray(tifffile.imread(path))
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB") if image.mode == "P" else image)
 
 
 def role_of(name: str) -> Role:
@@ -114,7 +132,9 @@ def _crop(extent: int, wanted: int, rng: np.random.Generator) -> slice:
 
 
 def _grey(image: NDArray[np.generic]) -> Image:
-    """One channel, scaled to 0…1 between its extremes."""
+    """One channel, scaled to 0…1 between its extremes: the mean of three or four colours, or the first of many."""
+    if image.ndim == 3 and image.shape[-1] not in (3, 4) and image.shape[0] in (3, 4):
+        image = np.moveaxis(image, 0, -1)
     if image.ndim == 3 and image.shape[-1] in (3, 4):
         image = image[..., :3].mean(-1)
     while image.ndim > 2:

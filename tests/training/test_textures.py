@@ -158,3 +158,17 @@ def test_a_folder_gives_its_sharp_textures_by_name_with_their_roles(tmp_path: Pa
         assert texture.image.shape == (150, 160)
         assert texture.image.dtype == np.float32
         assert 0 <= texture.image.min() < texture.image.max() <= 1
+
+
+def test_a_file_that_is_no_image_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("broken.png", "broken.tif"):
+        (tmp_path / name).write_bytes(b"no image")
+    PIL.Image.fromarray((noise(400, 400) * 255).astype(np.uint8)).save(tmp_path / "sharp.png")
+
+    assert [texture.name for texture in read_textures(tmp_path)] == ["sharp.png"]
+
+    told = capsys.readouterr().out
+    assert "broken.png" in told
+    assert "broken.tif" in told
