@@ -69,7 +69,8 @@ def _explained(
     noise = np.min([o.blocks.noise[counts] for o in observations], axis=0)[:, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um)
-    return explain(power, noise, observations[0].blocks.modes, *transferred, iterations)
+    blocks = observations[0].blocks
+    return explain(power, noise, blocks.modes, blocks.spread, *transferred, iterations)
 
 
 def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:

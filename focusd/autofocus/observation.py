@@ -29,11 +29,13 @@ class Spectrum:
         power: (bands,) mean of the blocks that count.
         noise: of white noise, in the same units.
         modes: (bands,) independent Fourier modes behind each value.
+        spread: (bands,) as `optics.bands.band_spread`.
     """
 
     power: Array
     noise: float
     modes: Array
+    spread: Array
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class Observation:
         """Power of the chosen blocks together."""
         blocks, count = self.blocks, int(chosen.sum())
         modes = blocks.modes * (1 if count == 1 else _OVERLAP * count)
-        return Spectrum(blocks.power[chosen].mean(0), float(blocks.noise[chosen].mean()), modes)
+        return Spectrum(
+            blocks.power[chosen].mean(0), float(blocks.noise[chosen].mean()), modes, blocks.spread
+        )
 
 
 def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:

@@ -36,6 +36,8 @@ _LARGEST_STEP = 3.0
 _LEAST_SIGNAL = 0.02
 """Of the noise: a smaller signal cannot be told from none."""
 _LARGEST_LOG = 60.0
+_MOST_IN_BAND = 0.3
+"""Beyond that it is noise that makes the slopes."""
 _LEAST_VARIANCE = 1e-6
 
 
@@ -127,22 +129,30 @@ def compare(
     power = np.stack([s.power for s in spectra])[:, None, :]
     noise = np.array(min(s.noise for s in spectra))
     transferred = transfer.at(np.subtract.outer(z_um, candidates_um))
-    return explain(power, noise, spectra[0].modes, *transferred, iterations)
+    return explain(power, noise, spectra[0].modes, spectra[0].spread, *transferred, iterations)
 
 
 def explain(
-    power: Array, noise: Array, modes: Array, log_t: Array, error: Array, iterations: int = ITERATIONS
+    power: Array,
+    noise: Array,
+    modes: Array,
+    spread: Array,
+    log_t: Array,
+    error: Array,
+    iterations: int = ITERATIONS,
 ) -> Comparison:
     """`compare` for one object or many, (frames, …, candidates, bands) or what broadcasts to that.
 
     Args:
         power: of the frames.
         noise: its power, the same in all frames.
+        modes, spread: of the bands, as in `Spectrum`.
         log_t, error: the transfer under each candidate.
         iterations: of the fit of the object.
     """
     measured = np.log(power)
     log_object = _first_guess(measured, noise, log_t)
+    log_t = log_t + _in_band(log_object, log_t, spread)
     for _ in range(iterations):
         residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
         step = (weight * share * residual).sum(0) / ((weight * share**2).sum(0) + 1e-3)
@@ -166,6 +176,15 @@ def _first_guess(measured: Array, noise: Array, log_t: Array) -> Array:
     signal = np.maximum(power - noise, _LEAST_SIGNAL * noise)
     weight = (signal / power) ** 2
     return np.asarray(((np.log(signal) - log_t) * weight).sum(0) / weight.sum(0))
+
+
+def _in_band(log_object: Array, log_t: Array, spread: Array) -> Array:
+    """What the slopes of object and transfer across a band add to the logarithm of its mean power.
+
+    Of a steep object a band shows its lower frequencies, where more is transferred; calibrated was another object.
+    """
+    slopes = np.gradient(log_object, axis=-1) * np.gradient(log_t, axis=-1)
+    return np.asarray((spread * slopes).clip(-_MOST_IN_BAND, _MOST_IN_BAND))
 
 
 def _residual(

@@ -27,6 +27,10 @@ _NOISE_ABOVE = 0.62
 _COUPLED_MODES = 1.9
 """A Hann window makes so many neighbouring modes one."""
 
+_WINDOW_VARIANCE = 0.1
+"""Of |f|, in bins²: what is left to correct of the 1/3 by which a Hann window mixes, as the slopes are taken of spectra
+that it has mixed already. Chosen on training textures."""
+
 
 @dataclass(frozen=True)
 class BlockSpectra:
@@ -36,6 +40,7 @@ class BlockSpectra:
         power: (rows, columns, bands) mean power of each block.
         noise: (rows, columns) power of white noise in each block, from the corners of the spectrum.
         modes: (bands,) independent Fourier modes in a band of one block.
+        spread: (bands,) as `band_spread`.
         y_px, x_px: (rows, columns) centres of the blocks.
         size_px: of one block.
     """
@@ -43,6 +48,7 @@ class BlockSpectra:
     power: NDArray[np.float64]
     noise: NDArray[np.float64]
     modes: NDArray[np.float64]
+    spread: NDArray[np.float64]
     y_px: NDArray[np.float64]
     x_px: NDArray[np.float64]
     size_px: int
@@ -72,6 +78,18 @@ def corner_weights(size: int) -> Tensor:
 def band_modes(size: int) -> NDArray[np.float64]:
     """Independent Fourier modes in each band, (bands,)."""
     return np.asarray((band_weights(size) > 0).sum(0).double().numpy() / _COUPLED_MODES)
+
+
+@cache
+def band_spread(size: int) -> NDArray[np.float64]:
+    """Variance of |f| in each band and over what the window mixes into it, (bands,), in squares of the bands' spacing.
+
+    By so much times both their slopes, a band's mean of a product exceeds the product of the means.
+    """
+    weights, radius = band_weights(size).double(), _radius(size).double() * size
+    mean = radius @ weights
+    variance = radius.square() @ weights - mean.square()
+    return np.asarray((variance.numpy() + _WINDOW_VARIANCE) / np.gradient(mean.numpy()) ** 2)
 
 
 def banded_transfer(

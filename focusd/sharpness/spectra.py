@@ -16,7 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focusd.optics.bands import BlockSpectra, band_modes, band_weights, corner_weights, folded, of_folded
+from focusd.optics.bands import (
+    BlockSpectra,
+    band_modes,
+    band_spread,
+    band_weights,
+    corner_weights,
+    folded,
+    of_folded,
+)
 
 Array = NDArray[np.float64]
 Region = tuple[int, int, int, int]
@@ -58,7 +66,13 @@ def block_spectra(
     power = power.reshape(len(rows), len(columns), -1)
     y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
     return BlockSpectra(
-        power[..., :-1], np.maximum(power[..., -1], QUANTISATION), band_modes(size), y_px, x_px, size
+        power[..., :-1],
+        np.maximum(power[..., -1], QUANTISATION),
+        band_modes(size),
+        band_spread(size),
+        y_px,
+        x_px,
+        size,
     )
 
 

@@ -15,6 +15,8 @@ Observe = Callable[..., Observation]
 
 BLOCK_PX = 256
 MODES = band_modes(BLOCK_PX)
+SPREAD = np.zeros(len(MODES))
+"""These bands are single frequencies."""
 FREQUENCIES = np.linspace(0.01, 0.5, len(MODES))
 NOISE = 1.0
 
@@ -39,5 +41,7 @@ def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) 
     same = np.ones(field.shape)
     y_px, x_px = np.indices(field.shape) * 128.0 + 64
     objects = strength / (1 + (FREQUENCIES / 0.05) ** 2)
-    blocks = BlockSpectra(objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, y_px, x_px, BLOCK_PX)
+    blocks = BlockSpectra(
+        objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, SPREAD, y_px, x_px, BLOCK_PX
+    )
     return Observation(z_um, curve(z_um - field), 0.01 * same, same, y_px, x_px, blocks)

@@ -17,6 +17,7 @@ from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
 INSTRUMENT = Instrument(magnification=10, na=0.3)
 BLOCK_PX = 128
 MODES = band_modes(BLOCK_PX)
+SPREAD = np.zeros(len(MODES))
 
 
 def stack(z_um: np.ndarray, focus_um: float, aberrations: dict[int, float]) -> list[Spectrum]:
@@ -24,7 +25,8 @@ def stack(z_um: np.ndarray, focus_um: float, aberrations: dict[int, float]) -> l
     objects = 1e6 / np.arange(1, len(MODES) + 1) ** 2
     u = (z_um - focus_um) / INSTRUMENT.axial_unit_um
     return [
-        Spectrum(objects * t + 1.0, 1.0, MODES) for t in banded_transfer(u, INSTRUMENT, aberrations, BLOCK_PX)
+        Spectrum(objects * t + 1.0, 1.0, MODES, SPREAD)
+        for t in banded_transfer(u, INSTRUMENT, aberrations, BLOCK_PX)
     ]
 
 
@@ -60,7 +62,7 @@ def test_a_stack_that_no_pupil_explains_falls_back_to_the_sharpest_plane() -> No
     z_um = np.arange(-40, 41, 2.0)
     objects = np.full(len(MODES), 1e6)
     sharpness = np.exp(-np.abs(z_um - 4.0) / 5.0)
-    spectra = [Spectrum(objects * s + 1.0, 1.0, MODES) for s in sharpness]
+    spectra = [Spectrum(objects * s + 1.0, 1.0, MODES, SPREAD) for s in sharpness]
 
     origin = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
 

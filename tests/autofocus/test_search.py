@@ -18,7 +18,7 @@ from focusd.autofocus.posterior import Prior
 from focusd.autofocus.search import BEYOND_UNITS, MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
-from tests.autofocus.exposures import BLOCK_PX, MODES, exposure
+from tests.autofocus.exposures import BLOCK_PX, MODES, SPREAD, exposure
 
 LIMITS_UM = (-150.0, 150.0)
 TARGET_UM = 0.5
@@ -177,7 +177,7 @@ def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration
         same.add(seen)
         rng = np.random.default_rng(number)
         power = seen.blocks.power * np.exp(rng.normal(0, 1.0, MODES.shape))
-        blocks = BlockSpectra(power, seen.blocks.noise, MODES, seen.y_px, seen.x_px, BLOCK_PX)
+        blocks = BlockSpectra(power, seen.blocks.noise, MODES, SPREAD, seen.y_px, seen.x_px, BLOCK_PX)
         changed.add(Observation(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
     assert changed.estimate.sigma_um > 3 * same.estimate.sigma_um
 
@@ -192,7 +192,9 @@ def observations(draw: st.DrawFn, z_um: float) -> Observation:
     same = np.ones((1, 2))
     power = np.array(draw(st.lists(powers, min_size=4, max_size=4)))
     spread = np.exp(np.interp(np.arange(len(MODES)), np.linspace(0, len(MODES), 4), np.log(power)))
-    blocks = BlockSpectra(spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, same, same, BLOCK_PX)
+    blocks = BlockSpectra(
+        spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, SPREAD, same, same, BLOCK_PX
+    )
     return Observation(
         z_um,
         draw(values) * same,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,14 +11,15 @@ from hypothesis import strategies as st
 
 from focusd.autofocus.observation import Spectrum
 from focusd.autofocus.transfer import Transfer, compare, distances
-from tests.autofocus.exposures import FREQUENCIES, MODES, transfer
+from focusd.optics.bands import band_spread, band_weights
+from tests.autofocus.exposures import BLOCK_PX, FREQUENCIES, MODES, SPREAD, transfer
 
 PLANES_UM = np.arange(-100, 101, 2.0)
 CANDIDATES_UM = np.arange(-80, 80.5, 0.5)
 
 
 def spectrum(defocus_um: float, objects: np.ndarray, noise: float = 1.0) -> Spectrum:
-    return Spectrum(objects * transfer(np.array(defocus_um)) + noise, noise, MODES)
+    return Spectrum(objects * transfer(np.array(defocus_um)) + noise, noise, MODES, SPREAD)
 
 
 def a_transfer() -> Transfer:
@@ -80,3 +83,24 @@ def test_a_band_beside_a_much_stronger_one_is_trusted_less() -> None:
     beside = Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM]).error[50]
     assert beside[9] > 10 * beside[5]
     assert beside[11] > 10 * beside[15]
+
+
+@pytest.mark.parametrize("slope", [-4.0, 0.0])
+def test_an_object_steeper_or_flatter_than_the_calibrated_one_does_not_pull_the_focus(slope: float) -> None:
+    """In a band 9 % wide a steep object shows lower frequencies: without a correction that looks like focus."""
+    weights, spread = band_weights(BLOCK_PX).double().numpy(), band_spread(BLOCK_PX)
+    fy, fx = np.fft.fftfreq(BLOCK_PX)[:, None], np.fft.rfftfreq(BLOCK_PX)[None, :]
+    frequency = np.hypot(fy, fx).ravel().clip(1 / BLOCK_PX)
+
+    def seen(defocus_um: float, steepness: float) -> Spectrum:
+        passed = 1e4 * frequency**steepness / (1 + (defocus_um * frequency / 2.0) ** 2) ** 4
+        return Spectrum(passed @ weights + 1.0, 1.0, MODES, spread)
+
+    def found_um(spectra: list[Spectrum]) -> float:
+        return float(candidates_um[compare(frames_um, spectra, known, candidates_um).chi2.argmin()])
+
+    known = Transfer.of_stack(PLANES_UM, [seen(z, -2.0) for z in PLANES_UM])
+    frames_um, candidates_um = np.array([20.0, 30.0]), np.arange(-2.0, 2.0, 0.002)
+    spectra = [seen(z, slope) for z in frames_um]
+
+    assert abs(found_um(spectra)) < 0.3 * abs(found_um([replace(s, spread=SPREAD) for s in spectra]))
