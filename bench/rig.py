@@ -13,6 +13,7 @@ from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
 from focusd.autofocus.observation import Observation
+from focusd.config import AutofocusConfig
 from focusd.errors import SaturatedError
 from focusd.optics.imaging import Camera
 from focusd.service.observer import observation_of
@@ -23,8 +24,8 @@ LIMITS_UM = (-300.0, 300.0)
 """Of the stage at 10×/0.3; it stands at 0."""
 TILT_UM = 5.0
 """Rise over a tilted field, at 10×/0.3."""
-MAX_SATURATED = 0.1
-"""The daemon's default: more pixels at full scale are refused."""
+MAX_SATURATED = AutofocusConfig().max_saturated
+"""More pixels at full scale are refused."""
 
 _TILT_PLANES = 5
 

@@ -165,7 +165,7 @@ class AutofocusConfig(Section):
     """What of a tilted, stepped or thick field is brought into focus; nearest: to the objective."""
     structure_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Patches less likely than this to hold structure are left out."""
-    max_saturated: Annotated[float, Field(gt=0, le=1)] = 0.1
+    max_saturated: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Fraction of pixels at full scale above which a frame is refused."""
 
 
