@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from bench.errors import Errors, Figures
 from bench.plan import POSTERIOR
@@ -28,6 +27,7 @@ from bench.searches import (
     alone,
     posterior_steps,
 )
+from bench.stacks import readable_stacks, tell
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.search import PosteriorSearch
@@ -61,12 +61,8 @@ def run_recorded(calibrate_on: Path | None, folder: Path | None) -> list[Row]:
         try:
             rows += _rows(teacher, pupil)
         except FocusdError as error:
-            _tell(f"{teacher.name} → {pupil.name}: {error.message}")
+            tell(f"{teacher.name} → {pupil.name}: {error.message}")
     return rows
-
-
-def _tell(message: str) -> None:
-    Console().print(message, highlight=False, markup=False)
 
 
 def _lessons(calibrate_on: Path | None, folder: Path | None) -> Iterator[tuple[Field, Field]]:
@@ -78,18 +74,11 @@ def _lessons(calibrate_on: Path | None, folder: Path | None) -> Iterator[tuple[F
             yield left, right
             yield right, left
         elif folder:
-            _tell(f"{folder}: name the stack to calibrate on, as in --calibrate {folder}/FIELD.tif")
+            tell(f"{folder}: name the stack to calibrate on, as in --calibrate {folder}/FIELD.tif")
         return
     teacher = _field(calibrate_on.name, read_stack(calibrate_on))
-    for path in sorted([*source.glob("*.tif"), *source.glob("*.tiff")]):
-        if path.resolve() == calibrate_on.resolve():
-            continue
-        try:
-            stack = read_stack(path)
-        except FocusdError as error:
-            _tell(error.message)
-        else:
-            yield teacher, _field(path.name, stack)
+    for path, stack in readable_stacks(source, but=calibrate_on):
+        yield teacher, _field(path.name, stack)
 
 
 def _halves(path: Path) -> tuple[Field, Field]:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bench.curves import BINS, SPREAD_WITHIN_UM, Curves
 from bench.plots import draw_curves
+from bench.stacks import readable_stacks
 from bench.synthetic import (
     BACKGROUND,
     ELECTRONS,
@@ -39,8 +40,7 @@ from bench.synthetic import (
     optical_transfers,
 )
 from focusd.demo.main import DEFAULT_STACKS
-from focusd.errors import FocusdError
-from focusd.microscope.recorded import Stack, read_stack
+from focusd.microscope.recorded import Stack
 from focusd.sharpness.classical import MEASURES
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
@@ -143,12 +143,7 @@ def _score(scorer: Scorer, frame: NDArray[Any]) -> tuple[float, float, float]:
 def recorded(folder: Path) -> dict[str, CurvesByName]:
     """Curves of all measures over the regions of real stacks, by the stack's name."""
     tables = {}
-    for path in sorted([*folder.glob("*.tif"), *folder.glob("*.tiff")]):
-        try:
-            stack = read_stack(path)
-        except FocusdError as error:
-            Console().print(error.message, highlight=False, markup=False)
-            continue
+    for path, stack in readable_stacks(folder):
         if len(stack.z_um) >= 7:
             tables[path.name.split(".")[0]] = _stack_curves(stack)
     return tables

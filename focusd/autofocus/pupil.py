@@ -44,7 +44,7 @@ _TERMS = (SPHERICAL, ASTIGMATISM_VERTICAL, COMA_X)
 _START = (0.0, 0.0, 0.02, 0.02, 1.0)
 """Origin (axial units), spherical aberration, astigmatism, coma (waves RMS), and scale of the axial unit."""
 _OTHER_STARTS = ((0.0, 0.05, 0.02, 0.02, 1.0), (0.0, -0.05, 0.02, 0.02, 1.0))
-"""If the fit explains nothing: now and then a difference as small as rounding lets it end in a wrong place."""
+"""If the fit explains nothing, it has ended in a wrong place."""
 _SCALE = (0.2, 0.02, 0.02, 0.02, 0.02)
 _FAR_FROM_ZERO = 10.0
 """Added to the parameters in units of their scale: the fit's steps are so much of the parameter, and one of a parameter

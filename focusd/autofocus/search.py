@@ -167,7 +167,7 @@ class PosteriorSearch:
         if not verifies or not self.observations:
             return None
         observations = self._with_unscored(exposed_um, blocks)
-        self._survey(observations)
+        self._survey(observations)  # ahead of `add`
         return self._chart(observations, focus_um)
 
     def probe_um(self) -> float:

@@ -20,7 +20,7 @@ from focusd.demo.pictures import draw_calibration, draw_run, photograph
 from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, starting_planes
 from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
-from focusd.microscope.recorded import Stack, read_stack
+from focusd.microscope.recorded import Stack, read_stack, stack_files
 from focusd.sharpness.classical import MEASURES
 
 CALIBRATED_ON = "gravel"
@@ -178,7 +178,7 @@ def _run(demo: _Demo, daemon: DemoDaemon, run: dict[str, Any]) -> list[dict[str,
 def _stack_files(folder: Path | None) -> list[Path]:
     """Stacks to try, the main one first."""
     chosen = folder or DEFAULT_STACKS
-    files = sorted([*chosen.glob("*.tif"), *chosen.glob("*.tiff")])
+    files = stack_files(chosen)
     if folder and not files:
         raise FocusdError(f"{folder}: there are no TIFF stacks in this folder")
     return sorted(files, key=lambda path: not path.name.startswith(MAIN_STACK))

@@ -38,6 +38,11 @@ class Stack:
     pixel_um: float | None
 
 
+def stack_files(folder: Path) -> list[Path]:
+    """The TIFF files in a folder, by name."""
+    return sorted([*folder.glob("*.tif"), *folder.glob("*.tiff")])
+
+
 def read_stack(path: Path, z_step_um: float | None = None) -> Stack:
     """Read a TIFF stack; its planes are sorted by z, and of planes at the same z the first is kept.
 

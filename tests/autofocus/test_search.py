@@ -119,12 +119,15 @@ def test_a_focus_that_cannot_be_reached_is_out_of_range(calibration: Calibration
     assert max(o.z_um for o in search.observations) == pytest.approx(40.0, abs=0.5)
 
 
-def test_a_focus_that_seems_beyond_reach_is_looked_for_before_it_is_refused(calibration: Calibration) -> None:
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_focus_that_seems_beyond_reach_is_looked_for_before_it_is_refused(
+    calibration: Calibration, verify: bool
+) -> None:
     """A regular sample was once refused 9 µm from its focus: three spectra fitted the end of the range better."""
-    search = search_of(calibration)
+    search = search_of(calibration, verify=verify)
     with pytest.raises(OutOfRangeError):
         run(search, 115.0)
-    near_um = BEYOND_UNITS * calibration.axial_unit_um
+    near_um = BEYOND_UNITS * calibration.axial_unit_um if verify else 2.0  # the fixed second plane tells less
     assert max(o.z_um for o in search.observations) == pytest.approx(100.0, abs=near_um), (
         "the calibrated range's end"
     )
