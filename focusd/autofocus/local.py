@@ -70,7 +70,8 @@ def _explained(
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um)
     blocks = observations[0].blocks
-    return explain(power, noise, blocks.modes, blocks.spread, *transferred, iterations)
+    bands = blocks.modes, blocks.spread
+    return explain(power, noise, *bands, *transferred, calibration.transfer.log_object, iterations)
 
 
 def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:

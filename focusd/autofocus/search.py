@@ -40,7 +40,7 @@ SURE = 0.97
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
 
-BEYOND_UNITS = 2.0
+BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
 _HYPOTHESES = 40
@@ -301,7 +301,7 @@ class PosteriorSearch:
         spectrum = self.observations[-1].spectrum(blocks_with_structure(self.observations))
         nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
         chi2 = distances(
-            belief.comparison.log_object[nearest],
+            belief.log_object[nearest],
             spectrum.noise,
             spectrum.modes,
             self._calibration.transfer,
