@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.geometry import LocalMap
-from focusd.autofocus.observation import Mask, Observation, blocks_with_structure
+from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, common_noise
 from focusd.autofocus.posterior import CORRELATED_BANDS, misfit_of
 from focusd.autofocus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain
 
@@ -66,7 +66,7 @@ def _explained(
 ) -> Comparison:
     """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
     power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
-    noise = np.min([o.blocks.noise[counts] for o in observations], axis=0)[:, None, None]
+    noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um)
     blocks = observations[0].blocks

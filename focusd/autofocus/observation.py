@@ -19,6 +19,8 @@ _STRUCTURE_FROM = 4
 """First band that counts as structure: uneven illumination lies below."""
 _OVERLAP = 0.55
 """Half-overlapping windowed blocks hold so many independent values each, of those of one block alone."""
+_SAME_NOISE = 0.15
+"""Relative difference; the corners of one block tell the noise to 6 %, those of nine to 2 %."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,17 @@ class Observation:
         return Spectrum(
             blocks.power[chosen].mean(0), float(blocks.noise[chosen].mean()), modes, blocks.spread
         )
+
+
+def common_noise(noise: Array) -> Array:
+    """The noise of frames (frames, …) that were lit alike, (…).
+
+    The mean of those that agree with the lowest; in the others the corners of the spectrum hold more than noise. The
+    lowest itself is the more too low the more frames there are: of a calibration's stack by two standard deviations,
+    which moved the focus by 0.02 µm.
+    """
+    same = noise <= (1 + _SAME_NOISE) * noise.min(0)
+    return np.asarray((noise * same).sum(0) / same.sum(0))
 
 
 def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:

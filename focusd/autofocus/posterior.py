@@ -80,7 +80,7 @@ class Posterior:
     @property
     def mode_um(self) -> float:
         """The most probable position."""
-        return float(self.z_um[int(np.argmax(self._density()))])
+        return float(self.z_um[int(np.argmax(self.density))])
 
     @property
     def sigma_um(self) -> float:
@@ -96,15 +96,17 @@ class Posterior:
     @property
     def at_edge(self) -> bool:
         """Whether the most probable position is an end of what could be looked at."""
-        index = int(np.argmax(self._density()))
+        index = int(np.argmax(self.density))
         return index <= 1 or index >= len(self.z_um) - 2
 
-    def _density(self) -> Array:
+    @property
+    def density(self) -> Array:
+        """(n,) probability per µm."""
         return np.asarray(self.weight / np.gradient(self.z_um))
 
     def _main_mode(self) -> NDArray[np.bool_]:
         """The stretch around the maximum in which the density does not rise again by more than a little."""
-        density = self._density()
+        density = self.density
         top = int(np.argmax(density))
         left = top - _descent(density[top::-1])
         right = top + _descent(density[top:])
@@ -169,12 +171,18 @@ def _refined(coarse: Posterior, fine: Posterior) -> Posterior:
 
     Of how probable the mode is the coarse one tells: its places stand for all up to the next, as is fair to all modes.
     """
-    inside = (coarse.z_um >= fine.z_um[0]) & (coarse.z_um <= fine.z_um[-1])
-    z_um = np.concatenate([coarse.z_um[~inside], fine.z_um])
-    weight = np.concatenate([coarse.weight[~inside], coarse.weight[inside].sum() * fine.weight])
-    log_object = np.concatenate([coarse.log_object[~inside], fine.log_object])
+    outside = (coarse.z_um < fine.z_um[0]) | (coarse.z_um > fine.z_um[-1])
+    z_um = np.concatenate([coarse.z_um[outside], fine.z_um])
+    mass = coarse.weight[~outside].sum()
+    density = np.concatenate([coarse.density[outside], mass * fine.density])
+    log_object = np.concatenate([coarse.log_object[outside], fine.log_object])
     order = np.argsort(z_um)
-    return Posterior(z_um[order], weight[order], log_object[order], fine.misfit)
+    return _of_density(z_um[order], density[order], log_object[order], fine.misfit)
+
+
+def _of_density(z_um: Array, density: Array, log_object: Array, misfit: float) -> Posterior:
+    weight = density * np.gradient(z_um)
+    return Posterior(z_um, weight / weight.sum(), log_object, misfit)
 
 
 def _coarse_um(
@@ -216,8 +224,7 @@ def _weighed(
     log_weight += _of_scores(z_um, evidence, calibration)
     if prior:
         log_weight += _of_prior(z_um, prior)
-    weight = np.exp(log_weight - log_weight.max()) * np.gradient(z_um)
-    return Posterior(z_um, weight / weight.sum(), comparison.log_object, misfit)
+    return _of_density(z_um, np.exp(log_weight - log_weight.max()), comparison.log_object, misfit)
 
 
 def misfit_of(comparison: Comparison, frames: int) -> Array:

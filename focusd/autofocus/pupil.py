@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 
 from focusd.autofocus.moffat import fit_moffat
 from focusd.autofocus.observation import Spectrum
-from focusd.autofocus.transfer import band_error, explain, log_signal
+from focusd.autofocus.transfer import band_error, explain, log_signal, noise_of
 from focusd.optics.bands import banded_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
@@ -119,7 +119,7 @@ def _fit_pupil(
     chosen = near[np.unique(np.linspace(0, len(near) - 1, MOST_PLANES).round().astype(int))]
     defocus = (z_um[chosen] - start_um) / unit_um
     power = np.stack([spectra[i].power for i in chosen])[:, None, :]
-    noise = np.array(min(spectra[i].noise for i in chosen))
+    noise = noise_of(spectra)
     modes, spread = spectra[0].modes, spectra[0].spread
 
     def residuals(scaled: Array) -> Array:

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.observation import Spectrum, common_noise
 
 Array = NDArray[np.float64]
 
-BAND_ERROR = 0.25
+BAND_ERROR = 0.3
 """What of a band's width counts: which of its frequencies an object holds more of, no mean tells, and they pass
 differently. So many standard deviations of |f|, times the steeper slope of the transfer to a neighbouring band, is the
-error (0.21 to 0.30 on training textures, near the focus and far from it, of real optics and ideal ones)."""
-ASTIGMATISM = 0.015
+error (0.21 to 0.30 on training textures, near the focus and far from it, of real optics and ideal ones; more of objects
+with a few strong lines)."""
+ASTIGMATISM = 0.01
 """How far apart, in λ·n/NA², the foci of two directions may lie: an object need not hold all directions alike."""
-LEAST_ERROR = 0.004
+LEAST_ERROR = 0.002
 """Relative error of the transfer where it has no slope at all."""
 DIMMING = 0.1
 """Standard deviation of the logarithm of a frame's power as a whole: lamps flicker and dyes bleach."""
@@ -111,12 +112,17 @@ def log_signal(spectra: Sequence[Spectrum]) -> Array:
     return np.asarray(np.log(_signal(spectra)[0]))
 
 
+def noise_of(spectra: Sequence[Spectrum]) -> Array:
+    """Power of the noise, the same in all frames, ()."""
+    return common_noise(np.array([s.noise for s in spectra]))
+
+
 def _signal(spectra: Sequence[Spectrum]) -> tuple[Array, Array]:
-    """Power without the noise's, (frames, bands), and its standard deviation, (bands,)."""
-    power = np.stack([s.power for s in spectra])
-    noise = min(s.noise for s in spectra)
-    deviation = noise * np.sqrt(1 / spectra[0].modes)
-    return np.maximum(power - noise, np.maximum(deviation, _LEAST_SIGNAL * noise)), deviation
+    """Power without the noise's, and its standard deviation, (frames, bands)."""
+    power, noise = np.stack([s.power for s in spectra]), noise_of(spectra)
+    least = noise * np.maximum(np.sqrt(1 / spectra[0].modes), _LEAST_SIGNAL)
+    signal = np.maximum(power - noise, least)
+    return signal, np.sqrt((noise**2 + 2 * noise * signal) / spectra[0].modes)
 
 
 def band_error(log_t: Array, spread: Array) -> Array:
@@ -169,7 +175,7 @@ def compare(
         iterations: of the fit of the object.
     """
     power = np.stack([s.power for s in spectra])[:, None, :]
-    noise = np.array(min(s.noise for s in spectra))
+    noise = noise_of(spectra)
     transferred = transfer.at(np.subtract.outer(z_um, candidates_um), spacing_um)
     bands = spectra[0].modes, spectra[0].spread
     return explain(power, noise, *bands, *transferred, transfer.log_object, iterations)
