@@ -121,7 +121,7 @@ class Search(Protocol):
 
         Args:
             exposed_um: of an exposure that is not yet scored.
-            blocks: its spectra.
+            blocks: its spectra, all of them or `thinned`.
         """
         ...
 

@@ -133,6 +133,7 @@ def posterior(
     limits_um: tuple[float, float],
     prior: Prior | None = None,
     surveyed: Comparison | None = None,
+    iterations: int = ITERATIONS,
 ) -> Posterior:
     """The probability of the focus after one exposure or more.
 
@@ -141,13 +142,14 @@ def posterior(
             calibrated range.
         limits_um: the stage's; the focus is not looked for beyond them.
         surveyed: the `survey` of this evidence, where it has been made.
+        iterations: of the fit of the object; fewer are quicker.
     """
     coarse_um = _coarse_um(evidence, calibration, limits_um)
-    coarse = surveyed or _compared(coarse_um, evidence, calibration)
+    coarse = surveyed or _compared(coarse_um, evidence, calibration, iterations)
     mode_um = _weighed(coarse_um, coarse, evidence, calibration, prior).mode_um
     fine_um = _around(mode_um, coarse_um)
     z_um, order = np.unique(np.concatenate([coarse_um, fine_um]), return_index=True)
-    both = coarse.joined(_compared(fine_um, evidence, calibration), order)
+    both = coarse.joined(_compared(fine_um, evidence, calibration, iterations), order)
     return _weighed(z_um, both, evidence, calibration, prior)
 
 

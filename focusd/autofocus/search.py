@@ -25,7 +25,7 @@ from focusd.autofocus.posterior import (
     posterior_near,
     survey,
 )
-from focusd.autofocus.transfer import Comparison, distances
+from focusd.autofocus.transfer import ROUGH_ITERATIONS, Comparison, distances
 from focusd.errors import AmbiguousError
 from focusd.optics.bands import BlockSpectra
 
@@ -158,7 +158,8 @@ class PosteriorSearch:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
             return None
-        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks)))
+        is_quick = blocks.power.shape != self.observations[-1].blocks.power.shape
+        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks), is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
@@ -204,7 +205,11 @@ class PosteriorSearch:
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
-        return [*self.observations, replace(self.observations[-1], z_um=exposed_um, blocks=blocks)]
+        """The exposures so far and one more, all with the blocks that it has."""
+        before = self.observations
+        if blocks.power.shape != before[-1].blocks.power.shape:
+            before = [replace(o, blocks=o.blocks.thinned()) for o in before]
+        return [*before, replace(before[-1], z_um=exposed_um, blocks=blocks)]
 
     def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
         """The map of the field, made once for the same exposures and the same places looked at."""
@@ -214,13 +219,15 @@ class PosteriorSearch:
             self._charted = key, local_map(observations, self._calibration, centre_um)
         return self._charted[1]
 
-    def _foreseen(self, observations: list[Observation]) -> Posterior:
+    def _foreseen(self, observations: list[Observation], is_quick: bool) -> Posterior:
         """The posterior when the last of the exposures is not yet scored."""
         *scored, last = self._evidence(observations)
         evidence = [*scored, replace(last, b=None)]
         known = self._calibration, self._limits_um, self._prior
         if self._is_known(self.estimate):
             return posterior_near(self.belief.mode_um, evidence, *known)
+        if is_quick:
+            return posterior(evidence, *known, iterations=ROUGH_ITERATIONS)
         return posterior(evidence, *known, self._survey(observations))
 
     def _survey(self, observations: list[Observation]) -> Comparison:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -52,6 +52,16 @@ class BlockSpectra:
     y_px: NDArray[np.float64]
     x_px: NDArray[np.float64]
     size_px: int
+
+    def thinned(self) -> BlockSpectra:
+        """Every other block of every other row: about a quarter, spread over the field and hardly overlapping."""
+        return replace(
+            self,
+            power=self.power[::2, ::2],
+            noise=self.noise[::2, ::2],
+            y_px=self.y_px[::2, ::2],
+            x_px=self.x_px[::2, ::2],
+        )
 
 
 @cache

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, LocalMap, describe, geometry_of
@@ -128,35 +129,49 @@ class Refocus:
         async with stages() as scoring:
             async with stages() as moving:
                 moving.start_soon(self._observer.move_to, z_um)
-                spectra, _ = await self._observer.glimpse(frame, self._roi, _nothing)
-                scoring.start_soon(self._add, frame, spectra)
+                await self._observer.check(frame)
+                scoring.start_soon(self._add, frame)
             return await self._observer.expose(z_um)
 
-    async def _add(self, frame: Frame, spectra: BlockSpectra) -> None:
-        observation = await self._observer.look(frame, self._roi, spectra)
+    async def _add(self, frame: Frame) -> None:
+        observation = await self._observer.look(frame, self._roi)
         await to_thread.run_sync(self._search.add, observation)
         self._tell(observation)
 
     async def _judged(self, frame: Frame) -> float | Found:
         """The z that is wanted after a frame, or what was found.
 
-        As soon as the search says where it will most likely want the stage, it moves there. Nothing is exposed there
-        before the search has decided so.
+        As soon as the search says where it will most likely want the stage, from a quarter of the spectra if they tell
+        it, the stage moves there. Nothing is exposed there before the search has decided so.
         """
 
         def foresee(spectra: BlockSpectra) -> float | None:
             return self._search.likely_um(frame.z_um, spectra)
 
         async with stages() as moving:
-            spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
-            async with stages() as charting:
-                if likely_um is not None:
-                    moving.start_soon(self._observer.move_to, likely_um)
-                    charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, likely_um)
-                observation = await self._observer.look(frame, self._roi, spectra)
+            likely_um = None
+            if self._search.observations:
+                _, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
+            if likely_um is not None:
+                moving.start_soon(self._observer.move_to, likely_um)
+            observation = await self._looked(frame, moving, likely_um)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
+
+    async def _looked(self, frame: Frame, moving: TaskGroup, likely_um: float | None) -> Observation:
+        """All that a frame tells; moves to where the search will likely want the stage, unless it is on its way."""
+
+        def foresee(spectra: BlockSpectra) -> float | None:
+            return self._search.likely_um(frame.z_um, spectra) if likely_um is None else likely_um
+
+        spectra, foreseen_um = await self._observer.glimpse(frame, self._roi, foresee)
+        async with stages() as charting:
+            if foreseen_um is not None:
+                charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, foreseen_um)
+                if likely_um is None:
+                    moving.start_soon(self._observer.move_to, foreseen_um)
+            return await self._observer.look(frame, self._roi, spectra)
 
     def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
@@ -207,10 +222,6 @@ class Refocus:
             "seconds_by_stage": stopwatch.split(),
             "probes": [summary(o) for o in observations],
         }
-
-
-def _nothing(_: BlockSpectra) -> None:
-    """Foreseen from the spectra alone."""
 
 
 def _warning(geometry: Geometry) -> str:

@@ -46,6 +46,8 @@ def block_spectra(
     region: Region,
     each: Callable[..., Iterable[Tensor]] = map,
     threads: int = 1,
+    *,
+    thinned: bool = False,
 ) -> BlockSpectra:
     """Spectra of the blocks of a frame that cover a region.
 
@@ -53,12 +55,14 @@ def block_spectra(
         pixels: (y, x), finite.
         each: like the builtin `map`: where a few blocks at a time are computed.
         threads: of them so many at once.
+        thinned: as `BlockSpectra.thinned`, and no other block is computed.
     """
     pixels = _completed(pixels)
     size = min(BLOCK_PX, *pixels.shape)
     y, x, height, width = region
-    rows = _starts(y, height, size, pixels.shape[0])
-    columns = _starts(x, width, size, pixels.shape[1])
+    step = 2 if thinned else 1
+    rows = _starts(y, height, size, pixels.shape[0])[::step]
+    columns = _starts(x, width, size, pixels.shape[1])[::step]
     corners = [(row, column) for row in rows for column in columns]
     share = min(_AT_ONCE, math.ceil(len(corners) / threads))
     together = [corners[i : i + share] for i in range(0, len(corners), share)]

@@ -266,6 +266,23 @@ def test_what_it_says_is_likely_is_what_it_decides(calibration: Calibration, foc
 
 
 @pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+def test_a_quarter_of_the_blocks_says_the_same_and_changes_nothing(
+    calibration: Calibration, focus_um: float
+) -> None:
+    search = search_of(calibration)
+    told = 0
+    for z_um in (0.0, *search.opening_um(0.0), focus_um + 0.5):
+        seen = exposure(z_um, focus_um)
+        few_um, all_um = (search.likely_um(z_um, blocks) for blocks in (seen.blocks.thinned(), seen.blocks))
+        if all_um is not None:
+            told += 1
+            assert few_um == pytest.approx(all_um, abs=0.1)
+        search.add(seen)
+    assert told
+    assert search.estimate.focus_um == pytest.approx(focus_um, abs=0.1)
+
+
+@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
 def test_the_map_charted_before_the_last_score_is_the_one_that_is_given(
     calibration: Calibration, focus_um: float
 ) -> None:

@@ -107,8 +107,11 @@ class ScriptedScorer(Scorer):
             self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
         )
 
-    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
-        return exposure(self._defocus_um(pixels)).blocks
+    def spectra(
+        self, pixels: NDArray[np.generic], region: Region | None = None, *, thinned: bool = False
+    ) -> BlockSpectra:
+        blocks = exposure(self._defocus_um(pixels)).blocks
+        return blocks.thinned() if thinned else blocks
 
     def _defocus_um(self, pixels: NDArray[np.generic]) -> float:
         return float(pixels.view(np.float64).flat[0]) - self.focus_um

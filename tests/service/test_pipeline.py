@@ -17,11 +17,13 @@ import pytest
 from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.microscope.protocol import Frame
+from focusd.optics.bands import BlockSpectra
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
 from focusd.sharpness.backends import Backends, CpuBackend
 from focusd.sharpness.scorer import FocusMeasure
+from focusd.sharpness.spectra import Region
 from tests.service.scripted import (
     Reports,
     ScriptedMicroscope,
@@ -127,6 +129,28 @@ async def test_the_focus_is_moved_to_as_soon_as_the_spectra_tell_it_and_exposed_
         assert len(microscope.snaps) == 2
         gate.open()
     assert microscope.snaps[2] == guess_um, "so near that it is not sent there again"
+
+
+async def test_a_quarter_of_the_spectra_is_enough_to_move(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer.focus_um = 9.0
+    released, spectra = threading.Event(), scorer.spectra
+
+    def held(pixels: np.ndarray, region: Region | None = None, *, thinned: bool = False) -> BlockSpectra:
+        if len(microscope.snaps) == 2 and not thinned:
+            assert released.wait(PATIENCE_S)
+        return spectra(pixels, region, thinned=thinned)
+
+    monkeypatch.setattr(scorer, "spectra", held)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(posterior, calibrated, Reports())
+        await reached(lambda: any(abs(z_um - 9.0) < 1.0 for z_um in microscope.moves))
+        assert len(microscope.snaps) == 2
+        released.set()
 
 
 @pytest.mark.parametrize("wrong_um", [-60.0, 90.0])

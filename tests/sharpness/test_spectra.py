@@ -36,6 +36,18 @@ def test_blocks_cover_the_frame(shape: tuple[int, int]) -> None:
     assert (spectra.y_px.max(), spectra.x_px.max()) == (shape[0] - half, shape[1] - half)
 
 
+@pytest.mark.parametrize("shape", [(2048, 2048), (512, 1024), (300, 300), (100, 300)])
+def test_thinned_spectra_are_those_of_every_other_block(shape: tuple[int, int]) -> None:
+    frame = noise(shape, 5.0)
+    some, chosen = (
+        block_spectra(frame, whole(shape), thinned=True),
+        block_spectra(frame, whole(shape)).thinned(),
+    )
+    for name in ("power", "noise", "y_px", "x_px"):
+        assert getattr(some, name) == pytest.approx(getattr(chosen, name), rel=1e-4), name
+    assert some.size_px == chosen.size_px
+
+
 def test_a_region_chooses_its_blocks() -> None:
     frame = noise((768, 768), 1.0)
     frame[:256, :256] += 500 * np.random.default_rng(2).standard_normal((256, 256)).astype(np.float32)
