@@ -39,6 +39,8 @@ SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
+SPREAD_TILES = 4
+"""One tile of so many, along the diagonals; and at least so many."""
 
 BEYOND_UNITS = 2.0
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
@@ -154,6 +156,16 @@ class PosteriorSearch:
         away_um, towards_um = start_um + unit_um, start_um - unit_um
         return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
 
+    def telling_tiles(self) -> Mask | None:
+        """A few tiles, as evenly spread as they can be, once an exposure has shown that all hold something.
+
+        Of one field they err together: more of them tell little more, and take longer than the stage's last move.
+        """
+        if not self.observations or not (self.observations[0].structure >= self._threshold).all():
+            return None
+        tiles = np.indices(self.observations[0].b.shape).sum(0) % SPREAD_TILES == SPREAD_TILES - 1
+        return np.asarray(tiles) if tiles.sum() >= SPREAD_TILES else None
+
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
@@ -264,7 +276,7 @@ class PosteriorSearch:
 
     def _tiles(self) -> Mask:
         """Tiles that hold something in most exposures, or surely in one, as small things do near focus."""
-        sure = np.max([o.structure for o in self.observations], axis=0) >= SURE
+        sure = np.nanmax([o.structure for o in self.observations], axis=0) >= SURE
         return np.asarray(tiles_with_structure(self.observations, self._threshold) | sure)
 
     def _refuse_hopeless(self) -> None:
@@ -326,5 +338,5 @@ def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:
 
 
 def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:
-    sigma = float(observation.sigma[tiles].mean())
-    return Evidence(observation.z_um, observation.mean_b(tiles), sigma, observation.spectrum(blocks))
+    b, sigma = observation.mean_b(tiles), observation.mean_sigma(tiles)
+    return Evidence(observation.z_um, b, sigma, observation.spectrum(blocks))

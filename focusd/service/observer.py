@@ -13,7 +13,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Observation
+from focusd.autofocus.observation import Mask, Observation
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
@@ -182,19 +182,24 @@ class Observer:
             return await to_thread.run_sync(self._foresee, frame, roi, foresee, thinned)
 
     async def look(
-        self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None = None
+        self,
+        frame: Frame,
+        roi: Region | None,
+        spectra: BlockSpectra | None = None,
+        only: Mask | None = None,
     ) -> Observation:
         """Score a frame; in one operation always the same tiles.
 
         Args:
             spectra: from `glimpse`, where it has been called.
+            only: of these tiles, where not all are to be scored.
 
         Raises:
             SaturatedError, HardwareError: as for `check`.
             ScoringError: there are no scores.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
-            return await to_thread.run_sync(self._look, frame, roi, spectra)
+            return await to_thread.run_sync(self._look, frame, roi, spectra, only)
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
         """Move, unless this operation's last move went there or as near; returns the z read back."""
@@ -224,11 +229,13 @@ class Observer:
         spectra = self._glimpse(frame, roi, thinned)
         return spectra, foresee(spectra)
 
-    def _look(self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None) -> Observation:
+    def _look(
+        self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None, only: Mask | None
+    ) -> Observation:
         spectra = spectra or self._glimpse(frame, roi, thinned=False)
-        measure = self._scorer.score(frame.pixels, roi, self._first, spectra)
+        measure = self._scorer.score(frame.pixels, roi, self._first, spectra, only)
         self._first = self._first or measure
-        return observation_of(frame.z_um, measure)
+        return observation_of(frame.z_um, measure, only)
 
     async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
         """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.
@@ -289,13 +296,17 @@ def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float
     return tenengrad(pixels[y : y + height, x : x + width])
 
 
-def observation_of(z_um: float, measure: FocusMeasure) -> Observation:
+def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:
     """What the decisions see of a frame's scores and spectra.
+
+    Args:
+        only: the tiles that were to be scored; None: all.
 
     Raises:
         ScoringError: they are no numbers.
     """
-    _refuse_no_numbers(measure.b, measure.sigma, measure.spectra.power, measure.spectra.noise)
+    asked = ... if only is None else only
+    _refuse_no_numbers(measure.b[asked], measure.sigma[asked], measure.spectra.power, measure.spectra.noise)
     return Observation(
         z_um,
         measure.b,
@@ -318,7 +329,7 @@ def summary(observation: Observation) -> dict[str, Any]:
     """An exposure in the numbers that a person reads: medians over the field."""
     return {
         "z_um": observation.z_um,
-        "b": float(np.median(observation.b)),
-        "sigma": float(np.median(observation.sigma)),
-        "structure": float(np.median(observation.structure)),
+        "b": float(np.nanmedian(observation.b)),
+        "sigma": float(np.nanmedian(observation.sigma)),
+        "structure": float(np.nanmedian(observation.structure)),
     }

@@ -134,7 +134,7 @@ class Refocus:
             return await self._observer.expose(z_um)
 
     async def _add(self, frame: Frame) -> None:
-        observation = await self._observer.look(frame, self._roi)
+        observation = await self._observer.look(frame, self._roi, only=self._search.telling_tiles())
         await to_thread.run_sync(self._search.add, observation)
         self._tell(observation)
 
@@ -171,7 +171,7 @@ class Refocus:
                 charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, foreseen_um)
                 if likely_um is None:
                     moving.start_soon(self._observer.move_to, foreseen_um)
-            return await self._observer.look(frame, self._roi, spectra)
+            return await self._observer.look(frame, self._roi, spectra, self._search.telling_tiles())
 
     def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""

@@ -27,7 +27,7 @@ _LARGEST_PIXEL = 1e15
 
 @dataclass(frozen=True)
 class FocusMeasure:
-    """The network's answer for each tile of a frame; all arrays (rows, columns).
+    """The network's answer for each tile of a frame; all arrays (rows, columns). NaN: it was not asked.
 
     Attributes:
         b: blurriness, 0 sharp, 1 three waves RMS of defocus.
@@ -81,6 +81,7 @@ class Scorer:
         region: Region | None = None,
         like: FocusMeasure | None = None,
         spectra: BlockSpectra | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> FocusMeasure:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
 
@@ -92,6 +93,7 @@ class Scorer:
             region: part of the frame that counts.
             like: of an earlier frame of the same size: the same tiles are scored.
             spectra: of this frame and region, where they are known.
+            only: (rows, columns) of the tiles of `like`, which to score; None: all. The others are NaN.
 
         Raises:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
@@ -101,7 +103,9 @@ class Scorer:
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
         with self._turn:  # a GPU's buffers hold one frame
-            return self._backends.run(lambda backend: self._score(backend, counts, region, like, spectra))
+            return self._backends.run(
+                lambda backend: self._score(backend, counts, region, like, spectra, only)
+            )
 
     def spectra(
         self, pixels: NDArray[np.generic], region: Region | None = None, *, thinned: bool = False
@@ -129,6 +133,7 @@ class Scorer:
         region: Region,
         like: FocusMeasure | None,
         spectra: BlockSpectra | None,
+        only: NDArray[np.bool_] | None,
     ) -> FocusMeasure:
         began_s = time.monotonic()
         frame, factor = resample(backend.load(counts), self.sampling)
@@ -139,9 +144,12 @@ class Scorer:
             tiles = informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
         else:
             tiles = _tiles_of(like, factor)
-        scores = score_tiles(backend, pyramid, tiles.y.flatten(), tiles.x.flatten())
-        self._pace.took(time.monotonic() - began_s, tiles.y.numel())
-        b, log_sigma, structure = scores.reshape(3, *tiles.y.shape)
+        chosen = np.ones(tiles.y.shape, bool) if only is None else only
+        scores = np.full((3, *tiles.y.shape), np.nan)
+        scores[:, chosen] = score_tiles(backend, pyramid, tiles.y[chosen], tiles.x[chosen])
+        if only is None:  # the share of what all tiles cost together is that of a whole frame
+            self._pace.took(time.monotonic() - began_s, tiles.y.numel())
+        b, log_sigma, structure = scores
         return FocusMeasure(
             b=b * scale,
             sigma=np.exp(log_sigma) * scale,

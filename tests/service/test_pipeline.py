@@ -172,6 +172,20 @@ async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
     assert misled["z_found_um"] == microscope.z_um == pytest.approx(right["z_found_um"], abs=0.1)
 
 
+async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
+    calibrated: RigOperations, scorer: ScriptedScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = np.array([[True, False, False], [False, False, True]])
+    monkeypatch.setattr(PosteriorSearch, "telling_tiles", lambda search: few if search.observations else None)
+    scorer.focus_um = 9.0
+    scorer.asked.clear()
+    result = await posterior(calibrated, Reports())
+    assert result["z_found_um"] == pytest.approx(9.0, abs=0.3)
+    assert scorer.asked[0] is None
+    assert all(only is few for only in scorer.asked[1:])
+    assert all(np.isfinite(probe["b"]) for probe in result["probes"])
+
+
 async def test_few_frames_are_alive_at_any_time(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
