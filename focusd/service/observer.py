@@ -166,20 +166,27 @@ class Observer:
             await to_thread.run_sync(self._check, frame)
 
     async def glimpse(
-        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T], *, thinned: bool = False
+        self,
+        frame: Frame,
+        roi: Region | None,
+        foresee: Callable[[BlockSpectra], T],
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
     ) -> tuple[BlockSpectra, T]:
         """What a frame tells soonest, and what follows from that.
 
         Args:
             foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
             thinned: from a quarter of the blocks, which is sooner still.
+            known: what that gave, where it has been called before; the frame has been checked then.
 
         Raises:
             SaturatedError, HardwareError: as for `check`.
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
-            return await to_thread.run_sync(self._foresee, frame, roi, foresee, thinned)
+            return await to_thread.run_sync(self._foresee, frame, roi, foresee, thinned, known)
 
     async def look(
         self,
@@ -217,22 +224,30 @@ class Observer:
         self._refuse_saturated(frame)
         self._refuse_other_light(frame)
 
-    def _glimpse(self, frame: Frame, roi: Region | None, thinned: bool) -> BlockSpectra:
-        self._check(frame)
-        spectra = self._scorer.spectra(frame.pixels, roi, thinned=thinned)
+    def _glimpse(
+        self, frame: Frame, roi: Region | None, thinned: bool = False, known: BlockSpectra | None = None
+    ) -> BlockSpectra:
+        if known is None:
+            self._check(frame)
+        spectra = self._scorer.spectra(frame.pixels, roi, thinned=thinned, known=known)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra
 
     def _foresee(
-        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T], thinned: bool
+        self,
+        frame: Frame,
+        roi: Region | None,
+        foresee: Callable[[BlockSpectra], T],
+        thinned: bool,
+        known: BlockSpectra | None,
     ) -> tuple[BlockSpectra, T]:
-        spectra = self._glimpse(frame, roi, thinned)
+        spectra = self._glimpse(frame, roi, thinned, known)
         return spectra, foresee(spectra)
 
     def _look(
         self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None, only: Mask | None
     ) -> Observation:
-        spectra = spectra or self._glimpse(frame, roi, thinned=False)
+        spectra = spectra or self._glimpse(frame, roi)
         measure = self._scorer.score(frame.pixels, roi, self._first, spectra, only)
         self._first = self._first or measure
         return observation_of(frame.z_um, measure, only)

@@ -149,23 +149,25 @@ class Refocus:
             return self._search.likely_um(frame.z_um, spectra)
 
         async with stages() as moving:
-            likely_um = None
+            some, likely_um = None, None
             if self._search.observations:
-                _, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
+                some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
             if likely_um is not None:
                 moving.start_soon(self._observer.move_to, likely_um)
-            observation = await self._looked(frame, moving, likely_um)
+            observation = await self._looked(frame, some, moving, likely_um)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
-    async def _looked(self, frame: Frame, moving: TaskGroup, likely_um: float | None) -> Observation:
+    async def _looked(
+        self, frame: Frame, some: BlockSpectra | None, moving: TaskGroup, likely_um: float | None
+    ) -> Observation:
         """All that a frame tells; moves to where the search will likely want the stage, unless it is on its way."""
 
         def foresee(spectra: BlockSpectra) -> float | None:
             return self._search.likely_um(frame.z_um, spectra) if likely_um is None else likely_um
 
-        spectra, foreseen_um = await self._observer.glimpse(frame, self._roi, foresee)
+        spectra, foreseen_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
         async with stages() as charting:
             if foreseen_um is not None:
                 charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, foreseen_um)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.optics.bands import BlockSpectra
@@ -16,7 +18,7 @@ from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.sharpness.pace import Pace
 from focusd.sharpness.spectra import Region, block_spectra
 from focusd.sharpness.tiles import Tiles, informative, tile_grid
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample, views_around, views_in
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
@@ -108,22 +110,32 @@ class Scorer:
             )
 
     def spectra(
-        self, pixels: NDArray[np.generic], region: Region | None = None, *, thinned: bool = False
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
     ) -> BlockSpectra:
         """The spectra alone, which take a third of the time and tell most of what a search wants to know.
 
         Args:
             thinned: of a quarter of the blocks, in the caller's own thread: to wake others costs as much time.
+            known: these, where they have been computed; the others join them.
 
         Raises:
             RequestError: as for `score`.
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        return block_spectra(counts, region, thinned=True) if thinned else self._spectra(counts, region)
+        if thinned:
+            return block_spectra(counts, region, thinned=True)
+        return self._spectra(counts, region, known)
 
-    def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
-        return block_spectra(counts, region, self._backends.map, self._backends.threads)
+    def _spectra(
+        self, counts: NDArray[np.generic], region: Region, known: BlockSpectra | None = None
+    ) -> BlockSpectra:
+        return block_spectra(counts, region, self._backends.map, self._backends.threads, known=known)
 
     @torch.inference_mode()
     def _score(
@@ -139,15 +151,15 @@ class Scorer:
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
-        pyramid = levels(frame)
-        if like is None:
-            tiles = informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
+        if like is not None and only is not None:
+            tiles, views_of = _tiles_of(like, factor), partial(views_around, frame)
         else:
-            tiles = _tiles_of(like, factor)
-        chosen = np.ones(tiles.y.shape, bool) if only is None else only
+            pyramid = levels(frame)
+            tiles = _tiles_of(like, factor) if like else self._choose(region, factor, pyramid)
+            only, views_of = np.ones(tiles.y.shape, bool), partial(views_in, pyramid)
         scores = np.full((3, *tiles.y.shape), np.nan)
-        scores[:, chosen] = score_tiles(backend, pyramid, tiles.y[chosen], tiles.x[chosen])
-        if only is None:  # the share of what all tiles cost together is that of a whole frame
+        scores[:, only] = score_tiles(backend, views_of, tiles.y[only], tiles.x[only])
+        if only.all():  # a few have another share of what all cost together
             self._pace.took(time.monotonic() - began_s, tiles.y.numel())
         b, log_sigma, structure = scores
         return FocusMeasure(
@@ -158,6 +170,9 @@ class Scorer:
             x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
             spectra=spectra or self._spectra(counts, region),
         )
+
+    def _choose(self, region: Region, factor: float, pyramid: list[Tensor]) -> Tiles:
+        return informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
 
 
 def _tiles_of(measure: FocusMeasure, factor: float) -> Tiles:

@@ -118,7 +118,12 @@ class ScriptedScorer(Scorer):
         )
 
     def spectra(
-        self, pixels: NDArray[np.generic], region: Region | None = None, *, thinned: bool = False
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
     ) -> BlockSpectra:
         blocks = exposure(self._defocus_um(pixels)).blocks
         return blocks.thinned() if thinned else blocks

@@ -140,10 +140,10 @@ async def test_a_quarter_of_the_spectra_is_enough_to_move(
     scorer.focus_um = 9.0
     released, spectra = threading.Event(), scorer.spectra
 
-    def held(pixels: np.ndarray, region: Region | None = None, *, thinned: bool = False) -> BlockSpectra:
-        if len(microscope.snaps) == 2 and not thinned:
+    def held(pixels: np.ndarray, region: Region | None = None, **which: Any) -> BlockSpectra:
+        if len(microscope.snaps) == 2 and not which.get("thinned"):
             assert released.wait(PATIENCE_S)
-        return spectra(pixels, region, thinned=thinned)
+        return spectra(pixels, region, **which)
 
     monkeypatch.setattr(scorer, "spectra", held)
     async with anyio.create_task_group() as tasks:
