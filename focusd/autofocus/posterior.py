@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,40 +72,42 @@ class Posterior:
     comparison: Comparison
     misfit: float
 
-    @property
+    @cached_property
     def best_um(self) -> float:
         """Mean within the main mode."""
-        inside = self._main_mode()
+        inside = self._main_mode
         return float((self.weight * self.z_um)[inside].sum() / self.weight[inside].sum())
 
-    @property
+    @cached_property
     def mode_um(self) -> float:
         """The most probable position."""
-        return float(self.z_um[int(np.argmax(self._density()))])
+        return float(self.z_um[int(np.argmax(self._density))])
 
-    @property
+    @cached_property
     def sigma_um(self) -> float:
         """Standard deviation over the whole range: it also tells an ambiguity."""
         mean = float((self.weight * self.z_um).sum())
         return float(np.sqrt((self.weight * (self.z_um - mean) ** 2).sum()))
 
-    @property
+    @cached_property
     def certainty(self) -> float:
         """Probability of the main mode."""
-        return float(self.weight[self._main_mode()].sum())
+        return float(self.weight[self._main_mode].sum())
 
     @property
     def at_edge(self) -> bool:
         """Whether the most probable position is an end of what could be looked at."""
-        index = int(np.argmax(self._density()))
+        index = int(np.argmax(self._density))
         return index <= 1 or index >= len(self.z_um) - 2
 
+    @cached_property
     def _density(self) -> Array:
         return np.asarray(self.weight / np.gradient(self.z_um))
 
+    @cached_property
     def _main_mode(self) -> NDArray[np.bool_]:
         """The stretch around the maximum in which the density does not rise again by more than a little."""
-        density = self._density()
+        density = self._density
         top = int(np.argmax(density))
         left = top - _descent(density[top::-1])
         right = top + _descent(density[top:])

@@ -179,10 +179,11 @@ class Observer:
         Args:
             foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
             thinned: from a quarter of the blocks, which is sooner still.
-            known: what that gave, where it has been called before; the frame has been checked then.
+            known: what that gave, where it has been called before.
 
         Raises:
-            SaturatedError, HardwareError: as for `check`.
+            HardwareError: as for `check`.
+            SaturatedError: likewise, unless `thinned`: to look for it takes as long as these spectra.
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
@@ -227,8 +228,10 @@ class Observer:
     def _glimpse(
         self, frame: Frame, roi: Region | None, thinned: bool = False, known: BlockSpectra | None = None
     ) -> BlockSpectra:
-        if known is None:
-            self._check(frame)
+        _refuse_dead(frame)
+        self._refuse_other_light(frame)
+        if not thinned:
+            self._refuse_saturated(frame)
         spectra = self._scorer.spectra(frame.pixels, roi, thinned=thinned, known=known)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra

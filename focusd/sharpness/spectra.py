@@ -22,6 +22,7 @@ from focusd.optics.bands import (
     band_spread,
     band_weights,
     corner_weights,
+    every_other,
     folded,
     of_folded,
 )
@@ -62,14 +63,16 @@ def block_spectra(
     pixels = _completed(pixels)
     size = min(BLOCK_PX, *pixels.shape)
     y, x, height, width = region
-    step = 2 if thinned else 1
-    rows = _starts(y, height, size, pixels.shape[0])[::step]
-    columns = _starts(x, width, size, pixels.shape[1])[::step]
+    rows = _starts(y, height, size, pixels.shape[0])
+    columns = _starts(x, width, size, pixels.shape[1])
+    few = every_other(len(rows)), every_other(len(columns))
+    if thinned:
+        rows, columns = rows[few[0]], columns[few[1]]
     wanted = np.ones((len(rows), len(columns)), bool)
     power = np.empty((*wanted.shape, _weights(size).shape[1]))
     if known:
-        wanted[::2, ::2] = False
-        power[::2, ::2] = np.concatenate([known.power, known.noise[..., None]], axis=-1)
+        wanted[few] = False
+        power[few] = np.concatenate([known.power, known.noise[..., None]], axis=-1)
     corners = [(rows[i], columns[j]) for i, j in np.argwhere(wanted)]
     share = max(1, min(_AT_ONCE, math.ceil(len(corners) / threads)))
     together = [corners[i : i + share] for i in range(0, len(corners), share)]
