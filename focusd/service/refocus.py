@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -144,38 +145,49 @@ class Refocus:
         As soon as the search says where it will most likely want the stage, from a quarter of the spectra if they tell
         it, the stage moves there. Nothing is exposed there before the search has decided so.
         """
-
-        def foresee(spectra: BlockSpectra) -> float | None:
-            return self._search.likely_um(frame.z_um, spectra)
-
         async with stages() as moving:
-            some, likely_um = None, None
-            if self._search.observations:
-                some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
-            if likely_um is not None:
+            some, likely_um = await self._glanced(frame)
+            if likely_um is None:
+                observation = await self._looked(frame, some, moving)
+            else:
                 moving.start_soon(self._observer.move_to, likely_um)
-            observation = await self._looked(frame, some, moving, likely_um)
+                observation = await self._scored(frame, some, likely_um)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
-    async def _looked(
-        self, frame: Frame, some: BlockSpectra | None, moving: TaskGroup, likely_um: float | None
-    ) -> Observation:
-        """All that a frame tells; moves to where the search will likely want the stage, unless it is on its way."""
+    async def _glanced(self, frame: Frame) -> tuple[BlockSpectra | None, float | None]:
+        """A quarter of the spectra, where there is another frame to compare them with, and the z that they tell."""
+        if not self._search.observations:
+            return None, None
+        foresee = partial(self._search.likely_um, frame.z_um)
+        return await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
 
-        def foresee(spectra: BlockSpectra) -> float | None:
-            return self._search.likely_um(frame.z_um, spectra) if likely_um is None else likely_um
-
-        spectra, foreseen_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
+    async def _looked(self, frame: Frame, some: BlockSpectra | None, moving: TaskGroup) -> Observation:
+        """All that a frame tells, the z where the search will likely want the stage first: the stage moves there."""
+        foresee = partial(self._search.likely_um, frame.z_um)
+        spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
         async with stages() as charting:
-            if foreseen_um is not None:
-                charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, foreseen_um)
-                if likely_um is None:
-                    moving.start_soon(self._observer.move_to, foreseen_um)
+            if likely_um is not None:
+                moving.start_soon(self._observer.move_to, likely_um)
+                charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, likely_um, spectra)
             return await self._observer.look(frame, self._roi, spectra, self._search.telling_tiles())
 
-    def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
+    async def _scored(self, frame: Frame, some: BlockSpectra | None, likely_um: float) -> Observation:
+        """All that a frame tells: its score, and at the same time the other spectra and the map."""
+        blocks: list[BlockSpectra] = []
+
+        async def complete() -> None:
+            chart = partial(self._chart, frame.z_um, likely_um)
+            spectra, _ = await self._observer.glimpse(frame, self._roi, chart, known=some)
+            blocks.append(spectra)
+
+        async with stages() as completing:
+            completing.start_soon(complete)
+            seen = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
+        return replace(seen, blocks=blocks[0])
+
+    def _chart(self, z_um: float, likely_um: float, spectra: BlockSpectra) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
         local = self._search.chart(z_um, spectra, likely_um)
         self._charted = (local, self._geometry(local)) if local else None

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 CPU_BATCH = 16
 """Its views still fit into a core's cache."""
+LEAST_SHARE = 4
+"""Views that are not worth waking one more thread for."""
 SURELY_EMPTY = -20.0
 """Logit of structure."""
 DEADLINE_S = 20.0
@@ -93,8 +95,9 @@ class CpuBackend:
         return torch.from_numpy(pixels.astype(np.float32))
 
     def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
-        """Score batches side by side."""
-        return self._pool.map(score, batches) if self.threads > 1 else map(score, batches)
+        """Score batches side by side; a single one in the caller's thread: to wake another takes time."""
+        batches = list(batches)
+        return self._pool.map(score, batches) if self.threads > 1 < len(batches) else map(score, batches)
 
     def __call__(self, views: Views) -> Score:
         """Score a batch."""
@@ -193,7 +196,7 @@ def score_tiles(
         b, log_sigma, structure = backend(views)
         return torch.stack([b, log_sigma, structure.masked_fill(blank(views), SURELY_EMPTY)])
 
-    share = min(backend.batch, math.ceil(y.numel() / backend.threads))
+    share = min(backend.batch, max(LEAST_SHARE, math.ceil(y.numel() / backend.threads)))
     batches = torch.split(torch.stack([y, x]), share, dim=1)
     parts = list(backend.map(score, batches))
     scores: NDArray[np.float64] = torch.cat(parts, dim=1).double().cpu().numpy()

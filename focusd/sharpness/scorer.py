@@ -121,21 +121,19 @@ class Scorer:
 
         Args:
             thinned: of a quarter of the blocks, in the caller's own thread: to wake others costs as much time.
-            known: these, where they have been computed; the others join them.
+            known: these, where they have been computed; the others join them, likewise, while the frame is scored.
 
         Raises:
             RequestError: as for `score`.
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
-        if thinned:
-            return block_spectra(counts, region, thinned=True)
-        return self._spectra(counts, region, known)
+        if thinned or known:
+            return block_spectra(counts, region, thinned=thinned, known=known)
+        return self._spectra(counts, region)
 
-    def _spectra(
-        self, counts: NDArray[np.generic], region: Region, known: BlockSpectra | None = None
-    ) -> BlockSpectra:
-        return block_spectra(counts, region, self._backends.map, self._backends.threads, known=known)
+    def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
+        return block_spectra(counts, region, self._backends.map, self._backends.threads)
 
     @torch.inference_mode()
     def _score(

@@ -14,10 +14,12 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 
+from focusd.autofocus import pupil
 from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
+from focusd.service import operations as service_operations
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
@@ -141,7 +143,7 @@ async def test_a_quarter_of_the_spectra_is_enough_to_move(
     released, spectra = threading.Event(), scorer.spectra
 
     def held(pixels: np.ndarray, region: Region | None = None, **which: Any) -> BlockSpectra:
-        if len(microscope.snaps) == 2 and not which.get("thinned"):
+        if which.get("known"):
             assert released.wait(PATIENCE_S)
         return spectra(pixels, region, **which)
 
@@ -184,6 +186,37 @@ async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
     assert scorer.asked[0] is None
     assert all(only is few for only in scorer.asked[1:])
     assert all(np.isfinite(probe["b"]) for probe in result["probes"])
+
+
+async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
+    operations: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, fit = threading.Event(), pupil._fit_pupil
+    starts = []
+
+    def counted(*given: Any) -> tuple[float, float]:
+        starts.append(given[-1])
+        begun.set()
+        return fit(*given)
+
+    monkeypatch.setattr(pupil, "_fit_pupil", counted)
+    microscope.at_snap = lambda number: number == 75 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
+    await calibrate_at_focus(operations)
+    assert len(microscope.snaps) == 81
+    assert len(starts) == len(set(starts)), "and not once more at the end"
+
+
+async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
+    operations: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("too few planes")
+
+    expected = await calibrate_at_focus(operations)
+    monkeypatch.setattr(service_operations, "pupil_ahead", fails)
+    assert (await calibrate_at_focus(operations))["z_focus_um"] == pytest.approx(
+        expected["z_focus_um"], abs=0.05
+    )
 
 
 async def test_few_frames_are_alive_at_any_time(
