@@ -146,46 +146,46 @@ class Refocus:
         it, the stage moves there. Nothing is exposed there before the search has decided so.
         """
         async with stages() as moving:
-            some, likely_um = await self._glanced(frame)
-            if likely_um is None:
-                observation = await self._looked(frame, some, moving)
+            if self._search.observations:
+                observation = await self._looked(frame, moving)
             else:
-                moving.start_soon(self._observer.move_to, likely_um)
-                observation = await self._scored(frame, some, likely_um)
+                observation = await self._observer.look(frame, self._roi)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
-    async def _glanced(self, frame: Frame) -> tuple[BlockSpectra | None, float | None]:
-        """A quarter of the spectra, where there is another frame to compare them with, and the z that they tell."""
-        if not self._search.observations:
-            return None, None
+    async def _looked(self, frame: Frame, moving: TaskGroup) -> Observation:
+        """All that a frame tells: its score, and at the same time the spectra, where to move, and the map."""
         foresee = partial(self._search.likely_um, frame.z_um)
-        return await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
-
-    async def _looked(self, frame: Frame, some: BlockSpectra | None, moving: TaskGroup) -> Observation:
-        """All that a frame tells, the z where the search will likely want the stage first: the stage moves there."""
-        foresee = partial(self._search.likely_um, frame.z_um)
-        spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
-        async with stages() as charting:
-            if likely_um is not None:
-                moving.start_soon(self._observer.move_to, likely_um)
-                charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, likely_um, spectra)
-            return await self._observer.look(frame, self._roi, spectra, self._search.telling_tiles())
-
-    async def _scored(self, frame: Frame, some: BlockSpectra | None, likely_um: float) -> Observation:
-        """All that a frame tells: its score, and at the same time the other spectra and the map."""
+        some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
+        if likely_um is not None:
+            moving.start_soon(self._observer.move_to, likely_um)
         blocks: list[BlockSpectra] = []
 
         async def complete() -> None:
-            chart = partial(self._chart, frame.z_um, likely_um)
-            spectra, _ = await self._observer.glimpse(frame, self._roi, chart, known=some)
-            blocks.append(spectra)
+            blocks.append(await self._completed(frame, some, likely_um, moving))
 
         async with stages() as completing:
             completing.start_soon(complete)
-            seen = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
-        return replace(seen, blocks=blocks[0])
+            scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
+        return replace(scored, blocks=blocks[0])
+
+    async def _completed(
+        self, frame: Frame, some: BlockSpectra, likely_um: float | None, moving: TaskGroup
+    ) -> BlockSpectra:
+        """All the spectra, and the map; if they tell where to move and a quarter of them did not, the stage moves."""
+
+        def foresee(spectra: BlockSpectra) -> float | None:
+            if likely_um is None:
+                return self._search.likely_um(frame.z_um, spectra)
+            self._chart(frame.z_um, likely_um, spectra)
+            return None
+
+        spectra, late_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
+        if late_um is not None:
+            moving.start_soon(self._observer.move_to, late_um)
+            await to_thread.run_sync(self._chart, frame.z_um, late_um, spectra)
+        return spectra
 
     def _chart(self, z_um: float, likely_um: float, spectra: BlockSpectra) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
