@@ -92,15 +92,8 @@ class Calibration:
 
     @cached_property
     def axial_unit_um(self) -> float:
-        """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated.
-
-        At most an eighth of the curve's width, which is wider than 15 of them: the wings of a short stack are flat.
-        """
-        rise = self.b - self.b.min()
-        wing = (rise > 0.15 * rise.max()) & (rise < 0.85 * rise.max())
-        chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
-        slope = np.polyfit(np.abs(self.z_um[chosen]), self.b[chosen], 1)[0]
-        return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), self.fwhm_um / 8))
+        """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated."""
+        return _axial_unit_um(self.z_um, self.b, self.fwhm_um)
 
     def check(self, wanted: Fingerprint) -> None:
         """Refuse to serve an instrument that the curve was not taken with.
@@ -150,17 +143,30 @@ def calibrate(
     b = np.array([o.mean_b(seen) for o in ordered])
     fit = _fit(z, b)
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
+    defocus_um = z - origin.z_um
     calibration = Calibration(
-        z - origin.z_um,
+        defocus_um,
         b,
         np.array([float(o.b[seen].std()) for o in ordered]),
-        Transfer.of_stack(z - origin.z_um, spectra),
+        Transfer.of_stack(defocus_um, spectra, _axial_unit_um(defocus_um, b, fit.fwhm_um)),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,
         dict(fingerprint),
     )
     return calibration, origin.z_um
+
+
+def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
+    """By the wings of a curve.
+
+    At most an eighth of the curve's width, which is wider than 15 of them: the wings of a short stack are flat.
+    """
+    rise = b - b.min()
+    wing = (rise > 0.15 * rise.max()) & (rise < 0.85 * rise.max())
+    chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
+    slope = np.polyfit(np.abs(z_um[chosen]), b[chosen], 1)[0]
+    return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
 
 
 def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:

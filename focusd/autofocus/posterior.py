@@ -63,13 +63,13 @@ class Posterior:
     Attributes:
         z_um: (n,) ascending, closer together near the maximum.
         weight: (n,) probability of each, with unit sum.
-        comparison: of the spectra at these positions.
+        log_object: (n, bands) logarithm of the object's spectrum, were the focus there.
         misfit: χ² per value of the best explanation, at least 1; it widens the probability.
     """
 
     z_um: Array
     weight: Array
-    comparison: Comparison
+    log_object: Array
     misfit: float
 
     @cached_property
@@ -124,10 +124,14 @@ def _descent(density: Array) -> int:
 
 
 def survey(
-    evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    limits_um: tuple[float, float],
+    iterations: int = ITERATIONS,
 ) -> Comparison:
     """What the spectra say over the whole range, coarsely: it does not depend on the scores."""
-    return _compared(_coarse_um(evidence, calibration, limits_um), evidence, calibration)
+    z_um = _coarse_um(evidence, calibration, limits_um)
+    return _compared(z_um, evidence, calibration, z_um[1] - z_um[0], iterations)
 
 
 def posterior(
@@ -148,12 +152,10 @@ def posterior(
         iterations: of the fit of the object; fewer are quicker.
     """
     coarse_um = _coarse_um(evidence, calibration, limits_um)
-    coarse = surveyed or _compared(coarse_um, evidence, calibration, iterations)
-    mode_um = _weighed(coarse_um, coarse, evidence, calibration, prior).mode_um
-    fine_um = _around(mode_um, coarse_um)
-    z_um, order = np.unique(np.concatenate([coarse_um, fine_um]), return_index=True)
-    both = coarse.joined(_compared(fine_um, evidence, calibration, iterations), order)
-    return _weighed(z_um, both, evidence, calibration, prior)
+    surveyed = surveyed or survey(evidence, calibration, limits_um, iterations)
+    coarse = _weighed(coarse_um, surveyed, evidence, calibration, prior)
+    near_um = coarse.mode_um
+    return _refined(coarse, posterior_near(near_um, evidence, calibration, limits_um, prior, iterations))
 
 
 def posterior_near(
@@ -162,11 +164,25 @@ def posterior_near(
     calibration: Calibration,
     limits_um: tuple[float, float],
     prior: Prior | None = None,
+    iterations: int = ROUGH_ITERATIONS,
 ) -> Posterior:
-    """A quick `posterior` of a focus that is known to lie near a z, and is not looked for elsewhere."""
+    """The `posterior` of a focus that is known to lie near a z, and is not looked for elsewhere."""
     z_um = np.unique(_around(near_um, _coarse_um(evidence, calibration, limits_um)))
-    comparison = _compared(z_um, evidence, calibration, ROUGH_ITERATIONS)
+    comparison = _compared(z_um, evidence, calibration, 0.0, iterations)
     return _weighed(z_um, comparison, evidence, calibration, prior)
+
+
+def _refined(coarse: Posterior, fine: Posterior) -> Posterior:
+    """The coarse one, its mode as the fine one has it.
+
+    Of how probable the mode is the coarse one tells: its places stand for all up to the next, as is fair to all modes.
+    """
+    inside = (coarse.z_um >= fine.z_um[0]) & (coarse.z_um <= fine.z_um[-1])
+    z_um = np.concatenate([coarse.z_um[~inside], fine.z_um])
+    weight = np.concatenate([coarse.weight[~inside], coarse.weight[inside].sum() * fine.weight])
+    log_object = np.concatenate([coarse.log_object[~inside], fine.log_object])
+    order = np.argsort(z_um)
+    return Posterior(z_um[order], weight[order], log_object[order], fine.misfit)
 
 
 def _coarse_um(
@@ -186,10 +202,14 @@ def _around(z_um: float, coarse_um: Array) -> Array:
 
 
 def _compared(
-    z_um: Array, evidence: Sequence[Evidence], calibration: Calibration, iterations: int = ITERATIONS
+    z_um: Array,
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    spacing_um: float,
+    iterations: int = ITERATIONS,
 ) -> Comparison:
-    frames_um = np.array([e.z_um for e in evidence])
-    return compare(frames_um, [e.spectrum for e in evidence], calibration.transfer, z_um, iterations)
+    frames_um, spectra = np.array([e.z_um for e in evidence]), [e.spectrum for e in evidence]
+    return compare(frames_um, spectra, calibration.transfer, z_um, spacing_um, iterations)
 
 
 def _weighed(
@@ -205,7 +225,7 @@ def _weighed(
     if prior:
         log_weight += _of_prior(z_um, prior)
     weight = np.exp(log_weight - log_weight.max()) * np.gradient(z_um)
-    return Posterior(z_um, weight / weight.sum(), comparison, misfit)
+    return Posterior(z_um, weight / weight.sum(), comparison.log_object, misfit)
 
 
 def misfit_of(comparison: Comparison, frames: int) -> Array:

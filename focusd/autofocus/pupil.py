@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 
 from focusd.autofocus.moffat import fit_moffat
 from focusd.autofocus.observation import Spectrum
-from focusd.autofocus.transfer import Transfer, compare
+from focusd.autofocus.transfer import band_error, explain, log_signal
 from focusd.optics.bands import banded_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
@@ -37,6 +37,10 @@ MAX_MISFIT = 4.0
 """χ² per value above which the model is not this instrument's."""
 AXIAL_SCALE_ERROR = 0.05
 """To which NA, wavelength and the stage's scale are known."""
+MODEL_ERROR = 0.02
+"""Relative error of the model's transfer: objects are not isotropic, and pupils have more aberrations than three."""
+FLAT = np.zeros(1)
+"""The spectrum of the object that the model transfers."""
 
 _TOLERANCE = 1e-2
 """Of the fit: the origin is then within 0.005 axial units of where it would end, in half the time."""
@@ -155,7 +159,8 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
     It goes as far as half of its depth: a parabola through three planes is misled where they are few and uneven. What
     a band does once it has faded says little about the focus, and much about noise and the zeros of the transfer.
     """
-    fading = np.minimum(-Transfer.of_stack(z_um, spectra).log_power, FADED).mean(1)
+    bands = log_signal(spectra)
+    fading = np.minimum(bands.max(0) - bands, FADED).mean(1)
     distance = np.abs(z_um - z_um[np.argmin(fading)])
     half = distance[fading <= (fading.min() + fading.max()) / 2].max()
     near = distance <= max(half, np.sort(distance)[min(LEAST_PLANES, len(z_um)) - 1])
@@ -167,15 +172,21 @@ def _fit_pupil(
 ) -> tuple[float, float]:
     """Origin and χ² per value of the best model that is found from a start."""
     defocus = (near.z_um - near.start_um) / near.unit_um
-    frames = near.spectra
+    power = near.power[:, None, :]
+    noise = np.array(min(s.noise for s in near.spectra))
+    modes, spread = near.spectra[0].modes, near.spectra[0].spread
 
     def residuals(scaled: Array) -> Array:
         p = _parameters(start, scaled)
         aberrations = dict(zip(_TERMS, p[1:4], strict=True))
-        log_t = np.log(banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px))
-        model = Transfer(np.arange(len(frames), dtype=float), log_t, np.zeros_like(log_t))
-        fit = compare(model.z_um, frames, model, np.zeros(1))
-        return np.append(fit.residuals, (p[4] - 1) / AXIAL_SCALE_ERROR)
+        log_t = np.log(banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px))[
+            :, None, :
+        ]
+        error = np.hypot(MODEL_ERROR, band_error(log_t, spread))
+        fit = explain(power, noise, modes, spread, log_t, error, FLAT)
+        return np.concatenate(
+            [fit.residuals.ravel(), fit.brightness.ravel(), [(p[4] - 1) / AXIAL_SCALE_ERROR]]
+        )
 
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         found = least_squares(

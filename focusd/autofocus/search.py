@@ -42,7 +42,7 @@ VERIFIED_UNITS = 0.4
 SPREAD_TILES = 4
 """One tile of so many, along the diagonals; and at least so many."""
 
-BEYOND_UNITS = 2.0
+BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
 _HYPOTHESES = 40
@@ -320,7 +320,7 @@ class PosteriorSearch:
         spectrum = self.observations[-1].spectrum(blocks_with_structure(self.observations))
         nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
         chi2 = distances(
-            belief.comparison.log_object[nearest],
+            belief.log_object[nearest],
             spectrum.noise,
             spectrum.modes,
             self._calibration.transfer,

@@ -8,6 +8,7 @@ does: partial coherence, aberrations, gamma, the camera's own filter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +21,16 @@ from focusd.autofocus.observation import Spectrum
 
 Array = NDArray[np.float64]
 
-TRANSFER_ERROR = 0.05
-"""Relative error of the transfer from one sample to the next: anisotropic objects, leakage of the window."""
-LEAKAGE = 0.05
-"""Share of the power by which a band exceeds its neighbour that the window leaks into that: zeros of the transfer
-are filled by as much of the object as lies beside them."""
+BAND_ERROR = 0.25
+"""What of a band's width counts: which of its frequencies an object holds more of, no mean tells, and they pass
+differently. So many standard deviations of |f|, times the steeper slope of the transfer to a neighbouring band, is the
+error (0.21 to 0.30 on training textures, near the focus and far from it, of real optics and ideal ones)."""
+ASTIGMATISM = 0.015
+"""How far apart, in λ·n/NA², the foci of two directions may lie: an object need not hold all directions alike."""
+LEAST_ERROR = 0.004
+"""Relative error of the transfer where it has no slope at all."""
+DIMMING = 0.1
+"""Standard deviation of the logarithm of a frame's power as a whole: lamps flicker and dyes bleach."""
 NOISE_ERROR = 0.05
 """Relative error of the noise's power, which is never quite white."""
 
@@ -39,6 +45,8 @@ _LARGEST_LOG = 60.0
 _MOST_IN_BAND = 0.3
 """Beyond that it is noise that makes the slopes."""
 _LEAST_VARIANCE = 1e-6
+_OBJECT_KNOWN = 1e-3
+"""Inverse variance of the logarithm of an object's power in a band, before any frame has shown it."""
 
 
 @dataclass(frozen=True)
@@ -48,41 +56,80 @@ class Transfer:
     Attributes:
         z_um: (planes,) defocus, ascending.
         log_power: (planes, bands) natural logarithm of the power without the noise's, up to a constant per band.
-        error: (planes, bands) its standard deviation from the stack's own noise.
+        error: (planes, bands) its standard deviation, by the stack's own noise and the width of the bands.
+        log_object: (bands,) that constant, in the plane where most passes: the spectrum of the calibrated object.
+        astigmatism_um: how far apart the foci of two directions may lie.
     """
 
     z_um: Array
     log_power: Array
     error: Array
+    log_object: Array
+    astigmatism_um: float
 
     @classmethod
-    def of_stack(cls, z_um: Array, spectra: Sequence[Spectrum]) -> Transfer:
+    def of_stack(cls, z_um: Array, spectra: Sequence[Spectrum], axial_unit_um: float) -> Transfer:
         """The transfer that a stack shows.
 
         Args:
             z_um: (planes,) defocus, ascending.
             spectra: one a plane.
+            axial_unit_um: λ·n/NA².
         """
-        power = np.stack([s.power for s in spectra])
-        noise = min(s.noise for s in spectra)
-        deviation = noise * np.sqrt(1 / spectra[0].modes)
-        signal = np.maximum(power - noise, np.maximum(deviation, _LEAST_SIGNAL * noise))
-        error = np.hypot(deviation / signal, _leakage(signal))
-        return cls(z_um, np.log(signal) - np.log(signal).max(0), error)
+        signal, deviation = _signal(spectra)
+        log_object = np.log(signal).max(0)
+        log_power = np.log(signal) - log_object
+        error = np.hypot(deviation / signal, band_error(log_power, spectra[0].spread))
+        return cls(z_um, log_power, error, log_object, ASTIGMATISM * axial_unit_um)
 
     @property
     def tables(self) -> tuple[Array, Array]:
         """Logarithm of the power and its deviation, on the planes."""
         return self.log_power, self.error
 
-    def at(self, defocus_um: Array) -> tuple[Array, Array]:
-        """Logarithm of the transfer and its deviation at any defocus, (…, bands); constant beyond the stack."""
-        both = self._interpolator(np.clip(defocus_um, self.z_um[0], self.z_um[-1]))
-        return both[..., 0, :], both[..., 1, :]
+    def at(self, defocus_um: Array, spacing_um: float = 0.0) -> tuple[Array, Array]:
+        """Logarithm of the transfer and its deviation at any defocus, (…, bands).
+
+        Beyond the stack it is that of the stack's end, and the less certain the further away.
+
+        Args:
+            spacing_um: of candidates for the focus, which each stand for all defocus up to the next one.
+        """
+        inside_um = np.clip(defocus_um, self.z_um[0], self.z_um[-1])
+        tables = self._interpolator(inside_um)
+        blur_um = np.hypot(defocus_um - inside_um, math.hypot(self.astigmatism_um, spacing_um / 2))
+        return tables[..., 0, :], np.hypot(tables[..., 1, :], blur_um[..., None] * tables[..., 2, :])
 
     @cached_property
     def _interpolator(self) -> PchipInterpolator:
-        return PchipInterpolator(self.z_um, np.stack([self.log_power, self.error], axis=1))
+        slope = np.gradient(self.log_power, self.z_um, axis=0)
+        return PchipInterpolator(self.z_um, np.stack([self.log_power, self.error, slope], axis=1))
+
+
+def log_signal(spectra: Sequence[Spectrum]) -> Array:
+    """Natural logarithm of the power without the noise's, (frames, bands)."""
+    return np.asarray(np.log(_signal(spectra)[0]))
+
+
+def _signal(spectra: Sequence[Spectrum]) -> tuple[Array, Array]:
+    """Power without the noise's, (frames, bands), and its standard deviation, (bands,)."""
+    power = np.stack([s.power for s in spectra])
+    noise = min(s.noise for s in spectra)
+    deviation = noise * np.sqrt(1 / spectra[0].modes)
+    return np.maximum(power - noise, np.maximum(deviation, _LEAST_SIGNAL * noise)), deviation
+
+
+def band_error(log_t: Array, spread: Array) -> Array:
+    """Relative error of a transfer (…, bands) by the width of its bands.
+
+    Args:
+        spread: of the bands, as in `Spectrum`.
+    """
+    step = np.abs(np.diff(log_t, axis=-1))
+    to_left, to_right = (
+        np.concatenate(both, axis=-1) for both in ((step[..., :1], step), (step, step[..., -1:]))
+    )
+    return np.asarray(BAND_ERROR * np.maximum(to_left, to_right) * np.sqrt(spread))
 
 
 @dataclass(frozen=True)
@@ -94,21 +141,14 @@ class Comparison:
         log_object: (…, candidates, bands) logarithm of the object's own spectrum under each candidate.
         bands: (…, candidates) how many of them hold more signal than noise in some frame.
         residuals: (frames, …, candidates, bands) in units of their standard deviation.
+        brightness: (frames, …, candidates) of each frame, in units of what is expected (`DIMMING`).
     """
 
     chi2: Array
     log_object: Array
     bands: Array
     residuals: Array
-
-    def joined(self, other: Comparison, order: NDArray[np.intp]) -> Comparison:
-        """The candidates of both comparisons, of one object, in an order of their own."""
-        return Comparison(
-            np.concatenate([self.chi2, other.chi2])[order],
-            np.concatenate([self.log_object, other.log_object])[order],
-            np.concatenate([self.bands, other.bands])[order],
-            np.concatenate([self.residuals, other.residuals], axis=1)[:, order],
-        )
+    brightness: Array
 
 
 def compare(
@@ -116,6 +156,7 @@ def compare(
     spectra: Sequence[Spectrum],
     transfer: Transfer,
     candidates_um: Array,
+    spacing_um: float = 0.0,
     iterations: int = ITERATIONS,
 ) -> Comparison:
     """Explain power = object · transfer(z − focus) + noise for each candidate; the object is whatever fits best.
@@ -124,12 +165,14 @@ def compare(
         z_um: (frames,) where the frames were exposed; one frame fits every candidate.
         spectra: of the frames, of the same blocks.
         candidates_um: (candidates,) positions of the focus.
+        spacing_um: of candidates that stand for all positions up to the next one.
         iterations: of the fit of the object.
     """
     power = np.stack([s.power for s in spectra])[:, None, :]
     noise = np.array(min(s.noise for s in spectra))
-    transferred = transfer.at(np.subtract.outer(z_um, candidates_um))
-    return explain(power, noise, spectra[0].modes, spectra[0].spread, *transferred, iterations)
+    transferred = transfer.at(np.subtract.outer(z_um, candidates_um), spacing_um)
+    bands = spectra[0].modes, spectra[0].spread
+    return explain(power, noise, *bands, *transferred, transfer.log_object, iterations)
 
 
 def explain(
@@ -139,6 +182,7 @@ def explain(
     spread: Array,
     log_t: Array,
     error: Array,
+    log_calibrated: Array,
     iterations: int = ITERATIONS,
 ) -> Comparison:
     """`compare` for one object or many, (frames, …, candidates, bands) or what broadcasts to that.
@@ -148,26 +192,44 @@ def explain(
         noise: its power, the same in all frames.
         modes, spread: of the bands, as in `Spectrum`.
         log_t, error: the transfer under each candidate.
+        log_calibrated: (bands,) the spectrum of the object that the transfer was taken with, up to a constant.
         iterations: of the fit of the object.
     """
     measured = np.log(power)
     log_object = _first_guess(measured, noise, log_t)
-    log_t = log_t + _in_band(log_object, log_t, spread)
+    log_t = log_t + _in_band(log_object - log_calibrated, log_t, spread)
     for _ in range(iterations):
         residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
-        step = (weight * share * residual).sum(0) / ((weight * share**2).sum(0) + 1e-3)
+        step = (weight * share * residual).sum(0) / ((weight * share**2).sum(0) + _OBJECT_KNOWN)
         log_object = log_object + step.clip(-_LARGEST_STEP, _LARGEST_STEP)
     residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
-    standard = residual * np.sqrt(weight)
+    brightness = _brightness(residual, weight, share)
+    of_object = _of_object(brightness, weight, share)
+    standard = (residual - share * (brightness[..., None] - of_object)) * np.sqrt(weight)
+    expected = brightness / DIMMING
     told = (share.max(0) > 0.5).sum(-1)
-    return Comparison((standard**2).sum((0, -1)), log_object, told, standard)
+    chi2 = (standard**2).sum((0, -1)) + (expected**2).sum(0)
+    return Comparison(chi2, log_object, told, standard, expected)
 
 
-def _leakage(signal: Array) -> Array:
-    """Relative error of the signal, (planes, bands), by leakage from the stronger neighbour."""
-    beside = np.pad(signal, ((0, 0), (1, 1)), mode="edge")
-    stronger = np.maximum(beside[:, :-2], beside[:, 2:])
-    return np.asarray(LEAKAGE * (stronger / signal - 1).clip(0))
+def _brightness(residual: Array, weight: Array, share: Array) -> Array:
+    """Logarithm by which each frame as a whole is brighter than the object explains, (frames, …).
+
+    Least squares of the residuals (frames, …, bands) by it and by what the object gives way.
+    """
+    information = np.moveaxis(weight * share**2, 0, -2)
+    of_object = information.sum(-2) + _OBJECT_KNOWN
+    coupled = -(information / of_object[..., None, :]) @ information.swapaxes(-1, -2)
+    frames = np.arange(len(residual))
+    coupled[..., frames, frames] += information.sum(-1) + DIMMING**-2
+    wanted = np.moveaxis((weight * share * residual).sum(-1), 0, -1)
+    return np.asarray(np.moveaxis(np.linalg.solve(coupled, wanted[..., None])[..., 0], -1, 0))
+
+
+def _of_object(brightness: Array, weight: Array, share: Array) -> Array:
+    """By how much the object is the less bright in each band, (…, bands), the brighter its frames are taken to be."""
+    information = weight * share**2
+    return np.asarray((information * brightness[..., None]).sum(0) / (information.sum(0) + _OBJECT_KNOWN))
 
 
 def _first_guess(measured: Array, noise: Array, log_t: Array) -> Array:
@@ -181,7 +243,8 @@ def _first_guess(measured: Array, noise: Array, log_t: Array) -> Array:
 def _in_band(log_object: Array, log_t: Array, spread: Array) -> Array:
     """What the slopes of object and transfer across a band add to the logarithm of its mean power.
 
-    Of a steep object a band shows its lower frequencies, where more is transferred; calibrated was another object.
+    Of a steep object a band shows its lower frequencies, where more is transferred. The object is that of the frames
+    over the calibrated one, whose slope the transfer holds already.
     """
     slopes = np.gradient(log_object, axis=-1) * np.gradient(log_t, axis=-1)
     return np.asarray((spread * slopes).clip(-_MOST_IN_BAND, _MOST_IN_BAND))
@@ -201,7 +264,7 @@ def _expected(
     """Of the logarithm of signal and noise together: value, variance, and the signal's share of the power."""
     signal = np.exp(log_signal.clip(-_LARGEST_LOG, _LARGEST_LOG))
     share = signal / (signal + noise)
-    from_object = (TRANSFER_ERROR**2 + error**2) * share**2
+    from_object = (LEAST_ERROR**2 + error**2) * share**2
     from_noise = (1 - share**2) / modes + (NOISE_ERROR * (1 - share)) ** 2
     return np.log(signal + noise), from_object + from_noise + _LEAST_VARIANCE, share
 
@@ -221,5 +284,6 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
 def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
     """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
     difference = expected[:, None, :] - expected[None, :, :]
-    scaled = variance[:, None, :] + variance[None, :, :]
-    return np.asarray((2 * difference**2 / scaled).sum(-1))
+    weight = 2 / (variance[:, None, :] + variance[None, :, :])
+    of_brightness = (weight * difference).sum(-1) ** 2 / (weight.sum(-1) + DIMMING**-2)
+    return np.asarray((weight * difference**2).sum(-1) - of_brightness)

@@ -27,9 +27,8 @@ _NOISE_ABOVE = 0.62
 _COUPLED_MODES = 1.9
 """A Hann window makes so many neighbouring modes one."""
 
-_WINDOW_VARIANCE = 0.1
-"""Of |f|, in bins²: what is left to correct of the 1/3 by which a Hann window mixes, as the slopes are taken of spectra
-that it has mixed already. Chosen on training textures."""
+_WINDOW_VARIANCE = 1 / 3
+"""Of |f|, in bins², in what a Hann window makes one."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.moffat import Moffat
@@ -15,7 +16,7 @@ from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError
 from focusd.service.files import sealed, set_aside, unsealed, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 
 
 def file_name(objective: str) -> str:
@@ -106,6 +107,8 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "transfer": {
             "log_power": calibration.transfer.log_power.tolist(),
             "error": calibration.transfer.error.tolist(),
+            "log_object": calibration.transfer.log_object.tolist(),
+            "astigmatism_um": calibration.transfer.astigmatism_um,
         },
     }
 
@@ -121,11 +124,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
     profile = Moffat(**{name: float(value) for name, value in values["profile"].items()})
     if not 0 < profile.fwhm_um < np.inf:
         raise ValueError("the profile has no width")
-    transfer = Transfer(z_um, *(np.array(values["transfer"][key]) for key in ("log_power", "error")))
-    if not all(
-        part.ndim == 2 and len(part) == len(z_um) and np.isfinite(part).all() for part in transfer.tables
-    ):
-        raise ValueError("the transfer holds gaps")
+    transfer = _transfer_from_json(z_um, values["transfer"])
     return Calibration(
         z_um,
         b,
@@ -136,3 +135,14 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         str(values["origin"]),
         dict(values["fingerprint"]),
     )
+
+
+def _transfer_from_json(z_um: NDArray[np.float64], values: dict[str, Any]) -> Transfer:
+    log_power, error, log_object = (np.array(values[key]) for key in ("log_power", "error", "log_object"))
+    shape = len(z_um), len(log_object)
+    if log_power.shape != shape or error.shape != shape:
+        raise ValueError("the transfer holds gaps")
+    transfer = Transfer(z_um, log_power, error, log_object, float(values["astigmatism_um"]))
+    if not all(np.isfinite(part).all() for part in (log_power, error, log_object, transfer.astigmatism_um)):
+        raise ValueError("the transfer holds gaps")
+    return transfer

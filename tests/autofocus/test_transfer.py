@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Spectrum
-from focusd.autofocus.transfer import Transfer, compare, distances, explain
+from focusd.autofocus.transfer import DIMMING, Transfer, compare, distances, explain
 from focusd.optics.bands import band_spread, band_weights
 from tests.autofocus.exposures import BLOCK_PX, FREQUENCIES, MODES, SPREAD, transfer
 
 PLANES_UM = np.arange(-100, 101, 2.0)
-CANDIDATES_UM = np.arange(-80, 80.5, 0.5)
+AXIAL_UNIT_UM = 6.0
+SPACING_UM = 0.5
+CANDIDATES_UM = np.arange(-80, 80.5, SPACING_UM)
 
 
 def spectrum(defocus_um: float, objects: np.ndarray, noise: float = 1.0) -> Spectrum:
@@ -23,7 +27,7 @@ def spectrum(defocus_um: float, objects: np.ndarray, noise: float = 1.0) -> Spec
 
 def a_transfer() -> Transfer:
     objects = 1e5 / (1 + (FREQUENCIES / 0.1) ** 2)
-    return Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM])
+    return Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM], AXIAL_UNIT_UM)
 
 
 @settings(max_examples=25, deadline=None)
@@ -35,7 +39,7 @@ def test_two_planes_of_any_object_give_the_focus(
     frames_um = np.array([0.0, apart_um])
     spectra = [spectrum(z - focus_um, objects) for z in frames_um]
 
-    found = compare(frames_um, spectra, a_transfer(), CANDIDATES_UM)
+    found = compare(frames_um, spectra, a_transfer(), CANDIDATES_UM, SPACING_UM)
 
     if found.bands.mean() >= 5:  # else the object is lost in the noise
         assert CANDIDATES_UM[found.chi2.argmin()] == pytest.approx(focus_um, abs=1.5)
@@ -76,16 +80,63 @@ def test_a_probe_tells_hypotheses_apart_that_differ_in_it() -> None:
     assert told[1, 0, 0] == told[1, 1, 1] == 0
 
 
-def test_a_band_beside_a_much_stronger_one_is_trusted_less() -> None:
-    objects = np.full(len(MODES), 1e4)
-    objects[10] = 1e9
-    beside = Transfer.of_stack(PLANES_UM, [spectrum(z, objects) for z in PLANES_UM]).error[50]
-    assert beside[9] > 10 * beside[5]
-    assert beside[11] > 10 * beside[15]
+def test_a_band_is_trusted_less_the_wider_it_is_and_the_steeper_the_transfer_across_it() -> None:
+    wide = np.ones(len(MODES))
+    objects = 1e9 / (1 + (FREQUENCIES / 0.1) ** 2)
+    spectra = [spectrum(z, objects) for z in PLANES_UM]
+    error = Transfer.of_stack(PLANES_UM, [replace(s, spread=wide) for s in spectra], AXIAL_UNIT_UM).error
+    narrow = Transfer.of_stack(PLANES_UM, spectra, AXIAL_UNIT_UM).error
+
+    assert (error >= narrow).all()
+    assert error[50] == pytest.approx(narrow[50]), "in focus all bands pass alike"
+    slopes = np.abs(np.diff(np.log(transfer(PLANES_UM)), axis=-1))
+    assert (error[40, 1:] >= 0.2 * slopes[40] - 1e-3).all()
+    assert (error[45, 10:] > 5 * narrow[45, 10:]).all()
+
+
+def test_frames_that_are_brighter_as_a_whole_tell_the_same_focus() -> None:
+    frames_um, objects = np.array([0.0, 10.0, 20.0]), 1e6 / (1 + (FREQUENCIES / 0.1) ** 2)
+    spectra = [spectrum(z - 13.0, objects) for z in frames_um]
+    brighter = [
+        replace(s, power=(s.power - s.noise) * f + s.noise)
+        for s, f in zip(spectra, (1.0, 0.9, 1.2), strict=True)
+    ]
+
+    same, other = (compare(frames_um, each, a_transfer(), CANDIDATES_UM) for each in (spectra, brighter))
+
+    assert (
+        CANDIDATES_UM[other.chi2.argmin()]
+        == CANDIDATES_UM[same.chi2.argmin()]
+        == pytest.approx(13.0, abs=0.5)
+    )
+    at = other.chi2.argmin()
+    assert np.ptp(other.brightness[:, at]) * DIMMING == pytest.approx(np.log(1.2 / 0.9), rel=0.1)
+
+
+def test_beyond_the_stack_the_transfer_is_not_known() -> None:
+    known, error = a_transfer().at(np.array([100.0, 101.0, 120.0]))
+    assert (known[1] == known[0]).all()
+    assert (known[2] == known[0]).all()
+    strong = slice(0, 10)
+    assert (error[2, strong] > error[1, strong]).all()
+    assert (error[1, strong] > error[0, strong]).all()
+
+
+def test_a_candidate_that_stands_for_its_surroundings_is_not_refuted_by_what_lies_between() -> None:
+    objects = 1e9 / (1 + (FREQUENCIES / 0.1) ** 2)
+    frames_um = np.array([0.0, 10.0])
+    spectra = [spectrum(z - 1.0, objects) for z in frames_um]
+    exact, coarse = (
+        compare(frames_um, spectra, a_transfer(), np.zeros(1), spacing) for spacing in (0.0, 2.0)
+    )
+    assert coarse.chi2[0] < 2 * len(MODES) < exact.chi2[0]
 
 
 @pytest.mark.parametrize(("object_slope", "transfer_slope"), [(-3.0, -6.0), (2.0, -4.0), (-1.0, 3.0)])
-def test_slopes_within_a_band_add_to_its_mean_power(object_slope: float, transfer_slope: float) -> None:
+def test_slopes_within_a_band_add_to_its_mean_power(
+    object_slope: float, transfer_slope: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("focusd.autofocus.transfer.DIMMING", 1e-6)  # a power law adds the same to all bands
     weights, spread = band_weights(BLOCK_PX).double().numpy(), band_spread(BLOCK_PX)
     fy, fx = np.fft.fftfreq(BLOCK_PX)[:, None], np.fft.rfftfreq(BLOCK_PX)[None, :]
     frequency = np.hypot(fy, fx).ravel().clip(1 / BLOCK_PX)
@@ -102,7 +153,7 @@ def test_slopes_within_a_band_add_to_its_mean_power(object_slope: float, transfe
         """Of a frame that shows the object as it is beside one that shows it through the transfer."""
         both = np.stack([np.broadcast_to(objects, power.shape[1:]), power[0]])
         log_t = np.concatenate([np.zeros_like(passed), passed])
-        found = explain(both, np.array(1e-9), MODES, of_bands, log_t, np.zeros_like(log_t))
+        found = explain(both, np.array(1e-9), MODES, of_bands, log_t, np.zeros_like(log_t), np.zeros(1))
         return np.asarray(np.abs(found.residuals).max((0, 1)))
 
     wide = slice(25, -1)  # where the window counts for nothing

@@ -43,6 +43,12 @@ def edit(store: CalibrationStore, **changes: Any) -> Path:
     return path
 
 
+def transfer(**changes: Any) -> dict[str, Any]:
+    """A transfer of one band, as it is kept."""
+    bands = {"log_power": [[0.0]] * 51, "error": [[0.0]] * 51, "log_object": [0.0], "astigmatism_um": 0.1}
+    return bands | changes
+
+
 def test_a_calibration_comes_back_as_it_was_saved(store: CalibrationStore) -> None:
     saved = calibration_of()
 
@@ -54,6 +60,9 @@ def test_a_calibration_comes_back_as_it_was_saved(store: CalibrationStore) -> No
     assert (loaded.profile, loaded.r2, loaded.fingerprint) == (saved.profile, saved.r2, saved.fingerprint)
     z_um = np.linspace(-120, 120, 37)
     np.testing.assert_array_equal(loaded(z_um), saved(z_um))
+    for kept, known in zip(loaded.transfer.at(z_um), saved.transfer.at(z_um), strict=True):
+        np.testing.assert_array_equal(kept, known)
+    np.testing.assert_array_equal(loaded.transfer.log_object, saved.transfer.log_object)
 
 
 def test_the_file_is_readable_and_named_after_the_objective(store: CalibrationStore) -> None:
@@ -61,7 +70,7 @@ def test_the_file_is_readable_and_named_after_the_objective(store: CalibrationSt
 
     assert path.name == "10x_0.3.json"
     values = json.loads(path.read_text(encoding="utf-8"))
-    assert values["format"] == 2
+    assert values["format"] == 3
     assert values["fingerprint"]["objective"] == OBJECTIVE
     assert values["fwhm_um"] == pytest.approx(calibration_of().fwhm_um)
 
@@ -100,7 +109,7 @@ def test_a_crash_before_the_rename_leaves_the_old_calibration(
     before = path.read_bytes()
 
     def cut(source: Path, target: Path) -> None:
-        assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 2, "it is whole by now"
+        assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 3, "it is whole by now"
         assert target == path
         raise PowerCut
 
@@ -186,7 +195,7 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 3}, "format 3, this focusd reads 2"),
+        ({"format": 2}, "format 2, this focusd reads 3"),
         ({"format": "2"}, "format '2'"),
         ({"b": None}, "'b'"),
         ({"fingerprint": None}, "'fingerprint'"),
@@ -194,8 +203,12 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
         ({"b": [float("nan")] * 51}, "gaps"),
         ({"sigma": [0.1] * 50 + [float("inf")]}, "gaps"),
         ({"transfer": None}, ""),
-        ({"transfer": {"log_power": [[0.0]] * 50, "error": [[0.0]] * 51}}, "gaps"),
-        ({"transfer": {"log_power": [[float("nan")]] * 51, "error": [[0.0]] * 51}}, "gaps"),
+        ({"transfer": transfer(log_power=[[0.0]] * 50)}, "gaps"),
+        ({"transfer": transfer(error=[[0.0, 1.0]] * 51)}, "gaps"),
+        ({"transfer": transfer(log_power=[[float("nan")]] * 51)}, "gaps"),
+        ({"transfer": transfer(log_object=[float("inf")])}, "gaps"),
+        ({"transfer": transfer(log_object=0.0)}, ""),
+        ({"transfer": transfer(astigmatism_um=float("nan"))}, "gaps"),
         ({"z_um": [0.0] * 51}, "do not ascend"),
         ({"z_um": [[0.0] * 51], "b": [[0.0] * 51], "sigma": [[0.0] * 51]}, "do not ascend"),
         ({"z_um": [0.0], "b": [0.0], "sigma": [0.0]}, "do not ascend"),
