@@ -290,6 +290,7 @@ class Observer:
         mean = float(frame.pixels[::16, ::4].mean())  # all of a large frame would take milliseconds
         before = self._light = self._light or mean
         if not before / MAX_LIGHT_RATIO <= mean <= before * MAX_LIGHT_RATIO:
+            self._refuse_saturated(frame)  # where that is so, it says more
             raise HardwareError(
                 f"the light has changed from a mean of {before:.0f} to {mean:.0f} since this operation began: check "
                 "lamp and shutter, and keep both as they are until it ends",
