@@ -76,7 +76,7 @@ def posterior_steps(
     z_um = 0.0
     while True:
         try:
-            search.add(look(z_um))
+            search.add(look(z_um).scored_on(search.telling_tiles()))
         except FocusdError as error:
             yield Step(z_um - focus_um(), np.nan, np.nan, error.outcome)
             return

@@ -130,8 +130,12 @@ class GuardMachine(RuleBasedStateMachine):
             assert abs(to_um - from_um) <= reach_um + 1e-9, "one step is no longer than allowed"
 
 
-def run_guard(steps: int) -> dict[str, int]:
-    """Run the machine for about so many steps; raises AssertionError with the shortest way to a violation."""
+def run_guard(steps: int, *, same: bool = False) -> dict[str, int]:
+    """Run the machine for about so many steps; raises AssertionError with the shortest way to a violation.
+
+    Args:
+        same: the same steps each time.
+    """
     runs = max(1, math.ceil(steps / STEPS))
     commands: list[int] = []
 
@@ -144,6 +148,7 @@ def run_guard(steps: int) -> dict[str, int]:
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
+        derandomize=same,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(Counting, settings=given)

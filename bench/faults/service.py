@@ -62,9 +62,9 @@ def config_of(state: Path, **sections: dict[str, Any]) -> RigConfig:
 class FaultyScorer:
     """A real scorer that can be broken."""
 
-    def spectra(self, *frame: Any) -> BlockSpectra:
+    def spectra(self, *frame: Any, **which: Any) -> BlockSpectra:
         """These work."""
-        return self.inner.spectra(*frame)
+        return self.inner.spectra(*frame, **which)
 
     def __init__(self, inner: Scorer) -> None:
         self.use(inner)

@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from focusd.autofocus.moffat import Moffat, fit_moffat, r_squared
-from focusd.autofocus.observation import Observation, blocks_with_structure, tiles_with_structure
-from focusd.autofocus.pupil import find_origin
+from focusd.autofocus.observation import (
+    Observation,
+    Spectrum,
+    blocks_with_structure,
+    tiles_with_structure,
+)
+from focusd.autofocus.pupil import REACH_UNITS, PupilFit, find_origin, fit_pupil
 from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError, NoSampleError
 from focusd.optics.instrument import Instrument
@@ -112,6 +117,7 @@ def calibrate(
     fingerprint: Fingerprint,
     threshold: float,
     instrument: Instrument | None = None,
+    known: PupilFit | None = None,
 ) -> tuple[Calibration, float]:
     """The calibration of a stack, and the z of its focus.
 
@@ -120,6 +126,7 @@ def calibrate(
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
         instrument: where it is known, a model of its pupil tells the origin.
+        known: from `pupil_ahead` of the first of these planes.
 
     Raises:
         CalibrationError: too few planes, or no single minimum inside the stack.
@@ -132,13 +139,10 @@ def calibrate(
     seen = tiles_with_structure(observations, threshold)
     if not seen.any():
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
-    ordered = sorted(observations, key=lambda o: o.z_um)
-    z = np.array([o.z_um for o in ordered])
+    ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     fit = _fit(z, b)
-    chosen = blocks_with_structure(ordered)
-    spectra = [o.spectrum(chosen) for o in ordered]
-    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument)
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     defocus_um = z - origin.z_um
     calibration = Calibration(
         defocus_um,
@@ -163,6 +167,27 @@ def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
     chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
     slope = np.polyfit(np.abs(z_um[chosen]), b[chosen], 1)[0]
     return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
+
+
+def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
+    """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
+    that it looks at."""
+    sharpest = min(observations, key=lambda o: float(o.b.mean()))
+    beyond_um = observations[-1].z_um - sharpest.z_um
+    return len(observations) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
+
+
+def pupil_ahead(observations: list[Observation], instrument: Instrument) -> PupilFit:
+    """What takes longest of a calibration, from the planes near the focus, while the stage takes the others."""
+    ordered, z, spectra = _in_order(observations)
+    return fit_pupil(z, spectra, ordered[0].blocks.size_px, instrument)
+
+
+def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array, list[Spectrum]]:
+    """The planes by z, their z, and their spectra."""
+    ordered = sorted(observations, key=lambda o: o.z_um)
+    chosen = blocks_with_structure(ordered)
+    return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]
 
 
 def _fit(z: Array, b: Array) -> Moffat:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from focusd.autofocus.geometry import Geometry, LocalMap
-from focusd.autofocus.observation import Observation
+from focusd.autofocus.observation import Mask, Observation
 from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 
@@ -116,12 +116,16 @@ class Search(Protocol):
         """The planes to expose after a first one, whatever it and they show."""
         ...
 
+    def telling_tiles(self) -> Mask | None:
+        """The tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
+        ...
+
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
 
         Args:
             exposed_um: of an exposure that is not yet scored.
-            blocks: its spectra.
+            blocks: its spectra, all of them or `thinned`.
         """
         ...
 

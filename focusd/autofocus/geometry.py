@@ -29,6 +29,7 @@ _FREE_UM = 1000.0
 _TAIL = 3.0
 """Degrees of freedom of the Student t distribution that the blocks are taken to have."""
 _ROUNDS = 30
+_SETTLED_UM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,13 @@ def _fit(design: Array, z_um: Array, sigma_um: Array, shared: Array) -> tuple[Ar
     """Coefficients, their covariance, and the robust RMS residual."""
     prior = np.diag([0.0, _FREE_UM**-2, _FREE_UM**-2])
     precision = sigma_um**-2
+    slope = np.full(design.shape[1], np.inf)
     for _ in range(_ROUNDS):
+        before = slope
         bread = np.linalg.inv(design.T @ (precision[:, None] * design) + prior)
         slope = bread @ (design.T @ (precision * z_um))
+        if np.abs(slope - before).max() < _SETTLED_UM:
+            break
         residual = z_um - design @ slope
         wide = sigma_um * max(1.0, _spread(residual / sigma_um))
         precision = (_TAIL + 1) / (_TAIL + (residual / wide) ** 2) / wide**2

@@ -19,6 +19,8 @@ _SHARES = np.arange(1, 8) / 8
 """Straight edges of a step: its direction (y, x) in the field, and the share of the blocks below it. So many, because
 a fit that begins elsewhere takes the step for a slope."""
 _ROUNDS = 20
+_RIDGE = 1e-9 * np.eye(4)
+"""Where all blocks are on one side, the step is zero."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tupl
             break
         passed.add(upper.tobytes())
         fitted = upper
-        slope = np.linalg.lstsq(np.column_stack([design, fitted]), z_um, rcond=None)[0]
+        planes = np.column_stack([design, fitted])
+        slope = np.linalg.solve(planes.T @ planes + _RIDGE, planes.T @ z_um)  # a third of the time of `lstsq`
         above = z_um - design @ slope[:3]
         upper = above > slope[3] / 2
     known |= passed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Observation:
-    """The scores and spectra of one frame.
+    """The scores and spectra of one frame. NaN: the tile was not scored.
 
     Attributes:
         z_um: where it was exposed.
@@ -63,8 +63,26 @@ class Observation:
 
     def mean_b(self, seen: Mask) -> float:
         """Average of b over the tiles that are seen, each weighted by its precision."""
-        weight = seen / self.sigma**2
-        return float((weight * self.b).sum() / weight.sum())
+        scored = self._scored(seen)
+        weight = 1 / self.sigma[scored] ** 2
+        return float((weight * self.b[scored]).sum() / weight.sum())
+
+    def mean_sigma(self, seen: Mask) -> float:
+        """Of b over the tiles that are seen, which err together."""
+        return float(self.sigma[self._scored(seen)].mean())
+
+    def scored_on(self, tiles: Mask | None) -> Observation:
+        """As if these tiles alone had been scored; None: as it is."""
+        if tiles is None:
+            return self
+        b, sigma, structure = (np.where(tiles, each, np.nan) for each in (self.b, self.sigma, self.structure))
+        return replace(self, b=b, sigma=sigma, structure=structure)
+
+    def _scored(self, seen: Mask) -> Mask:
+        """Tiles that are seen and were scored; all scored ones if none is both."""
+        scored = np.isfinite(self.b)
+        both = seen & scored
+        return both if both.any() else scored
 
     def spectrum(self, chosen: Mask) -> Spectrum:
         """Power of the chosen blocks together."""
@@ -87,9 +105,10 @@ def common_noise(noise: Array) -> Array:
 
 
 def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:
-    """Tiles that hold something to focus on in at least half of the exposures, (rows, columns)."""
-    votes = np.mean([o.structure >= threshold for o in observations], axis=0)
-    return np.asarray(votes >= 0.5)
+    """Tiles that hold something to focus on in at least half of the exposures that scored them, (rows, columns)."""
+    scored = np.sum([np.isfinite(o.structure) for o in observations], axis=0)
+    votes = np.sum([o.structure >= threshold for o in observations], axis=0)
+    return np.asarray(votes >= 0.5 * scored)
 
 
 def blocks_with_structure(observations: Sequence[Observation]) -> Mask:

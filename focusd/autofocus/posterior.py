@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,27 +72,27 @@ class Posterior:
     log_object: Array
     misfit: float
 
-    @property
+    @cached_property
     def best_um(self) -> float:
         """Mean within the main mode."""
-        inside = self._main_mode()
+        inside = self._main_mode
         return float((self.weight * self.z_um)[inside].sum() / self.weight[inside].sum())
 
-    @property
+    @cached_property
     def mode_um(self) -> float:
         """The most probable position."""
         return float(self.z_um[int(np.argmax(self.density))])
 
-    @property
+    @cached_property
     def sigma_um(self) -> float:
         """Standard deviation over the whole range: it also tells an ambiguity."""
         mean = float((self.weight * self.z_um).sum())
         return float(np.sqrt((self.weight * (self.z_um - mean) ** 2).sum()))
 
-    @property
+    @cached_property
     def certainty(self) -> float:
         """Probability of the main mode."""
-        return float(self.weight[self._main_mode()].sum())
+        return float(self.weight[self._main_mode].sum())
 
     @property
     def at_edge(self) -> bool:
@@ -99,11 +100,12 @@ class Posterior:
         index = int(np.argmax(self.density))
         return index <= 1 or index >= len(self.z_um) - 2
 
-    @property
+    @cached_property
     def density(self) -> Array:
         """(n,) probability per µm."""
         return np.asarray(self.weight / np.gradient(self.z_um))
 
+    @cached_property
     def _main_mode(self) -> NDArray[np.bool_]:
         """The stretch around the maximum in which the density does not rise again by more than a little."""
         density = self.density
@@ -123,11 +125,14 @@ def _descent(density: Array) -> int:
 
 
 def survey(
-    evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    limits_um: tuple[float, float],
+    iterations: int = ITERATIONS,
 ) -> Comparison:
     """What the spectra say over the whole range, coarsely: it does not depend on the scores."""
     z_um = _coarse_um(evidence, calibration, limits_um)
-    return _compared(z_um, evidence, calibration, z_um[1] - z_um[0])
+    return _compared(z_um, evidence, calibration, z_um[1] - z_um[0], iterations)
 
 
 def posterior(
@@ -136,6 +141,7 @@ def posterior(
     limits_um: tuple[float, float],
     prior: Prior | None = None,
     surveyed: Comparison | None = None,
+    iterations: int = ITERATIONS,
 ) -> Posterior:
     """The probability of the focus after one exposure or more.
 
@@ -144,12 +150,13 @@ def posterior(
             calibrated range.
         limits_um: the stage's; the focus is not looked for beyond them.
         surveyed: the `survey` of this evidence, where it has been made.
+        iterations: of the fit of the object; fewer are quicker.
     """
     coarse_um = _coarse_um(evidence, calibration, limits_um)
-    surveyed = surveyed or survey(evidence, calibration, limits_um)
+    surveyed = surveyed or survey(evidence, calibration, limits_um, iterations)
     coarse = _weighed(coarse_um, surveyed, evidence, calibration, prior)
     near_um = coarse.mode_um
-    return _refined(coarse, posterior_near(near_um, evidence, calibration, limits_um, prior, ITERATIONS))
+    return _refined(coarse, posterior_near(near_um, evidence, calibration, limits_um, prior, iterations))
 
 
 def posterior_near(

@@ -62,6 +62,10 @@ class PublishedSearch:
         interval = first_interval(start_um, self._calibration, self._limits_um)
         return opening_planes(interval, self._away_is_low)[1:]
 
+    def telling_tiles(self) -> Mask | None:
+        """None: all of them make the map."""
+        return None
+
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """None: the scores alone decide."""
         return None

@@ -54,6 +54,8 @@ _FAR_FROM_ZERO = 10.0
 """Added to the parameters in units of their scale: the fit's steps are so much of the parameter, and one of a parameter
 near zero would drown in the rounding of single precision."""
 _STEP = 0.01
+_SAME_START_UNITS = 0.05
+"""Fits from starts so near each other end at the same place."""
 _THREADS = min(len(_SCALE), os.cpu_count() or 1)
 
 
@@ -70,8 +72,50 @@ class Origin:
     method: str
 
 
+@dataclass(frozen=True)
+class PupilFit:
+    """The model that explains the planes near the focus best.
+
+    Attributes:
+        start_um: the sharpest plane, near which it was looked for.
+        z_um: (planes,) looked at.
+        power: (planes, bands) of them.
+        origin_um: of the model.
+        misfit: χ² per value.
+    """
+
+    start_um: float
+    z_um: Array
+    power: Array
+    origin_um: float
+    misfit: float
+
+    def is_of(self, near: _Near) -> bool:
+        """Whether it is what a fit to these planes would give, but for the fit's tolerance."""
+        same = np.array_equal(self.z_um, near.z_um) and np.array_equal(self.power, near.power)
+        return same and abs(self.start_um - near.start_um) <= _SAME_START_UNITS * near.unit_um
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The planes near the sharpest one, to which a model is fitted."""
+
+    start_um: float
+    unit_um: float
+    z_um: Array
+    spectra: list[Spectrum]
+
+    @property
+    def power(self) -> Array:
+        return np.stack([s.power for s in self.spectra])
+
+
 def find_origin(
-    z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument | None
+    z_um: Array,
+    spectra: Sequence[Spectrum],
+    block_px: int,
+    instrument: Instrument | None,
+    known: PupilFit | None = None,
 ) -> Origin:
     """The origin by the pupil's model where the instrument is known and the model fits, else the sharpest plane.
 
@@ -79,16 +123,34 @@ def find_origin(
         z_um: (planes,) ascending.
         spectra: one a plane.
         block_px: size of the blocks behind them.
+        known: a fit to the stack's first planes; it counts if no further one would have changed it.
     """
     sharpest_um = _sharpest(z_um, spectra)
     if instrument is not None:
-        fit = partial(_fit_pupil, z_um, spectra, block_px, instrument, sharpest_um)
-        origin_um, misfit = fit(_START)
-        if misfit > MAX_MISFIT:
-            origin_um, misfit = min(map(fit, _OTHER_STARTS), key=itemgetter(1))
-        if misfit <= MAX_MISFIT:
-            return Origin(origin_um, "pupil")
+        near = _near(z_um, spectra, instrument, sharpest_um)
+        fit = known if known and known.is_of(near) else _fit_near(near, block_px, instrument)
+        if fit.misfit <= MAX_MISFIT:
+            return Origin(fit.origin_um, "pupil")
     return Origin(sharpest_um, "sharpest")
+
+
+def fit_pupil(z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument) -> PupilFit:
+    """The model that explains the planes near the focus best; arguments as for `find_origin`."""
+    return _fit_near(_near(z_um, spectra, instrument, _sharpest(z_um, spectra)), block_px, instrument)
+
+
+def _fit_near(near: _Near, block_px: int, instrument: Instrument) -> PupilFit:
+    fit = partial(_fit_pupil, near, block_px, instrument)
+    origin_um, misfit = fit(_START)
+    if misfit > MAX_MISFIT:
+        origin_um, misfit = min(map(fit, _OTHER_STARTS), key=itemgetter(1))
+    return PupilFit(near.start_um, near.z_um, near.power, origin_um, misfit)
+
+
+def _near(z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument, start_um: float) -> _Near:
+    near = np.flatnonzero(np.abs(z_um - start_um) <= REACH_UNITS * instrument.axial_unit_um)
+    chosen = near[np.unique(np.linspace(0, len(near) - 1, MOST_PLANES).round().astype(int))]
+    return _Near(start_um, instrument.axial_unit_um, z_um[chosen], [spectra[i] for i in chosen])
 
 
 def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
@@ -106,28 +168,19 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
 
 
 def _fit_pupil(
-    z_um: Array,
-    spectra: Sequence[Spectrum],
-    block_px: int,
-    instrument: Instrument,
-    start_um: float,
-    start: tuple[float, ...],
+    near: _Near, block_px: int, instrument: Instrument, start: tuple[float, ...]
 ) -> tuple[float, float]:
-    """Origin and χ² per value of the model that explains the planes near the focus best."""
-    unit_um = instrument.axial_unit_um
-    near = np.flatnonzero(np.abs(z_um - start_um) <= REACH_UNITS * unit_um)
-    chosen = near[np.unique(np.linspace(0, len(near) - 1, MOST_PLANES).round().astype(int))]
-    defocus = (z_um[chosen] - start_um) / unit_um
-    power = np.stack([spectra[i].power for i in chosen])[:, None, :]
-    noise = noise_of(spectra)
-    modes, spread = spectra[0].modes, spectra[0].spread
+    """Origin and χ² per value of the best model that is found from a start."""
+    defocus = (near.z_um - near.start_um) / near.unit_um
+    power = near.power[:, None, :]
+    noise = noise_of(near.spectra)
+    modes, spread = near.spectra[0].modes, near.spectra[0].spread
 
     def residuals(scaled: Array) -> Array:
         p = _parameters(start, scaled)
         aberrations = dict(zip(_TERMS, p[1:4], strict=True))
-        log_t = np.log(banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px))[
-            :, None, :
-        ]
+        passed = banded_transfer((defocus - p[0]) * p[4], instrument, aberrations, block_px)
+        log_t = np.log(passed)[:, None, :]
         error = np.hypot(MODEL_ERROR, band_error(log_t, spread))
         fit = explain(power, noise, modes, spread, log_t, error, FLAT)
         return np.concatenate(
@@ -146,7 +199,7 @@ def _fit_pupil(
             workers=pool.map,
         )
     origin = float(_parameters(start, found.x)[0])
-    return start_um + origin * unit_um, float(np.mean(residuals(found.x) ** 2))
+    return near.start_um + origin * near.unit_um, float(np.mean(residuals(found.x) ** 2))
 
 
 def _parameters(start: tuple[float, ...], scaled: Array) -> Array:

@@ -25,7 +25,7 @@ from focusd.autofocus.posterior import (
     posterior_near,
     survey,
 )
-from focusd.autofocus.transfer import Comparison, distances
+from focusd.autofocus.transfer import ROUGH_ITERATIONS, Comparison, distances
 from focusd.errors import AmbiguousError
 from focusd.optics.bands import BlockSpectra
 
@@ -39,6 +39,8 @@ SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
+SPREAD_TILES = 4
+"""One tile of so many, along the diagonals; and at least so many."""
 
 BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
@@ -154,11 +156,22 @@ class PosteriorSearch:
         away_um, towards_um = start_um + unit_um, start_um - unit_um
         return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
 
+    def telling_tiles(self) -> Mask | None:
+        """A few tiles, as evenly spread as they can be, once an exposure has shown that all hold something.
+
+        Of one field they err together: more of them tell little more, and take longer than the stage's last move.
+        """
+        if not self.observations or not (self.observations[0].structure >= self._threshold).all():
+            return None
+        tiles = np.indices(self.observations[0].b.shape).sum(0) % SPREAD_TILES == SPREAD_TILES - 1
+        return np.asarray(tiles) if tiles.sum() >= SPREAD_TILES else None
+
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
             return None
-        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks)))
+        is_quick = blocks.power.shape != self.observations[-1].blocks.power.shape
+        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks), is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
@@ -204,7 +217,11 @@ class PosteriorSearch:
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
-        return [*self.observations, replace(self.observations[-1], z_um=exposed_um, blocks=blocks)]
+        """The exposures so far and one more, all with the blocks that it has."""
+        before = self.observations
+        if blocks.power.shape != before[-1].blocks.power.shape:
+            before = [replace(o, blocks=o.blocks.thinned()) for o in before]
+        return [*before, replace(before[-1], z_um=exposed_um, blocks=blocks)]
 
     def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
         """The map of the field, made once for the same exposures and the same places looked at."""
@@ -214,13 +231,15 @@ class PosteriorSearch:
             self._charted = key, local_map(observations, self._calibration, centre_um)
         return self._charted[1]
 
-    def _foreseen(self, observations: list[Observation]) -> Posterior:
+    def _foreseen(self, observations: list[Observation], is_quick: bool) -> Posterior:
         """The posterior when the last of the exposures is not yet scored."""
         *scored, last = self._evidence(observations)
         evidence = [*scored, replace(last, b=None)]
         known = self._calibration, self._limits_um, self._prior
         if self._is_known(self.estimate):
             return posterior_near(self.belief.mode_um, evidence, *known)
+        if is_quick:
+            return posterior(evidence, *known, iterations=ROUGH_ITERATIONS)
         return posterior(evidence, *known, self._survey(observations))
 
     def _survey(self, observations: list[Observation]) -> Comparison:
@@ -257,7 +276,7 @@ class PosteriorSearch:
 
     def _tiles(self) -> Mask:
         """Tiles that hold something in most exposures, or surely in one, as small things do near focus."""
-        sure = np.max([o.structure for o in self.observations], axis=0) >= SURE
+        sure = np.nanmax([o.structure for o in self.observations], axis=0) >= SURE
         return np.asarray(tiles_with_structure(self.observations, self._threshold) | sure)
 
     def _refuse_hopeless(self) -> None:
@@ -319,5 +338,5 @@ def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:
 
 
 def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:
-    sigma = float(observation.sigma[tiles].mean())
-    return Evidence(observation.z_um, observation.mean_b(tiles), sigma, observation.spectrum(blocks))
+    b, sigma = observation.mean_b(tiles), observation.mean_sigma(tiles)
+    return Evidence(observation.z_um, b, sigma, observation.spectrum(blocks))

@@ -21,7 +21,7 @@ from focusd.autofocus.observation import Spectrum, common_noise
 
 Array = NDArray[np.float64]
 
-BAND_ERROR = 0.3
+BAND_ERROR = 0.4
 """What of a band's width counts: which of its frequencies an object holds more of, no mean tells, and they pass
 differently. So many standard deviations of |f|, times the steeper slope of the transfer to a neighbouring band, is the
 error (0.21 to 0.30 on training textures, near the focus and far from it, of real optics and ideal ones; more of objects

@@ -13,7 +13,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Observation
+from focusd.autofocus.observation import Mask, Observation
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
@@ -155,36 +155,59 @@ class Observer:
         self.exposures += frame.exposures
         return frame
 
+    async def check(self, frame: Frame) -> None:
+        """Refuse a frame that nothing can be told from.
+
+        Raises:
+            SaturatedError: too many pixels are at full scale.
+            HardwareError: the camera does not read out, or the light has changed.
+        """
+        with self.stopwatch.timing("scoring"):
+            await to_thread.run_sync(self._check, frame)
+
     async def glimpse(
-        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+        self,
+        frame: Frame,
+        roi: Region | None,
+        foresee: Callable[[BlockSpectra], T],
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
     ) -> tuple[BlockSpectra, T]:
         """What a frame tells soonest, and what follows from that.
 
         Args:
             foresee: called in the same thread: each change of threads costs time, and nobody knows the next z before.
+            thinned: from a quarter of the blocks, which is sooner still.
+            known: what that gave, where it has been called before.
 
         Raises:
-            SaturatedError: too many pixels are at full scale.
-            HardwareError: the camera does not read out, or the light has changed.
+            HardwareError: as for `check`.
+            SaturatedError: likewise, unless `thinned`: to look for it takes as long as these spectra.
             ScoringError: there are no spectra.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
-            return await to_thread.run_sync(self._foresee, frame, roi, foresee)
+            return await to_thread.run_sync(self._foresee, frame, roi, foresee, thinned, known)
 
     async def look(
-        self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None = None
+        self,
+        frame: Frame,
+        roi: Region | None,
+        spectra: BlockSpectra | None = None,
+        only: Mask | None = None,
     ) -> Observation:
         """Score a frame; in one operation always the same tiles.
 
         Args:
             spectra: from `glimpse`, where it has been called.
+            only: of these tiles, where not all are to be scored.
 
         Raises:
-            SaturatedError, HardwareError: as for `glimpse`.
+            SaturatedError, HardwareError: as for `check`.
             ScoringError: there are no scores.
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
-            return await to_thread.run_sync(self._look, frame, roi, spectra)
+            return await to_thread.run_sync(self._look, frame, roi, spectra, only)
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
         """Move, unless this operation's last move went there or as near; returns the z read back."""
@@ -197,25 +220,40 @@ class Observer:
         self._sent_um = z_um
         return reached_um
 
-    def _glimpse(self, frame: Frame, roi: Region | None) -> BlockSpectra:
+    def _check(self, frame: Frame) -> None:
         _refuse_dead(frame)
         self._refuse_saturated(frame)
         self._refuse_other_light(frame)
-        spectra = self._scorer.spectra(frame.pixels, roi)
+
+    def _glimpse(
+        self, frame: Frame, roi: Region | None, thinned: bool = False, known: BlockSpectra | None = None
+    ) -> BlockSpectra:
+        _refuse_dead(frame)
+        self._refuse_other_light(frame)
+        if not thinned:
+            self._refuse_saturated(frame)
+        spectra = self._scorer.spectra(frame.pixels, roi, thinned=thinned, known=known)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra
 
     def _foresee(
-        self, frame: Frame, roi: Region | None, foresee: Callable[[BlockSpectra], T]
+        self,
+        frame: Frame,
+        roi: Region | None,
+        foresee: Callable[[BlockSpectra], T],
+        thinned: bool,
+        known: BlockSpectra | None,
     ) -> tuple[BlockSpectra, T]:
-        spectra = self._glimpse(frame, roi)
+        spectra = self._glimpse(frame, roi, thinned, known)
         return spectra, foresee(spectra)
 
-    def _look(self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None) -> Observation:
+    def _look(
+        self, frame: Frame, roi: Region | None, spectra: BlockSpectra | None, only: Mask | None
+    ) -> Observation:
         spectra = spectra or self._glimpse(frame, roi)
-        measure = self._scorer.score(frame.pixels, roi, self._first, spectra)
+        measure = self._scorer.score(frame.pixels, roi, self._first, spectra, only)
         self._first = self._first or measure
-        return observation_of(frame.z_um, measure)
+        return observation_of(frame.z_um, measure, only)
 
     async def score(self, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> dict[str, Any]:
         """The scores of a frame from elsewhere, reduced to numbers of the field; b is None if it shows nothing.
@@ -252,6 +290,7 @@ class Observer:
         mean = float(frame.pixels[::16, ::4].mean())  # all of a large frame would take milliseconds
         before = self._light = self._light or mean
         if not before / MAX_LIGHT_RATIO <= mean <= before * MAX_LIGHT_RATIO:
+            self._refuse_saturated(frame)  # where that is so, it says more
             raise HardwareError(
                 f"the light has changed from a mean of {before:.0f} to {mean:.0f} since this operation began: check "
                 "lamp and shutter, and keep both as they are until it ends",
@@ -276,13 +315,17 @@ def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float
     return tenengrad(pixels[y : y + height, x : x + width])
 
 
-def observation_of(z_um: float, measure: FocusMeasure) -> Observation:
+def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:
     """What the decisions see of a frame's scores and spectra.
+
+    Args:
+        only: the tiles that were to be scored; None: all.
 
     Raises:
         ScoringError: they are no numbers.
     """
-    _refuse_no_numbers(measure.b, measure.sigma, measure.spectra.power, measure.spectra.noise)
+    asked = ... if only is None else only
+    _refuse_no_numbers(measure.b[asked], measure.sigma[asked], measure.spectra.power, measure.spectra.noise)
     return Observation(
         z_um,
         measure.b,
@@ -305,7 +348,7 @@ def summary(observation: Observation) -> dict[str, Any]:
     """An exposure in the numbers that a person reads: medians over the field."""
     return {
         "z_um": observation.z_um,
-        "b": float(np.median(observation.b)),
-        "sigma": float(np.median(observation.sigma)),
-        "structure": float(np.median(observation.structure)),
+        "b": float(np.nanmedian(observation.b)),
+        "sigma": float(np.nanmedian(observation.sigma)),
+        "structure": float(np.nanmedian(observation.structure)),
     }

@@ -5,7 +5,7 @@ goes back to where it began.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate
+from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
 from focusd.autofocus.focus import Search, Surface
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch
+from focusd.autofocus.pupil import PupilFit
 from focusd.autofocus.search import PosteriorSearch
 from focusd.config import RigConfig
 from focusd.errors import CalibrationError, FocusdError, RequestError
@@ -75,8 +76,13 @@ class RigOperations:
         with _reported(report, "calibrate"):
             async with self._observer.operation() as start_um:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
+                known: list[PupilFit] = []
                 calibration, focus_um, path = await take_stack(
-                    self._observer, planes, _progress(report, len(planes)), self._judge_stack
+                    self._observer,
+                    planes,
+                    _progress(report, len(planes)),
+                    lambda observations: self._judge_stack(observations, *known),
+                    lambda observations: self._fit_ahead(observations, known),
                 )
         result = self._describe(calibration) | {
             "path": str(path),
@@ -86,11 +92,25 @@ class RigOperations:
         report("focus.done", {"kind": "calibrate", **result})
         return result
 
-    def _judge_stack(self, observations: list[Observation]) -> tuple[Calibration, float, Path]:
+    def _judge_stack(
+        self, observations: list[Observation], known: PupilFit | None = None
+    ) -> tuple[Calibration, float, Path]:
         """The stack's calibration, the z of its focus, and the file in which it is kept."""
         threshold = self._config.autofocus.structure_threshold
-        calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument)
+        calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument, known)
         return calibration, focus_um, self._store.save(self._objective, calibration)
+
+    def _fit_ahead(self, observations: list[Observation], known: list[PupilFit]) -> Callable[[], None] | None:
+        """The fit of the pupil, once the stack holds all that it looks at: what it gives is added to `known`."""
+        instrument, taken = self._instrument, list(observations)
+        if instrument is None or not is_past_focus(taken, instrument):
+            return None
+
+        def fit() -> None:
+            with suppress(Exception):  # with all planes it fails again, and says why, or does not
+                known.append(pupil_ahead(taken, instrument))
+
+        return fit
 
     async def refocus(
         self,

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
@@ -33,6 +34,8 @@ async def stages() -> AsyncIterator[TaskGroup]:
             yield group
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
+    # Where the tasks have ended by being cancelled before they were waited for, nothing has been raised yet.
+    await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 async def take_stack(
@@ -40,6 +43,7 @@ async def take_stack(
     planes_um: list[float],
     told: Callable[[Observation], None],
     judge: Callable[[list[Observation]], T],
+    ahead: Callable[[list[Observation]], Callable[[], object] | None],
 ) -> T:
     """Expose planes from one end to the other, so that backlash is the same for all, and score them meanwhile.
 
@@ -47,14 +51,20 @@ async def take_stack(
         told: of each exposure when it is scored.
         judge: of all of them, in a thread of its own while the stage returns to where the operation began; what it
             says is returned when the stage is there.
+        ahead: of those so far, asked after each until it gives something to do, in a thread of its own, before the
+            judge is called.
     """
     observations: list[Observation] = []
     send, receive = anyio.create_memory_object_stream[Frame](WAITING_FRAMES)
     async with stages() as group, receive:
         group.start_soon(_acquire, observer, planes_um, send)
-        async for frame in receive:
-            observations.append(await observer.look(frame, None))
-            told(observations[-1])
+        async with stages() as preparing:
+            work = None
+            async for frame in receive:
+                observations.append(await observer.look(frame, None))
+                told(observations[-1])
+                if work is None and (work := ahead(observations)):
+                    preparing.start_soon(to_thread.run_sync, work)
         return await to_thread.run_sync(judge, observations)
 
 

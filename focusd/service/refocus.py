@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, LocalMap, describe, geometry_of
@@ -128,37 +130,64 @@ class Refocus:
         async with stages() as scoring:
             async with stages() as moving:
                 moving.start_soon(self._observer.move_to, z_um)
-                spectra, _ = await self._observer.glimpse(frame, self._roi, _nothing)
-                scoring.start_soon(self._add, frame, spectra)
+                await self._observer.check(frame)
+                scoring.start_soon(self._add, frame)
             return await self._observer.expose(z_um)
 
-    async def _add(self, frame: Frame, spectra: BlockSpectra) -> None:
-        observation = await self._observer.look(frame, self._roi, spectra)
+    async def _add(self, frame: Frame) -> None:
+        observation = await self._observer.look(frame, self._roi, only=self._search.telling_tiles())
         await to_thread.run_sync(self._search.add, observation)
         self._tell(observation)
 
     async def _judged(self, frame: Frame) -> float | Found:
         """The z that is wanted after a frame, or what was found.
 
-        As soon as the search says where it will most likely want the stage, it moves there. Nothing is exposed there
-        before the search has decided so.
+        As soon as the search says where it will most likely want the stage, from a quarter of the spectra if they tell
+        it, the stage moves there. Nothing is exposed there before the search has decided so.
         """
-
-        def foresee(spectra: BlockSpectra) -> float | None:
-            return self._search.likely_um(frame.z_um, spectra)
-
         async with stages() as moving:
-            spectra, likely_um = await self._observer.glimpse(frame, self._roi, foresee)
-            async with stages() as charting:
-                if likely_um is not None:
-                    moving.start_soon(self._observer.move_to, likely_um)
-                    charting.start_soon(to_thread.run_sync, self._chart, frame.z_um, spectra, likely_um)
-                observation = await self._observer.look(frame, self._roi, spectra)
+            if self._search.observations:
+                observation = await self._looked(frame, moving)
+            else:
+                observation = await self._observer.look(frame, self._roi)
             wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
-    def _chart(self, z_um: float, spectra: BlockSpectra, likely_um: float) -> None:
+    async def _looked(self, frame: Frame, moving: TaskGroup) -> Observation:
+        """All that a frame tells: its score, and at the same time the spectra, where to move, and the map."""
+        foresee = partial(self._search.likely_um, frame.z_um)
+        some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
+        if likely_um is not None:
+            moving.start_soon(self._observer.move_to, likely_um)
+        blocks: list[BlockSpectra] = []
+
+        async def complete() -> None:
+            blocks.append(await self._completed(frame, some, likely_um, moving))
+
+        async with stages() as completing:
+            completing.start_soon(complete)
+            scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
+        return replace(scored, blocks=blocks[0])
+
+    async def _completed(
+        self, frame: Frame, some: BlockSpectra, likely_um: float | None, moving: TaskGroup
+    ) -> BlockSpectra:
+        """All the spectra, and the map; if they tell where to move and a quarter of them did not, the stage moves."""
+
+        def foresee(spectra: BlockSpectra) -> float | None:
+            if likely_um is None:
+                return self._search.likely_um(frame.z_um, spectra)
+            self._chart(frame.z_um, likely_um, spectra)
+            return None
+
+        spectra, late_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
+        if late_um is not None:
+            moving.start_soon(self._observer.move_to, late_um)
+            await to_thread.run_sync(self._chart, frame.z_um, late_um, spectra)
+        return spectra
+
+    def _chart(self, z_um: float, likely_um: float, spectra: BlockSpectra) -> None:
         """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
         local = self._search.chart(z_um, spectra, likely_um)
         self._charted = (local, self._geometry(local)) if local else None
@@ -207,10 +236,6 @@ class Refocus:
             "seconds_by_stage": stopwatch.split(),
             "probes": [summary(o) for o in observations],
         }
-
-
-def _nothing(_: BlockSpectra) -> None:
-    """Foreseen from the spectra alone."""
 
 
 def _warning(geometry: Geometry) -> str:

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 CPU_BATCH = 16
 """Its views still fit into a core's cache."""
+LEAST_SHARE = 4
+"""Views that are not worth waking one more thread for."""
 SURELY_EMPTY = -20.0
 """Logit of structure."""
 DEADLINE_S = 20.0
@@ -93,8 +95,9 @@ class CpuBackend:
         return torch.from_numpy(pixels.astype(np.float32))
 
     def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
-        """Score batches side by side."""
-        return self._pool.map(score, batches) if self.threads > 1 else map(score, batches)
+        """Score batches side by side; a single one in the caller's thread: to wake another takes time."""
+        batches = list(batches)
+        return self._pool.map(score, batches) if self.threads > 1 < len(batches) else map(score, batches)
 
     def __call__(self, views: Views) -> Score:
         """Score a batch."""
@@ -175,11 +178,13 @@ class Backends:
                 log.warning("scoring backend failed", backend=backend.name, reason=reason, serving=serving)
 
 
-def score_tiles(backend: Backend, pyramid: list[Tensor], y: Tensor, x: Tensor) -> NDArray[np.float64]:
+def score_tiles(
+    backend: Backend, views_of: Callable[[Tensor, Tensor], Views], y: Tensor, x: Tensor
+) -> NDArray[np.float64]:
     """b, log σ and the logit of structure, (3, tiles), of the tiles whose first pixels are (y, x).
 
     Args:
-        pyramid: the `levels` of a frame from `backend.load`.
+        views_of: of tiles (y, x) of a frame from `backend.load`.
 
     Raises:
         ScoringError: some are NaN or infinite.
@@ -187,12 +192,12 @@ def score_tiles(backend: Backend, pyramid: list[Tensor], y: Tensor, x: Tensor) -
 
     @torch.inference_mode()
     def score(places: Tensor) -> Tensor:
-        views = views_in(pyramid, *places)
+        views = views_of(*places)
         b, log_sigma, structure = backend(views)
         return torch.stack([b, log_sigma, structure.masked_fill(blank(views), SURELY_EMPTY)])
 
-    share = min(backend.batch, math.ceil(y.numel() / backend.threads))
-    batches = torch.split(torch.stack([y, x]).to(pyramid[0].device), share, dim=1)
+    share = min(backend.batch, max(LEAST_SHARE, math.ceil(y.numel() / backend.threads)))
+    batches = torch.split(torch.stack([y, x]), share, dim=1)
     parts = list(backend.map(score, batches))
     scores: NDArray[np.float64] = torch.cat(parts, dim=1).double().cpu().numpy()
     if not np.isfinite(scores).all():
@@ -209,7 +214,9 @@ def check(backend: Backend, reference: Backend) -> None:
     """
     pixels = _probe()
     y, x = (starts.flatten() for starts in torch.meshgrid(*[torch.arange(0, 385, 64)] * 2, indexing="ij"))
-    one, two = (score_tiles(each, levels(each.load(pixels)), y, x) for each in (backend, reference))
+    one, two = (
+        score_tiles(each, partial(views_in, levels(each.load(pixels))), y, x) for each in (backend, reference)
+    )
     for difference, (part, allowed) in zip(np.abs(one - two).max(1), TOLERANCES.items(), strict=True):
         if difference > allowed:
             raise ScoringError(f"its {part} is {difference:.2g} off the CPU's, where {allowed:g} is allowed")

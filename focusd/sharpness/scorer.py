@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from focusd.errors import RequestError
 from focusd.optics.bands import BlockSpectra
@@ -16,7 +18,7 @@ from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.sharpness.pace import Pace
 from focusd.sharpness.spectra import Region, block_spectra
 from focusd.sharpness.tiles import Tiles, informative, tile_grid
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample, views_around, views_in
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
@@ -27,7 +29,7 @@ _LARGEST_PIXEL = 1e15
 
 @dataclass(frozen=True)
 class FocusMeasure:
-    """The network's answer for each tile of a frame; all arrays (rows, columns).
+    """The network's answer for each tile of a frame; all arrays (rows, columns). NaN: it was not asked.
 
     Attributes:
         b: blurriness, 0 sharp, 1 three waves RMS of defocus.
@@ -81,6 +83,7 @@ class Scorer:
         region: Region | None = None,
         like: FocusMeasure | None = None,
         spectra: BlockSpectra | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> FocusMeasure:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
 
@@ -92,6 +95,7 @@ class Scorer:
             region: part of the frame that counts.
             like: of an earlier frame of the same size: the same tiles are scored.
             spectra: of this frame and region, where they are known.
+            only: (rows, columns) of the tiles of `like`, which to score; None: all. The others are NaN.
 
         Raises:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
@@ -101,16 +105,31 @@ class Scorer:
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
         with self._turn:  # a GPU's buffers hold one frame
-            return self._backends.run(lambda backend: self._score(backend, counts, region, like, spectra))
+            return self._backends.run(
+                lambda backend: self._score(backend, counts, region, like, spectra, only)
+            )
 
-    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
+    def spectra(
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
+    ) -> BlockSpectra:
         """The spectra alone, which take a third of the time and tell most of what a search wants to know.
+
+        Args:
+            thinned: of a quarter of the blocks, in the caller's own thread: to wake others costs as much time.
+            known: these, where they have been computed; the others join them, likewise, while the frame is scored.
 
         Raises:
             RequestError: as for `score`.
         """
         counts = _checked(pixels)
         region = _check_region(region, pixels.shape)
+        if thinned or known:
+            return block_spectra(counts, region, thinned=thinned, known=known)
         return self._spectra(counts, region)
 
     def _spectra(self, counts: NDArray[np.generic], region: Region) -> BlockSpectra:
@@ -124,19 +143,23 @@ class Scorer:
         region: Region,
         like: FocusMeasure | None,
         spectra: BlockSpectra | None,
+        only: NDArray[np.bool_] | None,
     ) -> FocusMeasure:
         began_s = time.monotonic()
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
-        pyramid = levels(frame)
-        if like is None:
-            tiles = informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
+        if like is not None and only is not None:
+            tiles, views_of = _tiles_of(like, factor), partial(views_around, frame)
         else:
-            tiles = _tiles_of(like, factor)
-        scores = score_tiles(backend, pyramid, tiles.y.flatten(), tiles.x.flatten())
-        self._pace.took(time.monotonic() - began_s, tiles.y.numel())
-        b, log_sigma, structure = scores.reshape(3, *tiles.y.shape)
+            pyramid = levels(frame)
+            tiles = _tiles_of(like, factor) if like else self._choose(region, factor, pyramid)
+            only, views_of = np.ones(tiles.y.shape, bool), partial(views_in, pyramid)
+        scores = np.full((3, *tiles.y.shape), np.nan)
+        scores[:, only] = score_tiles(backend, views_of, tiles.y[only], tiles.x[only])
+        if only.all():  # a few have another share of what all cost together
+            self._pace.took(time.monotonic() - began_s, tiles.y.numel())
+        b, log_sigma, structure = scores
         return FocusMeasure(
             b=b * scale,
             sigma=np.exp(log_sigma) * scale,
@@ -145,6 +168,9 @@ class Scorer:
             x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
             spectra=spectra or self._spectra(counts, region),
         )
+
+    def _choose(self, region: Region, factor: float, pyramid: list[Tensor]) -> Tiles:
+        return informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
 
 
 def _tiles_of(measure: FocusMeasure, factor: float) -> Tiles:

@@ -22,6 +22,7 @@ from focusd.optics.bands import (
     band_spread,
     band_weights,
     corner_weights,
+    every_other,
     folded,
     of_folded,
 )
@@ -46,6 +47,9 @@ def block_spectra(
     region: Region,
     each: Callable[..., Iterable[Tensor]] = map,
     threads: int = 1,
+    *,
+    thinned: bool = False,
+    known: BlockSpectra | None = None,
 ) -> BlockSpectra:
     """Spectra of the blocks of a frame that cover a region.
 
@@ -53,17 +57,27 @@ def block_spectra(
         pixels: (y, x), finite.
         each: like the builtin `map`: where a few blocks at a time are computed.
         threads: of them so many at once.
+        thinned: as `BlockSpectra.thinned`, and no other block is computed.
+        known: such thinned spectra of this frame and region, which are not computed again.
     """
     pixels = _completed(pixels)
     size = min(BLOCK_PX, *pixels.shape)
     y, x, height, width = region
     rows = _starts(y, height, size, pixels.shape[0])
     columns = _starts(x, width, size, pixels.shape[1])
-    corners = [(row, column) for row in rows for column in columns]
-    share = min(_AT_ONCE, math.ceil(len(corners) / threads))
+    few = every_other(len(rows)), every_other(len(columns))
+    if thinned:
+        rows, columns = rows[few[0]], columns[few[1]]
+    wanted = np.ones((len(rows), len(columns)), bool)
+    power = np.empty((*wanted.shape, _weights(size).shape[1]))
+    if known:
+        wanted[few] = False
+        power[few] = np.concatenate([known.power, known.noise[..., None]], axis=-1)
+    corners = [(rows[i], columns[j]) for i, j in np.argwhere(wanted)]
+    share = max(1, min(_AT_ONCE, math.ceil(len(corners) / threads)))
     together = [corners[i : i + share] for i in range(0, len(corners), share)]
-    power = torch.cat(list(each(partial(_banded_power, pixels, size), together))).double().numpy()
-    power = power.reshape(len(rows), len(columns), -1)
+    if together:
+        power[wanted] = torch.cat(list(each(partial(_banded_power, pixels, size), together))).numpy()
     y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
     return BlockSpectra(
         power[..., :-1],

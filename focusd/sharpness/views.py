@@ -30,6 +30,8 @@ SAMPLING_TOLERANCE = 0.1
 """Frames within this fraction of the canonical sampling are not resampled, which would cost detail."""
 
 
+_SEEN_PX = BINNINGS[-1] * TILE_PX + BINNINGS[-1] - 1
+"""Of a frame by the views of one tile; at its ends they see what is left over by the binning, too."""
 _LEAST_CONTRAST = 1e-4
 
 
@@ -90,11 +92,32 @@ def levels(frame: Tensor) -> list[Tensor]:
 
 def views_in(levels: list[Tensor], y: Tensor, x: Tensor) -> Views:
     """As `views_at`, from the `levels` of a frame."""
+    return normalise(_crops(levels, y, x))
+
+
+def views_around(frame: Tensor, y: Tensor, x: Tensor) -> Views:
+    """As `views_at`, from as much of the frame as each tile's views see: of few tiles that is less than all of it."""
+    return normalise(torch.cat([_surroundings(frame, *first) for first in zip(y, x, strict=True)]))
+
+
+def _surroundings(frame: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """The crops of one tile, (1, 3, 128, 128)."""
+    row, column = (
+        BINNINGS[-1] * max(0, int(_first(start, BINNINGS[-1], extent // BINNINGS[-1])))
+        for start, extent in zip((y, x), frame.shape, strict=True)
+    )
+    part = frame[row : row + _SEEN_PX, column : column + _SEEN_PX]
+    return _crops(levels(part), y[None] - row, x[None] - column)
+
+
+def _crops(levels: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
+    """What the views see before they are normalised, (batch, 3, 128, 128)."""
+    y, x = (start.to(levels[0].device) for start in (y, x))
     crops = []
     for binning, level in zip(BINNINGS, levels, strict=True):
         windows = level.unfold(0, TILE_PX, 1).unfold(1, TILE_PX, 1)
         crops.append(windows[_first(y, binning, level.shape[0]), _first(x, binning, level.shape[1])])
-    return normalise(torch.stack(crops, dim=1))
+    return torch.stack(crops, dim=1)
 
 
 def _binned(frame: Tensor, binning: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 
 from focusd.autofocus import pupil
 from focusd.autofocus.observation import Spectrum
-from focusd.autofocus.pupil import find_origin
+from focusd.autofocus.pupil import find_origin, fit_pupil
 from focusd.optics.bands import band_modes, banded_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
@@ -97,3 +97,25 @@ def test_differences_as_small_as_rounding_do_not_move_the_origin() -> None:
     ]
 
     assert np.ptp(origins) < 0.005
+
+
+def test_a_fit_to_the_planes_near_the_focus_is_that_of_the_whole_stack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    z_um = np.arange(-80, 81, 2.0)
+    spectra = stack(z_um, 1.3, {SPHERICAL: 0.04, COMA_X: 0.02})
+    known = fit_pupil(z_um[:62], spectra[:62], BLOCK_PX, INSTRUMENT)
+    anew = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
+    monkeypatch.setattr(pupil, "_fit_pupil", lambda *_: pytest.fail("it has been fitted"))
+    assert find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT, known).z_um == pytest.approx(anew.z_um, abs=0.005)
+
+
+def test_a_fit_to_other_planes_does_not_count() -> None:
+    z_um = np.arange(-80, 81, 2.0)
+    spectra = stack(z_um, 1.3, {SPHERICAL: 0.04})
+    anew = find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT)
+    ended_early = fit_pupil(z_um[:45], spectra[:45], BLOCK_PX, INSTRUMENT)
+    elsewhere = fit_pupil(z_um, stack(z_um, 3.0, {SPHERICAL: 0.04}), BLOCK_PX, INSTRUMENT)
+    for wrong in (ended_early, elsewhere):
+        wrong = replace(wrong, origin_um=50.0)
+        assert find_origin(z_um, spectra, BLOCK_PX, INSTRUMENT, wrong) == anew

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.focus import Focus
 from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
-from focusd.autofocus.observation import Observation, blocks_with_structure
+from focusd.autofocus.observation import Observation, blocks_with_structure, tiles_with_structure
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
 from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
@@ -42,6 +43,12 @@ def search_of(
         verify=verify,
         prior=prior,
     )
+
+
+def on_more_tiles(seen: Observation) -> Observation:
+    """The same even field, scored on 4×8 tiles."""
+    b, sigma, structure = (np.full((4, 8), each.mean()) for each in (seen.b, seen.sigma, seen.structure))
+    return replace(seen, b=b, sigma=sigma, structure=structure)
 
 
 def run(search: PosteriorSearch, focus_um: float | NDArray[np.float64], start_um: float = 0.0) -> Focus:
@@ -261,6 +268,74 @@ def test_what_it_says_is_likely_is_what_it_decides(calibration: Calibration, foc
             told += 1
             assert likely_um == pytest.approx(search.estimate.focus_um if z_um is None else z_um, abs=0.02)
     assert told, "at the end it is known"
+
+
+@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+def test_a_quarter_of_the_blocks_says_the_same_and_changes_nothing(
+    calibration: Calibration, focus_um: float
+) -> None:
+    search = search_of(calibration)
+    z_um: float | None = 0.0
+    told = 0
+    while z_um is not None:
+        seen = exposure(z_um, focus_um)
+        few_um, all_um = (search.likely_um(z_um, blocks) for blocks in (seen.blocks.thinned(), seen.blocks))
+        if all_um is not None:
+            told += 1
+            assert few_um == pytest.approx(all_um, abs=0.1)
+        search.add(seen)
+        z_um = search.next_z_um()
+    assert told
+    assert search.estimate.focus_um == pytest.approx(focus_um, abs=0.1)
+
+
+@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+def test_a_few_scored_tiles_tell_the_rest_of_a_field_that_shows_something_everywhere(
+    calibration: Calibration, focus_um: float
+) -> None:
+    search = search_of(calibration)
+    z_um: float | None = 0.0
+    while z_um is not None:
+        search.add(on_more_tiles(exposure(z_um, focus_um)).scored_on(search.telling_tiles()))
+        z_um = search.next_z_um()
+    assert [int(np.isfinite(o.b).sum()) for o in search.observations[:3]] == [32, 8, 8]
+    assert search.decide().z_um == pytest.approx(focus_um, abs=0.5)
+
+
+def test_chosen_tiles_are_as_many_in_each_row_and_column_so_that_a_slope_does_not_count() -> None:
+    search = search_of(calibrate([exposure(z) for z in np.arange(-100, 101, 4.0)], {}, 0.5)[0])
+    assert search.telling_tiles() is None
+    search.add(on_more_tiles(exposure(0.0, 31.4)))
+    tiles = search.telling_tiles()
+    assert tiles is not None
+    assert set(tiles.sum(0)) == {1}
+    assert set(tiles.sum(1)) == {2}
+
+
+@pytest.mark.parametrize("empty", [(0, 0), (3, 5)])
+def test_where_some_tiles_show_nothing_at_first_all_are_scored(
+    calibration: Calibration, empty: tuple[int, int]
+) -> None:
+    seen = on_more_tiles(exposure(0.0, 31.4))
+    seen.structure[empty] = 0.4
+    search = search_of(calibration)
+    search.add(seen)
+    assert search.telling_tiles() is None
+
+
+def test_of_a_field_of_few_tiles_all_are_scored(calibration: Calibration) -> None:
+    search = search_of(calibration)
+    search.add(exposure(0.0, 31.4))
+    assert search.telling_tiles() is None, "three of twelve are too few"
+
+
+def test_where_no_scored_tile_counts_all_scored_ones_do() -> None:
+    few = np.zeros((3, 4), bool)
+    few[1, 2] = True
+    seen = exposure(0.0, 31.4).scored_on(few)
+    assert seen.mean_b(~few) == seen.mean_b(few) == seen.b[1, 2]
+    assert seen.mean_sigma(~few) == seen.sigma[1, 2]
+    assert tiles_with_structure([exposure(0.0), seen], 0.5).all(), "who was not asked has no vote"
 
 
 @pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])

@@ -82,6 +82,7 @@ class ScriptedScorer(Scorer):
     Attributes:
         blur: blurriness of a defocus in µm.
         regions: that it was asked for.
+        asked: the tiles that it was to score; None: all.
     """
 
     def __init__(self, sha256: str = "5c" * 32) -> None:
@@ -91,6 +92,7 @@ class ScriptedScorer(Scorer):
         self.sigma = 0.01
         self.structure = 1.0
         self.regions: list[Region | None] = []
+        self.asked: list[NDArray[np.bool_] | None] = []
 
     def score(
         self,
@@ -98,17 +100,33 @@ class ScriptedScorer(Scorer):
         region: Region | None = None,
         like: FocusMeasure | None = None,
         spectra: BlockSpectra | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> FocusMeasure:
         self.regions.append(region)
+        self.asked.append(only)
         defocus_um = np.full(TILES, self._defocus_um(pixels))
         same = np.ones(TILES)
+        asked = same if only is None else np.where(only, 1.0, np.nan)
         spectra = spectra or self.spectra(pixels)
         return FocusMeasure(
-            self.blur(defocus_um), self.sigma * same, self.structure * same, 0.0 * same, 0.0 * same, spectra
+            self.blur(defocus_um) * asked,
+            self.sigma * asked,
+            self.structure * asked,
+            0.0 * same,
+            0.0 * same,
+            spectra,
         )
 
-    def spectra(self, pixels: NDArray[np.generic], region: Region | None = None) -> BlockSpectra:
-        return exposure(self._defocus_um(pixels)).blocks
+    def spectra(
+        self,
+        pixels: NDArray[np.generic],
+        region: Region | None = None,
+        *,
+        thinned: bool = False,
+        known: BlockSpectra | None = None,
+    ) -> BlockSpectra:
+        blocks = exposure(self._defocus_um(pixels)).blocks
+        return blocks.thinned() if thinned else blocks
 
     def _defocus_um(self, pixels: NDArray[np.generic]) -> float:
         return float(pixels.view(np.float64).flat[0]) - self.focus_um

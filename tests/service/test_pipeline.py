@@ -14,14 +14,18 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 
+from focusd.autofocus import pupil
 from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.microscope.protocol import Frame
+from focusd.optics.bands import BlockSpectra
+from focusd.service import operations as service_operations
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
 from focusd.sharpness.backends import Backends, CpuBackend
 from focusd.sharpness.scorer import FocusMeasure
+from focusd.sharpness.spectra import Region
 from tests.service.scripted import (
     Reports,
     ScriptedMicroscope,
@@ -129,6 +133,28 @@ async def test_the_focus_is_moved_to_as_soon_as_the_spectra_tell_it_and_exposed_
     assert microscope.snaps[2] == guess_um, "so near that it is not sent there again"
 
 
+async def test_a_quarter_of_the_spectra_is_enough_to_move(
+    calibrated: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorer.focus_um = 9.0
+    released, spectra = threading.Event(), scorer.spectra
+
+    def held(pixels: np.ndarray, region: Region | None = None, **which: Any) -> BlockSpectra:
+        if which.get("known"):
+            assert released.wait(PATIENCE_S)
+        return spectra(pixels, region, **which)
+
+    monkeypatch.setattr(scorer, "spectra", held)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(posterior, calibrated, Reports())
+        await reached(lambda: any(abs(z_um - 9.0) < 1.0 for z_um in microscope.moves))
+        assert len(microscope.snaps) == 2
+        released.set()
+
+
 @pytest.mark.parametrize("wrong_um", [-60.0, 90.0])
 async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
     calibrated: RigOperations,
@@ -146,6 +172,51 @@ async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
     assert wrong_um in microscope.moves
     assert microscope.snaps[len(exposed_um) :] == pytest.approx(exposed_um, abs=0.1)
     assert misled["z_found_um"] == microscope.z_um == pytest.approx(right["z_found_um"], abs=0.1)
+
+
+async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
+    calibrated: RigOperations, scorer: ScriptedScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = np.array([[True, False, False], [False, False, True]])
+    monkeypatch.setattr(PosteriorSearch, "telling_tiles", lambda search: few if search.observations else None)
+    scorer.focus_um = 9.0
+    scorer.asked.clear()
+    result = await posterior(calibrated, Reports())
+    assert result["z_found_um"] == pytest.approx(9.0, abs=0.3)
+    assert scorer.asked[0] is None
+    assert all(only is few for only in scorer.asked[1:])
+    assert all(np.isfinite(probe["b"]) for probe in result["probes"])
+
+
+async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
+    operations: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, fit = threading.Event(), pupil._fit_pupil
+    starts = []
+
+    def counted(*given: Any) -> tuple[float, float]:
+        starts.append(given[-1])
+        begun.set()
+        return fit(*given)
+
+    monkeypatch.setattr(pupil, "_fit_pupil", counted)
+    microscope.at_snap = lambda number: number == 75 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
+    await calibrate_at_focus(operations)
+    assert len(microscope.snaps) == 81
+    assert len(starts) == len(set(starts)), "and not once more at the end"
+
+
+async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
+    operations: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("too few planes")
+
+    expected = await calibrate_at_focus(operations)
+    monkeypatch.setattr(service_operations, "pupil_ahead", fails)
+    assert (await calibrate_at_focus(operations))["z_focus_um"] == pytest.approx(
+        expected["z_focus_um"], abs=0.05
+    )
 
 
 async def test_few_frames_are_alive_at_any_time(

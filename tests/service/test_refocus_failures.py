@@ -24,7 +24,7 @@ from focusd.errors import (
 )
 from focusd.microscope.protocol import Frame
 from focusd.service.operations import RigOperations
-from tests.service.scripted import Curve, Reports, ScriptedMicroscope, ScriptedScorer, refocus
+from tests.service.scripted import FULL_SCALE, Curve, Reports, ScriptedMicroscope, ScriptedScorer, refocus
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +85,10 @@ def shut(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
     spoil_the_third(microscope, 100, 4)
 
 
+def dazzle(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
+    spoil_the_third(microscope, FULL_SCALE, 0)
+
+
 HARMS = [
     (empty, NoSampleError, "nothing to focus on"),
     (saturate, SaturatedError, "25% of the pixels"),
@@ -93,6 +97,7 @@ HARMS = [
     (darken, HardwareError, "no light"),
     (die, HardwareError, "all pixels of the frame are 0: the camera does not read out"),
     (shut, HardwareError, r"the light has changed from a mean of \d+ to 102"),
+    (dazzle, SaturatedError, "100% of the pixels"),
     (slip, HardwareError, "reads back -40"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,29 @@ def test_blocks_cover_the_frame(shape: tuple[int, int]) -> None:
     assert spectra.noise.size <= MAX_BLOCKS
     assert (spectra.y_px.min(), spectra.x_px.min()) == (half, half)
     assert (spectra.y_px.max(), spectra.x_px.max()) == (shape[0] - half, shape[1] - half)
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (512, 1024), (300, 300), (100, 300)])
+def test_thinned_spectra_are_those_of_every_other_block(shape: tuple[int, int]) -> None:
+    frame = noise(shape, 5.0)
+    some, chosen = (
+        block_spectra(frame, whole(shape), thinned=True),
+        block_spectra(frame, whole(shape)).thinned(),
+    )
+    for name in ("power", "noise", "y_px", "x_px"):
+        assert getattr(some, name) == pytest.approx(getattr(chosen, name), rel=1e-4), name
+    assert some.size_px == chosen.size_px
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (512, 1024), (300, 300), (100, 300)])
+def test_thinned_spectra_are_completed_without_being_computed_again(shape: tuple[int, int]) -> None:
+    frame = noise(shape, 5.0)
+    some, all_at_once = block_spectra(frame, whole(shape), thinned=True), block_spectra(frame, whole(shape))
+    completed = block_spectra(frame, whole(shape), known=some)
+    assert completed.power == pytest.approx(all_at_once.power, rel=1e-4)
+    assert completed.noise == pytest.approx(all_at_once.noise, rel=1e-4)
+    marked = block_spectra(frame, whole(shape), known=replace(some, power=-some.power))
+    assert (marked.power < 0).any(-1).sum() == some.noise.size
 
 
 def test_a_region_chooses_its_blocks() -> None:

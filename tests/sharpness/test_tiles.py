@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from focusd.sharpness.pace import Pace
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.tiles import informative, tile_grid
 from focusd.sharpness.views import TILE_PX, levels
@@ -69,3 +70,27 @@ def test_a_chosen_tile_has_the_scores_it_has_among_all(model: Model) -> None:
         same = (every.y_px == y_px) & (every.x_px == x_px)
         assert every.b[same] == pytest.approx(b, abs=1e-4)
         assert every.sigma[same] == pytest.approx(sigma, rel=1e-3)
+
+
+def test_of_the_same_tiles_only_those_asked_for_are_scored(scorer: Scorer) -> None:
+    frame = noise((512, 512))
+    first = scorer.score(frame)
+    only = np.eye(4, dtype=bool)
+    some = scorer.score(frame, None, first, None, only)
+    for part, whole in zip(
+        (some.b, some.sigma, some.structure), (first.b, first.sigma, first.structure), strict=True
+    ):
+        assert part[only] == pytest.approx(whole[only], rel=1e-4)
+        assert np.isnan(part[~only]).all()
+    assert (some.y_px == first.y_px).all()
+
+
+def test_what_a_few_tiles_cost_says_nothing_of_a_whole_frame(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(Pace, "took", lambda _pace, _seconds, tiles: told.append(tiles))
+    scorer = Scorer(model, None)
+    first = scorer.score(noise((512, 512)))
+    scorer.score(noise((512, 512)), None, first, None, np.eye(4, dtype=bool))
+    assert told == [16]

@@ -21,6 +21,7 @@ from focusd.sharpness.views import (
     radial_spectra,
     resample,
     tile_starts,
+    views_around,
     views_at,
 )
 
@@ -223,3 +224,13 @@ def test_detail_too_fine_for_the_new_pixels_does_not_turn_into_other_detail() ->
 
 def test_no_frame_is_resampled_to_nothing() -> None:
     assert resample(torch.ones(1, 3), 0.1 * CANONICAL_SAMPLING)[0].shape == (1, 1)
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (1023, 1302), (515, 514), (513, 300), (60, 700)])
+def test_the_surroundings_of_a_tile_are_all_that_its_views_see(shape: tuple[int, int]) -> None:
+    frame = torch.rand(shape) * 1000
+    y, x = (torch.randint(0, max(1, extent - TILE_PX), (6,)) for extent in shape)
+    y[:2], x[:2] = torch.tensor([0, shape[0] - TILE_PX]), torch.tensor([0, shape[1] - TILE_PX])
+    some, whole = views_around(frame, y, x), views_at(frame, y, x)
+    for part, expected in zip(vars(some).values(), vars(whole).values(), strict=True):
+        torch.testing.assert_close(part, expected)
