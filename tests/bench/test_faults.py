@@ -90,7 +90,7 @@ def test_daemons_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_the_guard_never_commands_what_is_outside() -> None:
-    seen = run_guard(2000, same=True)
+    seen = run_guard(4000, same=True)
     assert seen["commanded"] > 200
 
 
