@@ -32,6 +32,8 @@ from focusd.autofocus.published import PublishedSearch
 
 CALIBRATION_PLANES_UM = np.arange(-100.0, 100.1, 2.0)
 """At 10×/0.3."""
+CALIBRATION_FOCUS_UM = 0.7
+"""Between two planes, as the focus of a real stack is."""
 CALIBRATION_ELECTRONS = 8000.0
 
 Calibrations = dict[tuple[str, str], Calibration]
@@ -69,7 +71,7 @@ def calibrations(pool: Executor, settings: list[Setting], texture: Image) -> Cal
 def calibration_of(setting: Setting, texture: Image) -> Calibration:
     """From a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
     plain = replace(setting, scene="plain", electrons=CALIBRATION_ELECTRONS)
-    rig = Rig(plain, texture, 0.0, seed=0)
+    rig = Rig(plain, texture, CALIBRATION_FOCUS_UM * setting.scale, seed=0)
     stack = [rig.look(z_um) for z_um in CALIBRATION_PLANES_UM * setting.scale]
     return calibrate(stack, {}, STRUCTURE_THRESHOLD, setting.instrument)[0]
 

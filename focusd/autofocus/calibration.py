@@ -90,10 +90,10 @@ class Calibration:
         """Full width at half maximum of the fitted profile."""
         return self.profile.fwhm_um
 
-    @cached_property
+    @property
     def axial_unit_um(self) -> float:
         """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated."""
-        return _axial_unit_um(self.z_um, self.b, self.fwhm_um)
+        return self.transfer.axial_unit_um
 
     def check(self, wanted: Fingerprint) -> None:
         """Refuse to serve an instrument that the curve was not taken with.

@@ -9,13 +9,13 @@ does: partial coherence, aberrations, gamma, the camera's own filter.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from focusd.autofocus.observation import Spectrum, common_noise
 
@@ -30,6 +30,8 @@ ASTIGMATISM = 0.01
 """How far apart, in λ·n/NA², the foci of two directions may lie: an object need not hold all directions alike."""
 LEAST_ERROR = 0.002
 """Relative error of the transfer where it has no slope at all."""
+CLOSE_UNITS = 0.7
+"""Planes of a stack so close, in λ·n/NA², show all of the transfer's rise and fall near the focus."""
 DIMMING = 0.1
 """Standard deviation of the logarithm of a frame's power as a whole: lamps flicker and dyes bleach."""
 NOISE_ERROR = 0.05
@@ -43,6 +45,10 @@ _LARGEST_STEP = 3.0
 _LEAST_SIGNAL = 0.02
 """Of the noise: a smaller signal cannot be told from none."""
 _LARGEST_LOG = 60.0
+_GAP_SHARE = 8.0
+"""Twice as close, the planes miss so much less, at least."""
+_LEAST_BETWEEN = 1 / 3
+"""Of the least power on a plane: what may pass between two."""
 _MOST_IN_BAND = 0.3
 """Beyond that it is noise that makes the slopes."""
 _LEAST_VARIANCE = 1e-6
@@ -57,16 +63,17 @@ class Transfer:
     Attributes:
         z_um: (planes,) defocus, ascending.
         log_power: (planes, bands) natural logarithm of the power without the noise's, up to a constant per band.
-        error: (planes, bands) its standard deviation, by the stack's own noise and the width of the bands.
+        error: (planes, bands) its standard deviation, by the stack's own noise, the width of the bands, and what may
+            pass between two planes.
         log_object: (bands,) that constant, in the plane where most passes: the spectrum of the calibrated object.
-        astigmatism_um: how far apart the foci of two directions may lie.
+        axial_unit_um: λ·n/NA².
     """
 
     z_um: Array
     log_power: Array
     error: Array
     log_object: Array
-    astigmatism_um: float
+    axial_unit_um: float
 
     @classmethod
     def of_stack(cls, z_um: Array, spectra: Sequence[Spectrum], axial_unit_um: float) -> Transfer:
@@ -81,7 +88,8 @@ class Transfer:
         log_object = np.log(signal).max(0)
         log_power = np.log(signal) - log_object
         error = np.hypot(deviation / signal, band_error(log_power, spectra[0].spread))
-        return cls(z_um, log_power, error, log_object, ASTIGMATISM * axial_unit_um)
+        error = np.hypot(error, _gap_error(z_um, log_power, axial_unit_um))
+        return cls(z_um, log_power, error, log_object, axial_unit_um)
 
     @property
     def tables(self) -> tuple[Array, Array]:
@@ -97,14 +105,46 @@ class Transfer:
             spacing_um: of candidates for the focus, which each stand for all defocus up to the next one.
         """
         inside_um = np.clip(defocus_um, self.z_um[0], self.z_um[-1])
-        tables = self._interpolator(inside_um)
-        blur_um = np.hypot(defocus_um - inside_um, math.hypot(self.astigmatism_um, spacing_um / 2))
-        return tables[..., 0, :], np.hypot(tables[..., 1, :], blur_um[..., None] * tables[..., 2, :])
+        errors = self._errors(inside_um)
+        known_um = math.hypot(ASTIGMATISM * self.axial_unit_um, spacing_um / 2)
+        blur_um = np.hypot(defocus_um - inside_um, known_um)
+        return self._log_power(inside_um), np.hypot(errors[..., 0, :], blur_um[..., None] * errors[..., 1, :])
 
     @cached_property
-    def _interpolator(self) -> PchipInterpolator:
+    def _log_power(self) -> Callable[[Array], Array]:
+        return _between(self.z_um, self.log_power, self.axial_unit_um)
+
+    @cached_property
+    def _errors(self) -> PchipInterpolator:
         slope = np.gradient(self.log_power, self.z_um, axis=0)
-        return PchipInterpolator(self.z_um, np.stack([self.log_power, self.error, slope], axis=1))
+        return PchipInterpolator(self.z_um, np.stack([self.error, slope], axis=1))
+
+
+def _between(z_um: Array, log_power: Array, axial_unit_um: float) -> Callable[[Array], Array]:
+    """Logarithm of the power between planes.
+
+    Where these are close, of the power itself: it is smooth also where it vanishes, on either side of the focus.
+    """
+    if np.median(np.diff(z_um)) > CLOSE_UNITS * axial_unit_um:
+        interpolator: Callable[[Array], Array] = PchipInterpolator(z_um, log_power)
+        return interpolator
+    spline, least = CubicSpline(z_um, np.exp(log_power)), _LEAST_BETWEEN * np.exp(log_power.min(0))
+    return partial(_log_of, spline, least)
+
+
+def _log_of(power: CubicSpline, least: Array, at_um: Array) -> Array:
+    return np.asarray(np.log(np.maximum(power(at_um), least)))
+
+
+def _gap_error(z_um: Array, log_power: Array, axial_unit_um: float) -> Array:
+    """Error between planes, (planes, bands): by how much each is missed where every other one is left out."""
+    missed = np.zeros_like(log_power)
+    for first in (1, 2):
+        left_out = slice(first, len(z_um) - 1, 2)
+        kept = np.delete(np.arange(len(z_um)), left_out)
+        missed[left_out] = _between(z_um[kept], log_power[kept], 2 * axial_unit_um)(z_um[left_out])
+        missed[left_out] -= log_power[left_out]
+    return np.abs(missed) / _GAP_SHARE
 
 
 def log_signal(spectra: Sequence[Spectrum]) -> Array:

@@ -108,7 +108,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
             "log_power": calibration.transfer.log_power.tolist(),
             "error": calibration.transfer.error.tolist(),
             "log_object": calibration.transfer.log_object.tolist(),
-            "astigmatism_um": calibration.transfer.astigmatism_um,
+            "axial_unit_um": calibration.transfer.axial_unit_um,
         },
     }
 
@@ -142,7 +142,7 @@ def _transfer_from_json(z_um: NDArray[np.float64], values: dict[str, Any]) -> Tr
     shape = len(z_um), len(log_object)
     if log_power.shape != shape or error.shape != shape:
         raise ValueError("the transfer holds gaps")
-    transfer = Transfer(z_um, log_power, error, log_object, float(values["astigmatism_um"]))
-    if not all(np.isfinite(part).all() for part in (log_power, error, log_object, transfer.astigmatism_um)):
+    transfer = Transfer(z_um, log_power, error, log_object, float(values["axial_unit_um"]))
+    if not all(np.isfinite(part).all() for part in (log_power, error, log_object, transfer.axial_unit_um)):
         raise ValueError("the transfer holds gaps")
     return transfer

@@ -289,7 +289,7 @@ def test_a_quarter_of_the_blocks_says_the_same_and_changes_nothing(
     assert search.estimate.focus_um == pytest.approx(focus_um, abs=0.1)
 
 
-@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+@pytest.mark.parametrize("focus_um", [-31.4, 4.0, 60.0])
 def test_a_few_scored_tiles_tell_the_rest_of_a_field_that_shows_something_everywhere(
     calibration: Calibration, focus_um: float
 ) -> None:
@@ -338,7 +338,7 @@ def test_where_no_scored_tile_counts_all_scored_ones_do() -> None:
     assert tiles_with_structure([exposure(0.0), seen], 0.5).all(), "who was not asked has no vote"
 
 
-@pytest.mark.parametrize("focus_um", [-31.4, 2.5, 60.0])
+@pytest.mark.parametrize("focus_um", [-31.4, 4.0, 60.0])
 def test_the_map_charted_before_the_last_score_is_the_one_that_is_given(
     calibration: Calibration, focus_um: float
 ) -> None:

@@ -94,6 +94,30 @@ def test_a_band_is_trusted_less_the_wider_it_is_and_the_steeper_the_transfer_acr
     assert (error[45, 10:] > 5 * narrow[45, 10:]).all()
 
 
+@pytest.mark.parametrize(("apart_um", "within"), [(2.0, 0.03), (4.0, 0.3)])
+def test_between_close_planes_the_transfer_is_known_through_its_zeros(apart_um: float, within: float) -> None:
+    def passing(z_um: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.cos(np.multiply.outer(z_um, 0.6 * FREQUENCIES)) ** 2 + 1e-3)
+
+    z_um = np.arange(-40.0, 40.1, apart_um) + 0.7
+    stack = [Spectrum(1e9 * passing(np.array(z)), 1e-3, MODES, SPREAD) for z in z_um]
+    known = Transfer.of_stack(z_um, stack, AXIAL_UNIT_UM)
+
+    between_um = z_um[5:-5] + apart_um / 2
+    error = known.at(between_um)[0] + known.log_object - np.log(1e9 * passing(between_um))
+    assert np.median(np.abs(error)) < within
+    assert np.median(np.abs(error)[..., 5:] / known.at(between_um)[1][..., 5:]) < 1, "and says how well"
+
+
+def test_planes_far_apart_say_that_they_do_not_know_what_lies_between() -> None:
+    objects = 1e9 / (1 + (FREQUENCIES / 0.1) ** 2)
+    close, wide = (
+        Transfer.of_stack(z_um, [spectrum(z, objects) for z in z_um], AXIAL_UNIT_UM).at(np.array([5.0]))[1][0]
+        for z_um in (PLANES_UM, np.arange(-100.0, 101.0, 10.0))
+    )
+    assert (wide[10:] > 5 * close[10:]).all()
+
+
 def test_frames_that_are_brighter_as_a_whole_tell_the_same_focus() -> None:
     frames_um, objects = np.array([0.0, 10.0, 20.0]), 1e6 / (1 + (FREQUENCIES / 0.1) ** 2)
     spectra = [spectrum(z - 13.0, objects) for z in frames_um]

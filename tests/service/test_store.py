@@ -45,7 +45,7 @@ def edit(store: CalibrationStore, **changes: Any) -> Path:
 
 def transfer(**changes: Any) -> dict[str, Any]:
     """A transfer of one band, as it is kept."""
-    bands = {"log_power": [[0.0]] * 51, "error": [[0.0]] * 51, "log_object": [0.0], "astigmatism_um": 0.1}
+    bands = {"log_power": [[0.0]] * 51, "error": [[0.0]] * 51, "log_object": [0.0], "axial_unit_um": 6.0}
     return bands | changes
 
 
@@ -208,7 +208,7 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
         ({"transfer": transfer(log_power=[[float("nan")]] * 51)}, "gaps"),
         ({"transfer": transfer(log_object=[float("inf")])}, "gaps"),
         ({"transfer": transfer(log_object=0.0)}, ""),
-        ({"transfer": transfer(astigmatism_um=float("nan"))}, "gaps"),
+        ({"transfer": transfer(axial_unit_um=float("nan"))}, "gaps"),
         ({"z_um": [0.0] * 51}, "do not ascend"),
         ({"z_um": [[0.0] * 51], "b": [[0.0] * 51], "sigma": [[0.0] * 51]}, "do not ascend"),
         ({"z_um": [0.0], "b": [0.0], "sigma": [0.0]}, "do not ascend"),
