@@ -20,10 +20,13 @@ from bench.setting import Setting, seen_in
 from bench.synthetic import Image
 from focusd.autofocus.calibration import Calibration
 
-SCENES = ("plain", "tilted", "sparse", "empty", "saturated", "drifting")
+SCENES = ("plain", "tilted", "sparse", "empty", "saturated", "drifting", "flickering")
 REACH_UM = 100.0
 DRIFT_UM = 1.0
 """At most, from one exposure to the next."""
+BLEACHING = 0.1
+"""At most, from one exposure to the next."""
+FLICKER = 0.03
 _CHUNK = 10
 
 
@@ -100,6 +103,8 @@ def _draw_rig(setting: Setting, texture: Image, number: int, rng: np.random.Gene
         seed=number,
         full_well=rng.uniform(0.1, 0.9) if setting.scene == "saturated" else 1.5,
         drift_um=rng.uniform(-DRIFT_UM, DRIFT_UM) if setting.scene == "drifting" else 0.0,
+        bleaching=rng.uniform(0, BLEACHING) if setting.scene == "flickering" else 0.0,
+        flicker=FLICKER if setting.scene == "flickering" else 0.0,
     )
 
 

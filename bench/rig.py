@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache, cached_property
 
 import numpy as np
@@ -41,6 +42,8 @@ class Rig:
         seed: of the noise.
         full_well: of the camera, in electrons of the brightest pixel.
         drift_um: by which the focus moves from one exposure to the next.
+        bleaching: share of the light that is lost from one exposure to the next.
+        flicker: standard deviation of the logarithm of the light.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Rig:
         *,
         full_well: float = 1.5,
         drift_um: float = 0.0,
+        bleaching: float = 0.0,
+        flicker: float = 0.0,
     ) -> None:
         self.setting = setting
         self.focus_um = focus_um
@@ -59,6 +64,8 @@ class Rig:
         self._light = light + np.float32(BACKGROUND)
         self._generator = torch.Generator().manual_seed(seed)
         self._drift_um = drift_um
+        self._bleaching = bleaching
+        self._flicker = flicker
         well = full_well * setting.electrons * max(1.0, float(self._light.max()))
         self._camera = Camera(bit_depth=16, full_well=well)
         self._exposures = 0
@@ -78,10 +85,20 @@ class Rig:
     def expose(self, z_um: float) -> Frame:
         """One noisy frame; a focus that drifts has moved on by then."""
         self.focus_um += self._drift_um if self._exposures else 0.0
+        brightness = self._brightness()
         self._exposures += 1
         image = self._tilted(z_um) if self.setting.scene == "tilted" else self._level(z_um - self.focus_um)
-        electrons = image.clamp(min=0) * self.setting.electrons
+        electrons = image.clamp(min=0) * (self.setting.electrons * brightness)
         return self._camera.expose(electrons, self._generator).numpy().astype(np.uint16)
+
+    def _brightness(self) -> float:
+        """Of the next exposure; nothing is drawn where the light is steady."""
+        bleached = (1 - self._bleaching) ** self._exposures
+        return (
+            bleached * math.exp(float(torch.randn((), generator=self._generator)) * self._flicker)
+            if self._flicker
+            else bleached
+        )
 
     @property
     def dof_um(self) -> float:

@@ -29,7 +29,7 @@ class Setting:
         optics: `aberrated`, `ideal` or `gaussian`.
         reach_um: a run starts anywhere within ± this, at 10×/0.3; in other objectives as many axial units. With a
             warm start the SD of the drift since the last focus, which the search knows.
-        scene: `plain`, `tilted`, `sparse`, `empty`, `saturated` or `drifting`.
+        scene: `plain`, `tilted`, `sparse`, `empty`, `saturated`, `drifting` or `flickering`.
         warm: the search begins with the last focus as its prior.
     """
 
