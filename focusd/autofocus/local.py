@@ -71,7 +71,7 @@ def _explained(
     In single precision, which takes half the time and moves no focus by a thousandth of its σ.
     """
     power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
-    noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, None, None]
+    noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, :, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um)
     blocks = observations[0].blocks

@@ -94,14 +94,13 @@ class Observation:
 
 
 def common_noise(noise: Array) -> Array:
-    """The noise of frames (frames, …) that were lit alike, (…).
+    """The noise of each frame (frames, …): the mean of those that agree with it, as frames lit alike do.
 
-    The mean of those that agree with the lowest; in the others the corners of the spectrum hold more than noise. The
-    lowest itself is the more too low the more frames there are: of a calibration's stack by two standard deviations,
-    which moved the focus by 0.02 µm.
+    The corners of one spectrum tell it too badly, and the lowest of many is too low: of a calibration's stack by two
+    standard deviations, which moved the focus by 0.02 µm.
     """
-    same = noise <= (1 + _SAME_NOISE) * noise.min(0)
-    return np.asarray((noise * same).sum(0) / same.sum(0))
+    agree = np.abs(noise[None] - noise[:, None]) <= _SAME_NOISE * noise[:, None]
+    return np.asarray((agree * noise[None]).sum(1) / agree.sum(1))
 
 
 def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:

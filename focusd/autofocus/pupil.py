@@ -173,7 +173,7 @@ def _fit_pupil(
     """Origin and χ² per value of the best model that is found from a start."""
     defocus = (near.z_um - near.start_um) / near.unit_um
     power = near.power[:, None, :]
-    noise = noise_of(near.spectra)
+    noise = noise_of(near.spectra)[:, None, None]
     modes, spread = near.spectra[0].modes, near.spectra[0].spread
 
     def residuals(scaled: Array) -> Array:

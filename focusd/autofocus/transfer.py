@@ -32,7 +32,7 @@ LEAST_ERROR = 0.002
 """Relative error of the transfer where it has no slope at all."""
 CLOSE_UNITS = 0.7
 """Planes of a stack so close, in λ·n/NA², show all of the transfer's rise and fall near the focus."""
-DIMMING = 0.1
+DIMMING = 0.05
 """Standard deviation of the logarithm of a frame's power as a whole: lamps flicker and dyes bleach."""
 NOISE_ERROR = 0.05
 """Relative error of the noise's power, which is never quite white."""
@@ -153,13 +153,13 @@ def log_signal(spectra: Sequence[Spectrum]) -> Array:
 
 
 def noise_of(spectra: Sequence[Spectrum]) -> Array:
-    """Power of the noise, the same in all frames, ()."""
+    """Power of the noise, (frames,)."""
     return common_noise(np.array([s.noise for s in spectra]))
 
 
 def _signal(spectra: Sequence[Spectrum]) -> tuple[Array, Array]:
     """Power without the noise's, and its standard deviation, (frames, bands)."""
-    power, noise = np.stack([s.power for s in spectra]), noise_of(spectra)
+    power, noise = np.stack([s.power for s in spectra]), noise_of(spectra)[:, None]
     least = noise * np.maximum(np.sqrt(1 / spectra[0].modes), _LEAST_SIGNAL)
     signal = np.maximum(power - noise, least)
     return signal, np.sqrt((noise**2 + 2 * noise * signal) / spectra[0].modes)
@@ -215,7 +215,7 @@ def compare(
         iterations: of the fit of the object.
     """
     power = np.stack([s.power for s in spectra])[:, None, :]
-    noise = noise_of(spectra)
+    noise = noise_of(spectra)[:, None, None]
     transferred = transfer.at(np.subtract.outer(z_um, candidates_um), spacing_um)
     bands = spectra[0].modes, spectra[0].spread
     return explain(power, noise, *bands, *transferred, transfer.log_object, iterations)
@@ -235,7 +235,7 @@ def explain(
 
     Args:
         power: of the frames.
-        noise: its power, the same in all frames.
+        noise: its power.
         modes, spread: of the bands, as in `Spectrum`.
         log_t, error: the transfer under each candidate.
         log_calibrated: (bands,) the spectrum of the object that the transfer was taken with, up to a constant.

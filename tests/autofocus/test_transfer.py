@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Spectrum
+from focusd.autofocus.observation import Spectrum, common_noise
 from focusd.autofocus.transfer import DIMMING, Transfer, compare, distances, explain
 from focusd.optics.bands import band_spread, band_weights
 from tests.autofocus.exposures import BLOCK_PX, FREQUENCIES, MODES, SPREAD, transfer
@@ -116,6 +116,12 @@ def test_planes_far_apart_say_that_they_do_not_know_what_lies_between() -> None:
         for z_um in (PLANES_UM, np.arange(-100.0, 101.0, 10.0))
     )
     assert (wide[10:] > 5 * close[10:]).all()
+
+
+def test_frames_lit_alike_share_their_noise_and_a_brighter_one_keeps_its_own() -> None:
+    noise = np.array([100.0, 104.0, 96.0, 130.0])
+    assert common_noise(noise) == pytest.approx([100.0, 100.0, 100.0, 130.0])
+    assert common_noise(np.stack([noise, noise], axis=1)).shape == (4, 2)
 
 
 def test_frames_that_are_brighter_as_a_whole_tell_the_same_focus() -> None:
