@@ -329,7 +329,11 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
 
 def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
     """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
-    difference = expected[:, None, :] - expected[None, :, :]
-    weight = 2 / (variance[:, None, :] + variance[None, :, :])
-    of_brightness = (weight * difference).sum(-1) ** 2 / (weight.sum(-1) + DIMMING**-2)
-    return np.asarray((weight * difference**2).sum(-1) - of_brightness)
+    one, other = np.triu_indices(len(expected), 1)
+    difference = expected[one] - expected[other]
+    weight = 2 / (variance[one] + variance[other])
+    weighted = weight * difference
+    of_brightness = weighted.sum(-1) ** 2 / (weight.sum(-1) + DIMMING**-2)
+    chi2 = np.zeros((len(expected), len(expected)))
+    chi2[one, other] = chi2[other, one] = (weighted * difference).sum(-1) - of_brightness
+    return chi2
