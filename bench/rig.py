@@ -94,11 +94,9 @@ class Rig:
     def _brightness(self) -> float:
         """Of the next exposure; nothing is drawn where the light is steady."""
         bleached = (1 - self._bleaching) ** self._exposures
-        return (
-            bleached * math.exp(float(torch.randn((), generator=self._generator)) * self._flicker)
-            if self._flicker
-            else bleached
-        )
+        if not self._flicker:
+            return bleached
+        return bleached * math.exp(self._flicker * float(torch.randn((), generator=self._generator)))
 
     @property
     def dof_um(self) -> float:

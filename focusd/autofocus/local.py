@@ -75,14 +75,8 @@ def _explained(
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um)
     blocks = observations[0].blocks
-    given: list[Any] = [
-        power,
-        noise,
-        blocks.modes,
-        blocks.spread,
-        *transferred,
-        calibration.transfer.log_object,
-    ]
+    bands = blocks.modes, blocks.spread
+    given: tuple[Any, ...] = power, noise, *bands, *transferred, calibration.transfer.log_object
     power, noise, modes, spread, log_t, error, log_object = (each.astype(np.float32) for each in given)
     return explain(power, noise, modes, spread, log_t, error, log_object, iterations)
 

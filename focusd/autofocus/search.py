@@ -170,8 +170,8 @@ class PosteriorSearch:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
         if not self.observations:
             return None
-        is_quick = blocks.power.shape != self.observations[-1].blocks.power.shape
-        ahead = self._estimate_of(self._foreseen(self._with_unscored(exposed_um, blocks), is_quick))
+        observations, is_quick = self._with_unscored(exposed_um, blocks), self._are_fewer(blocks)
+        ahead = self._estimate_of(self._foreseen(observations, is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
@@ -219,9 +219,13 @@ class PosteriorSearch:
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
         """The exposures so far and one more, all with the blocks that it has."""
         before = self.observations
-        if blocks.power.shape != before[-1].blocks.power.shape:
+        if self._are_fewer(blocks):
             before = [replace(o, blocks=o.blocks.thinned()) for o in before]
         return [*before, replace(before[-1], z_um=exposed_um, blocks=blocks)]
+
+    def _are_fewer(self, blocks: BlockSpectra) -> bool:
+        """Whether they are `thinned`, beside those of the exposures so far."""
+        return blocks.noise.shape != self.observations[-1].blocks.noise.shape
 
     def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
         """The map of the field, made once for the same exposures and the same places looked at."""

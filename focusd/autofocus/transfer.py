@@ -91,11 +91,6 @@ class Transfer:
         error = np.hypot(error, _gap_error(z_um, log_power, axial_unit_um))
         return cls(z_um, log_power, error, log_object, axial_unit_um)
 
-    @property
-    def tables(self) -> tuple[Array, Array]:
-        """Logarithm of the power and its deviation, on the planes."""
-        return self.log_power, self.error
-
     def at(self, defocus_um: Array, spacing_um: float = 0.0) -> tuple[Array, Array]:
         """Logarithm of the transfer and its deviation at any defocus, (…, bands).
 
@@ -249,19 +244,20 @@ def explain(
         step = (weight * share * residual).sum(0) / ((weight * share**2).sum(0) + _OBJECT_KNOWN)
         log_object = log_object + step.clip(-_LARGEST_STEP, _LARGEST_STEP)
     residual, weight, share = _residual(measured, noise, modes, log_t, error, log_object)
-    brightness = _brightness(residual, weight, share)
-    of_object = _of_object(brightness, weight, share)
-    standard = (residual - share * (brightness[..., None] - of_object)) * np.sqrt(weight)
-    expected = brightness / DIMMING
+    brightness, given_way = _brightness(residual, weight, share)
+    standard = (residual - share * (brightness[..., None] - given_way)) * np.sqrt(weight)
+    relative = brightness / DIMMING
     told = (share.max(0) > 0.5).sum(-1)
-    chi2 = (standard**2).sum((0, -1)) + (expected**2).sum(0)
-    return Comparison(chi2, log_object, told, standard, expected)
+    chi2 = (standard**2).sum((0, -1)) + (relative**2).sum(0)
+    return Comparison(chi2, log_object, told, standard, relative)
 
 
-def _brightness(residual: Array, weight: Array, share: Array) -> Array:
-    """Logarithm by which each frame as a whole is brighter than the object explains, (frames, …).
+def _brightness(residual: Array, weight: Array, share: Array) -> tuple[Array, Array]:
+    """What frames that are brighter as a whole explain of the residuals (frames, …, bands), by least squares.
 
-    Least squares of the residuals (frames, …, bands) by it and by what the object gives way.
+    Returns:
+        The logarithm by which each frame is brighter, (frames, …), and by which the object is the less bright for it in
+        each band, (…, bands).
     """
     information = np.moveaxis(weight * share**2, 0, -2)
     of_object = information.sum(-2) + _OBJECT_KNOWN
@@ -269,13 +265,9 @@ def _brightness(residual: Array, weight: Array, share: Array) -> Array:
     frames = np.arange(len(residual))
     coupled[..., frames, frames] += information.sum(-1) + DIMMING**-2
     wanted = np.moveaxis((weight * share * residual).sum(-1), 0, -1)
-    return np.asarray(np.moveaxis(np.linalg.solve(coupled, wanted[..., None])[..., 0], -1, 0))
-
-
-def _of_object(brightness: Array, weight: Array, share: Array) -> Array:
-    """By how much the object is the less bright in each band, (…, bands), the brighter its frames are taken to be."""
-    information = weight * share**2
-    return np.asarray((information * brightness[..., None]).sum(0) / (information.sum(0) + _OBJECT_KNOWN))
+    brightness = np.linalg.solve(coupled, wanted[..., None])
+    given_way = (information * brightness).sum(-2) / of_object
+    return np.moveaxis(brightness[..., 0], -1, 0), given_way
 
 
 def _first_guess(measured: Array, noise: Array, log_t: Array) -> Array:

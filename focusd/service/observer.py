@@ -220,18 +220,16 @@ class Observer:
         self._sent_um = z_um
         return reached_um
 
-    def _check(self, frame: Frame) -> None:
+    def _check(self, frame: Frame, quick: bool = False) -> None:
         _refuse_dead(frame)
-        self._refuse_saturated(frame)
+        if not quick:
+            self._refuse_saturated(frame)
         self._refuse_other_light(frame)
 
     def _glimpse(
         self, frame: Frame, roi: Region | None, thinned: bool = False, known: BlockSpectra | None = None
     ) -> BlockSpectra:
-        _refuse_dead(frame)
-        self._refuse_other_light(frame)
-        if not thinned:
-            self._refuse_saturated(frame)
+        self._check(frame, quick=thinned)
         spectra = self._scorer.spectra(frame.pixels, roi, thinned=thinned, known=known)
         _refuse_no_numbers(spectra.power, spectra.noise)
         return spectra

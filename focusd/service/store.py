@@ -139,10 +139,8 @@ def _from_json(values: dict[str, Any]) -> Calibration:
 
 def _transfer_from_json(z_um: NDArray[np.float64], values: dict[str, Any]) -> Transfer:
     log_power, error, log_object = (np.array(values[key]) for key in ("log_power", "error", "log_object"))
-    shape = len(z_um), len(log_object)
-    if log_power.shape != shape or error.shape != shape:
+    axial_unit_um = float(values["axial_unit_um"])
+    is_whole = log_power.shape == error.shape == (len(z_um), len(log_object))
+    if not is_whole or not all(np.isfinite(p).all() for p in (log_power, error, log_object, axial_unit_um)):
         raise ValueError("the transfer holds gaps")
-    transfer = Transfer(z_um, log_power, error, log_object, float(values["axial_unit_um"]))
-    if not all(np.isfinite(part).all() for part in (log_power, error, log_object, transfer.axial_unit_um)):
-        raise ValueError("the transfer holds gaps")
-    return transfer
+    return Transfer(z_um, log_power, error, log_object, axial_unit_um)
