@@ -79,7 +79,7 @@ def test_the_figure_is_drawn(tmp_path: Path) -> None:
 
 def test_the_mix_takes_its_scenes_in_turn_and_repeats_itself() -> None:
     first = [draw_setting(np.random.default_rng((1, k)), k) for k in range(12)]
-    assert [s.scene for s in first[:6]] == list(SCENES)
+    assert [s.scene for s in first[: len(SCENES)]] == list(SCENES)
     assert first == [draw_setting(np.random.default_rng((1, k)), k) for k in range(12)]
     assert all(200 <= s.electrons <= 8000 for s in first)
 

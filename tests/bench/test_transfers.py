@@ -49,3 +49,14 @@ def test_a_sparse_field_is_almost_empty() -> None:
     beads = few_beads(np.random.default_rng(1))
     assert 10 < (beads > 0).sum() < 0.002 * beads.size
     assert beads.max() <= 1
+
+
+def test_light_that_bleaches_and_flickers_is_another_at_each_exposure() -> None:
+    def levels(**light: float) -> list[float]:
+        rig = Rig(Setting(scene="flickering"), texture(), 0.0, seed=1, **light)
+        return [float(rig.expose(0.0).mean()) for _ in range(3)]
+
+    steady, bleaching, flickering = levels(), levels(bleaching=0.1), levels(flicker=0.1)
+    assert np.ptp(steady) < 0.002 * steady[0]
+    assert bleaching[2] / bleaching[0] == pytest.approx(0.81, rel=0.01)
+    assert np.ptp(flickering) > 0.02 * flickering[0]
