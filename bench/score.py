@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from bench.curves import BINS, SPREAD_WITHIN_UM, Curves
+from bench.honesty import honesty, table_of
 from bench.plots import draw_curves
 from bench.stacks import readable_stacks
 from bench.synthetic import (
@@ -49,6 +51,8 @@ PLANES_UM = np.linspace(-120, 120, 132)
 REGION_PX = 384
 CNN, TILE = "cnn", "cnn_tile"
 """The network's score of the field, and of one 128 px tile in its middle."""
+TILES_B, TILES_SIGMA = "tiles_b", "tiles_sigma"
+"""What it says of every tile."""
 NAMES = (CNN, TILE, *MEASURES)
 
 CurvesByName = dict[str, Curves]
@@ -67,33 +71,37 @@ def run_score(
     """Measure, print the table, draw the plot, write the JSON."""
     out.mkdir(parents=True, exist_ok=True)
     objects = held_out_objects(textures, count, seed)
-    optical = synthetic(objects, stride, "our optics")
-    gaussian = synthetic(objects, stride, "Gaussian blur")
+    seen = synthetic(objects, stride, "our optics")
+    optical = _curves(PLANES_UM[::stride], seen)
+    gaussian = _curves(PLANES_UM[::stride], synthetic(objects, stride, "Gaussian blur"))
+    b, sigma = (np.array([row[name] for row in seen]) for name in (TILES_B, TILES_SIGMA))
+    thirds = honesty(PLANES_UM[::stride], b, sigma)
     real = recorded(stacks or DEFAULT_STACKS)
     measures = {
         name: _figures(optical[name], gaussian[name], [tables[name] for tables in real.values()])
         for name in NAMES
     }
     _print(measures, f"{len(objects)} held-out textures; real: {', '.join(real) or 'none'}")
+    Console(width=170).print(table_of(thirds))
     draw_curves(optical, gaussian, out / "score.png")
     if json_file:
         each = {
             stack: {name: _real_figures([curves]) for name, curves in tables.items()}
             for stack, tables in real.items()
         }
-        text = json.dumps({"measures": measures, "stacks": each}, indent=1)
+        figures = {"measures": measures, "stacks": each, "sigma": [asdict(third) for third in thirds]}
+        text = json.dumps(figures, indent=1)
         json_file.write_text(text + "\n", encoding="utf-8")
     Console().print(f"plot: {(out / 'score.png').resolve()}", soft_wrap=True)
 
 
-def synthetic(objects: list[Image], stride: int, title: str) -> CurvesByName:
-    """Curves of all measures over simulated stacks, on all cores."""
+def synthetic(objects: list[Image], stride: int, title: str) -> list[Values]:
+    """All measures over simulated stacks, on all cores."""
     workers = os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
         tasks = [pool.submit(_measure_object, o, stride, title, seed) for seed, o in enumerate(objects)]
-        rows = [task.result() for task in track(tasks, description=title)]
-    return _curves(PLANES_UM[::stride], rows)
+        return [task.result() for task in track(tasks, description=title)]
 
 
 def _curves(z_um: NDArray[np.float64], rows: list[Values]) -> CurvesByName:
@@ -102,7 +110,7 @@ def _curves(z_um: NDArray[np.float64], rows: list[Values]) -> CurvesByName:
     That is of the planes whose spread it is to foretell: far out all textures are uncertain.
     """
     judged = np.abs(z_um) <= SPREAD_WITHIN_UM
-    sigma = np.array([row["sigma"][judged].mean() for row in rows])
+    sigma = np.array([np.median(row[TILES_SIGMA][judged], axis=1).mean() for row in rows])
     return {
         name: Curves(z_um, np.array([row[name] for row in rows]), sigma if name in (CNN, TILE) else None)
         for name in NAMES
@@ -128,16 +136,19 @@ def _scorer(sampling: float | None) -> Scorer:
 
 def _measure(frames: list[NDArray[Any]], scorer: Scorer) -> Values:
     """All measures of the frames of one stack."""
-    scores = np.array([_score(scorer, frame) for frame in frames])
-    values = {CNN: scores[:, 0], TILE: scores[:, 1], "sigma": scores[:, 2]}
+    seen = [scorer.score(frame) for frame in frames]
+    values = {
+        CNN: np.array([field_score(m) for m in seen]),
+        TILE: np.array([_middle(m.b) for m in seen]),
+        TILES_B: np.array([m.b.ravel() for m in seen]),
+        TILES_SIGMA: np.array([m.sigma.ravel() for m in seen]),
+    }
     return values | {name: np.array([measure(f) for f in frames]) for name, measure in MEASURES.items()}
 
 
-def _score(scorer: Scorer, frame: NDArray[Any]) -> tuple[float, float, float]:
-    """b of the field, its tiles weighted by their precision; b of one tile in the middle; the tiles' median σ."""
-    measure = scorer.score(frame)
-    rows, columns = measure.b.shape
-    return field_score(measure), float(measure.b[rows // 2, columns // 2]), float(np.median(measure.sigma))
+def _middle(tiles: NDArray[np.float64]) -> float:
+    rows, columns = tiles.shape
+    return float(tiles[rows // 2, columns // 2])
 
 
 def recorded(folder: Path) -> dict[str, CurvesByName]:
