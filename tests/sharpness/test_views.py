@@ -18,6 +18,7 @@ from focusd.sharpness.views import (
     SAMPLING_TOLERANCE,
     TILE_PX,
     Views,
+    levels,
     radial_spectra,
     resample,
     tile_starts,
@@ -234,3 +235,10 @@ def test_the_surroundings_of_a_tile_are_all_that_its_views_see(shape: tuple[int,
     some, whole = views_around(frame, y, x), views_at(frame, y, x)
     for part, expected in zip(vars(some).values(), vars(whole).values(), strict=True):
         torch.testing.assert_close(part, expected)
+
+
+@pytest.mark.parametrize("shape", [(2048, 515), (769, 600), (1025, 513), (512, 512), (1022, 530)])
+def test_a_frame_binned_in_stretches_is_the_frame_binned_as_a_whole(shape: tuple[int, int]) -> None:
+    frame = torch.randint(0, 65536, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    for level, binning in zip(levels(frame)[1:], BINNINGS[1:], strict=True):
+        assert level.equal(functional.avg_pool2d(frame.float()[None, None], binning)[0, 0])
