@@ -349,7 +349,7 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
         log_object: (hypotheses, bands) the object under each hypothesis.
         defocus_um: (probes, hypotheses) of the frame under each hypothesis.
     """
-    log_t, error = transfer.at(defocus_um)
+    log_object, modes, log_t, error = singles(log_object, modes, *transfer.at(defocus_um))
     expected, variance, _ = _expected(log_object + log_t, noise, _Variance.of(error, modes))
     return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
 
@@ -357,10 +357,10 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
 def _chi2_of_pairs(expected: Array, variance: Array) -> Array:
     """Between each two of the hypotheses, (hypotheses, hypotheses); of one probe alone it fits into a core's cache."""
     one, other = np.triu_indices(len(expected), 1)
-    difference = expected[one] - expected[other]
-    weight = 2 / (variance[one] + variance[other])
+    difference = expected.take(one, 0) - expected.take(other, 0)
+    weight = 2 / (variance.take(one, 0) + variance.take(other, 0))
     weighted = weight * difference
     of_brightness = weighted.sum(-1) ** 2 / (weight.sum(-1) + DIMMING**-2)
-    chi2 = np.zeros((len(expected), len(expected)))
-    chi2[one, other] = chi2[other, one] = (weighted * difference).sum(-1) - of_brightness
+    chi2 = np.zeros((len(expected), len(expected)), expected.dtype)
+    chi2[one, other] = chi2[other, one] = np.einsum("pb,pb->p", weighted, difference) - of_brightness
     return chi2
