@@ -119,24 +119,46 @@ def views_of(
     Args:
         each: as of `levels`, which very few tiles on a CPU do without.
     """
-    if frame.is_cpu and count * (BINNINGS[-1] * TILE_PX) ** 2 <= frame.numel() / 2:
+    few = count * (BINNINGS[-1] * TILE_PX) ** 2 <= frame.numel() / 2
+    if frame.is_cpu and few and min(frame.shape) >= BINNINGS[-1] * TILE_PX:
         return partial(views_around, frame)
     return partial(views_in, levels(frame, each))
 
 
 def views_around(frame: Tensor, y: Tensor, x: Tensor) -> Views:
-    """As `views_at`, from as much of the frame as each tile's views see: of few tiles that is less than all of it."""
-    return normalise(torch.cat([_surroundings(frame, *first) for first in zip(y, x, strict=True)]))
+    """As `views_at`, from as much of the frame as each tile's views see: of few tiles that is less than all of it.
+
+    Args:
+        frame: no smaller than what one tile's views see.
+    """
+    corner = [
+        BINNINGS[-1] * _first(start, BINNINGS[-1], extent // BINNINGS[-1])
+        for start, extent in zip((y, x), frame.shape, strict=True)
+    ]
+    binned, crops = [_surroundings(frame, *corner)], []
+    for before, binning in pairwise(BINNINGS):
+        binned.append(_binned(binned[-1], binning // before))
+    for binning, level in zip(BINNINGS, binned, strict=True):
+        first = (
+            _first(start, binning, extent // binning) - begin // binning
+            for start, extent, begin in zip((y, x), frame.shape, corner, strict=True)
+        )
+        crops.append(_windows(level)[torch.arange(len(y)), *first])
+    return normalise(torch.stack(crops, dim=1))
 
 
 def _surroundings(frame: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """The crops of one tile, (1, 3, 128, 128)."""
-    row, column = (
-        BINNINGS[-1] * max(0, int(_first(start, BINNINGS[-1], extent // BINNINGS[-1])))
-        for start, extent in zip((y, x), frame.shape, strict=True)
-    )
-    part = frame[row : row + _SEEN_PX, column : column + _SEEN_PX]
-    return _crops(levels(part), y[None] - row, x[None] - column)
+    """What the views of tiles see from (y, x) on, (batch, 515, 515); beyond the frame anything."""
+    parts = torch.zeros((len(y), _SEEN_PX, _SEEN_PX))
+    for part, row, column in zip(parts, y.tolist(), x.tolist(), strict=True):
+        seen = frame[row : row + _SEEN_PX, column : column + _SEEN_PX]
+        part[: len(seen), : seen.shape[1]] = seen
+    return parts
+
+
+def _windows(level: Tensor) -> Tensor:
+    """All views of a level, (…, rows, columns, 128, 128), by their first pixels."""
+    return level.unfold(-2, TILE_PX, 1).unfold(-2, TILE_PX, 1)
 
 
 def _crops(levels: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
@@ -144,23 +166,23 @@ def _crops(levels: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
     y, x = (start.to(levels[0].device) for start in (y, x))
     crops = []
     for binning, level in zip(BINNINGS, levels, strict=True):
-        windows = level.unfold(0, TILE_PX, 1).unfold(1, TILE_PX, 1)
-        crops.append(windows[_first(y, binning, level.shape[0]), _first(x, binning, level.shape[1])].float())
+        first = _first(y, binning, level.shape[0]), _first(x, binning, level.shape[1])
+        crops.append(_windows(level)[first].float())
     return torch.stack(crops, dim=1)
 
 
 def _binned(frame: Tensor, binning: int) -> Tensor:
     """The frame averaged over blocks, in single precision; a frame smaller than a block is one pixel."""
     frame = frame.float()
-    block = [min(binning, extent) for extent in frame.shape]
+    block = [min(binning, extent) for extent in frame.shape[-2:]]
     # Sums of whole slices are ten times as fast as pooling on a CPU; to divide them once is half the rest.
     return _summed(_summed(frame, block[0]).mT, block[1]).mT.div_(math.prod(block))
 
 
 def _summed(frame: Tensor, block: int) -> Tensor:
     """Rows, each the sum of a block of them."""
-    whole = len(frame) // block * block
-    first, *rest = (frame[row:whole:block] for row in range(block))
+    whole = frame.shape[-2] // block * block
+    first, *rest = (frame[..., row:whole:block, :] for row in range(block))
     total = first + rest[0] if rest else first.clone()
     for row in rest[1:]:
         total += row
