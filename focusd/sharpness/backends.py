@@ -92,7 +92,7 @@ class CpuBackend:
 
     def load(self, pixels: NDArray[np.generic]) -> Tensor:
         """The frame itself, where torch can have it: what is cut from it is converted, in cache and by all threads."""
-        return torch.from_numpy(np.require(pixels, pixels.dtype.newbyteorder("="), ["C", "W"]))
+        return torch.from_numpy(np.require(pixels, pixels.dtype.newbyteorder("="), ["C", "A", "W"]))
 
     def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
         """Score batches side by side; a single one in the caller's thread: to wake another takes time."""

@@ -101,8 +101,11 @@ def levels(frame: Tensor, each: Callable[..., Iterable[Tensor]] = map) -> list[T
 
 
 def _few_rows(frame: Tensor) -> list[Tensor]:
-    """The frame in stretches that fit into a core's cache: whole blocks, but for the rest in the last one."""
-    first = range(_ROWS, len(frame) - _ROWS + 1, _ROWS)
+    """The frame in stretches that fit into a core's cache: whole blocks, but for the rest in the last one.
+
+    On a GPU in one: there each step costs, not its size.
+    """
+    first = range(_ROWS, len(frame) - _ROWS + 1, _ROWS) if frame.is_cpu else ()
     return list(torch.tensor_split(frame, list(first)))
 
 
