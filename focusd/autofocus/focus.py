@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -129,8 +130,12 @@ class Search(Protocol):
         """
         ...
 
-    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
-        """The map that `decide` will give, if the search ends with an exposure not yet scored; None: it will not.
+    def charting(
+        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
+    ) -> Callable[[], LocalMap] | None:
+        """Makes the map that `decide` will give, if the search ends with an exposure not yet scored; None: it will not.
+
+        It may run in another thread, and has to end before `decide` is called; the exposure may be added meanwhile.
 
         Args:
             exposed_um, blocks: the exposure and its spectra.

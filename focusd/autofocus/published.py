@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,9 @@ class PublishedSearch:
         """None: the scores alone decide."""
         return None
 
-    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
+    def charting(
+        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
+    ) -> Callable[[], LocalMap] | None:
         """None: the map rests on the scores."""
         return None
 

@@ -6,7 +6,9 @@ sign. When σ is under its target, one exposure where the focus is believed to b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,14 +176,14 @@ class PosteriorSearch:
         ahead = self._estimate_of(self._foreseen(observations, is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
-    def chart(self, exposed_um: float, blocks: BlockSpectra, focus_um: float) -> LocalMap | None:
-        """The map of the field, where the exposure verifies the focus: it rests on the spectra alone."""
+    def charting(
+        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
+    ) -> Callable[[], LocalMap] | None:
+        """What makes the map of the field, where the exposure verifies the focus: it rests on the spectra alone."""
         verifies = abs(exposed_um - focus_um) <= VERIFIED_UNITS * self._calibration.axial_unit_um
         if not verifies or not self.observations:
             return None
-        observations = self._with_unscored(exposed_um, blocks)
-        self._survey(observations)  # ahead of `add`
-        return self._chart(observations, focus_um)
+        return partial(self._chart, self._with_unscored(exposed_um, blocks), focus_um)
 
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""

@@ -18,7 +18,7 @@ from focusd.errors import CancelledJobError, FocusdError, HardwareError, Saturat
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.metrics import QUEUE, STAGE_SECONDS
-from focusd.service.rig import Rig
+from focusd.service.rig import Rig, Shot
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
@@ -144,8 +144,20 @@ class Observer:
         Raises:
             FocusdError: what the rig raises.
         """
-        if z_um is not None:
-            await self.move_to(z_um, near_um)
+        if z_um is None or self._is_sent(z_um, near_um):
+            return await self._expose_here()
+        async with self.rig.armed() as (shot, exposed):
+            try:
+                await self._move(z_um, shot)
+                with self.stopwatch.timing("exposing"):
+                    frame = await exposed()
+            except anyio.get_cancelled_exc_class():
+                self.exposures += shot.is_lit  # all the same
+                raise
+        self.exposures += frame.exposures
+        return frame
+
+    async def _expose_here(self) -> Frame:
         with self.stopwatch.timing("exposing"):
             try:
                 frame = await self.rig.snap()
@@ -211,12 +223,18 @@ class Observer:
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
         """Move, unless this operation's last move went there or as near; returns the z read back."""
-        if self._sent_um is not None and abs(z_um - self._sent_um) <= near_um:
+        if self._is_sent(z_um, near_um):
             assert self.rig.last_z_um is not None, "it was read back then"
             return self.rig.last_z_um
+        return await self._move(z_um)
+
+    def _is_sent(self, z_um: float, near_um: float) -> bool:
+        return self._sent_um is not None and abs(z_um - self._sent_um) <= near_um
+
+    async def _move(self, z_um: float, shot: Shot | None = None) -> float:
         self._sent_um = None
         with self.stopwatch.timing("moving"):
-            reached_um = await self.rig.move_to(z_um)
+            reached_um = await self.rig.move_to(z_um, shot)
         self._sent_um = z_um
         return reached_um
 

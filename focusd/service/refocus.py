@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -147,15 +148,16 @@ class Refocus:
         """
         async with stages() as moving:
             if self._search.observations:
-                observation = await self._looked(frame, moving)
+                observation = await self._taken(frame, moving)
+                wanted = await to_thread.run_sync(self._judge)
             else:
                 observation = await self._observer.look(frame, self._roi)
-            wanted = await to_thread.run_sync(self._judge, observation)
+                wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
-    async def _looked(self, frame: Frame, moving: TaskGroup) -> Observation:
-        """All that a frame tells: its score, and at the same time the spectra, where to move, and the map."""
+    async def _taken(self, frame: Frame, moving: TaskGroup) -> Observation:
+        """All that a frame tells, added to the search: its score, and at the same time the spectra and the map."""
         foresee = partial(self._search.likely_um, frame.z_um)
         some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
         if likely_um is not None:
@@ -163,38 +165,50 @@ class Refocus:
         blocks: list[BlockSpectra] = []
 
         async def complete() -> None:
-            blocks.append(await self._completed(frame, some, likely_um, moving))
+            blocks.append(await self._completed(frame, some, likely_um, moving, charting))
 
-        async with stages() as completing:
-            completing.start_soon(complete)
-            scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
-        return replace(scored, blocks=blocks[0])
+        async with stages() as charting:
+            async with stages() as completing:
+                completing.start_soon(complete)
+                scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
+            observation = replace(scored, blocks=blocks[0])
+            await to_thread.run_sync(self._search.add, observation)
+        return observation
 
     async def _completed(
-        self, frame: Frame, some: BlockSpectra, likely_um: float | None, moving: TaskGroup
+        self,
+        frame: Frame,
+        some: BlockSpectra,
+        likely_um: float | None,
+        moving: TaskGroup,
+        charting: TaskGroup,
     ) -> BlockSpectra:
-        """All the spectra, and the map; if they tell where to move and a quarter of them did not, the stage moves."""
+        """All the spectra; if they tell where to move and a quarter of them did not, the stage moves.
+
+        The map is begun, for it does not depend on the score.
+        """
 
         def foresee(spectra: BlockSpectra) -> float | None:
-            if likely_um is None:
-                return self._search.likely_um(frame.z_um, spectra)
-            self._chart(frame.z_um, likely_um, spectra)
-            return None
+            return self._search.likely_um(frame.z_um, spectra) if likely_um is None else likely_um
 
-        spectra, late_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
-        if late_um is not None:
-            moving.start_soon(self._observer.move_to, late_um)
-            await to_thread.run_sync(self._chart, frame.z_um, late_um, spectra)
+        spectra, focus_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
+        if focus_um is None:
+            return spectra
+        if likely_um is None:
+            moving.start_soon(self._observer.move_to, focus_um)
+        if charted := self._search.charting(frame.z_um, spectra, focus_um):
+            charting.start_soon(to_thread.run_sync, self._chart, charted)
         return spectra
 
-    def _chart(self, z_um: float, likely_um: float, spectra: BlockSpectra) -> None:
-        """The shape of the field, where the search will most likely ask for it: it does not depend on the score."""
-        local = self._search.chart(z_um, spectra, likely_um)
-        self._charted = (local, self._geometry(local)) if local else None
+    def _chart(self, charted: Callable[[], LocalMap]) -> None:
+        """The shape of the field, where the search will most likely ask for it."""
+        local = charted()
+        self._charted = local, self._geometry(local)
 
-    def _judge(self, observation: Observation) -> float | Found:
-        """What the search makes of one more exposure."""
-        self._search.add(observation)
+    def _judge(self, observation: Observation | None = None) -> float | Found:
+        """What the search makes of the exposures, and of one more."""
+        if observation:
+            self._search.add(observation)
         z_um = self._search.next_z_um()
         if z_um is not None:
             return float(z_um)

@@ -11,9 +11,9 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -72,8 +72,8 @@ class DeviceThread:
         self._name = name
         self._deadline_s = deadline_s
         self._latch = latch
-        self._turn = anyio.Lock()
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._turn = anyio.Lock(fast_acquire=True)
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any], Future[None]] | None] = SimpleQueue()
         self._last: Future[Any] | None = None
         self._closed = False
         threading.Thread(target=self._work, name=f"focusd-{name}", daemon=True).start()
@@ -86,25 +86,49 @@ class DeviceThread:
         Raises:
             HardwareError: a fault is latched, the deadline passed, which latches one, or `close` was called.
         """
+        async with self.armed(function, _now()) as ended:
+            return await ended()
+
+    @asynccontextmanager
+    async def armed(
+        self, function: Callable[[], T], released: Future[None]
+    ) -> AsyncIterator[Callable[[], Awaitable[T]]]:
+        """Have a blocking function wait in the thread; inside the `async with` nothing else runs there.
+
+        Yields what returns its result, within the deadline from when that is called.
+
+        Args:
+            released: when it is done, in whatever thread, the function runs at once; if it is cancelled, never.
+
+        Raises:
+            HardwareError: as for `call`.
+        """
         async with self._turn:
             self._latch.check()
             if self._closed:
                 raise HardwareError(f"the {self._name} is closed, because focusd is stopping")
             if self._last is not None:  # one whose caller is gone has its own time; this one's starts after
                 await self._end_of(self._last)
-            self._last = future = self._submit(function)
-            await self._end_of(future)
-            return future.result()
+            self._last = future = self._submit(function, released)
+
+            async def ended() -> T:
+                await self._end_of(future)
+                return future.result()
+
+            try:
+                yield ended
+            finally:
+                released.cancel()
 
     def close(self) -> None:
         """End the thread after the call under way; refuse others."""
         self._closed = True
         self._queue.put(None)
 
-    def _submit(self, function: Callable[[], T]) -> Future[T]:
+    def _submit(self, function: Callable[[], T], released: Future[None]) -> Future[T]:
         future: Future[T] = Future()
         # What the device logs belongs to the job that called it.
-        self._queue.put((future, partial(contextvars.copy_context().run, function)))
+        self._queue.put((future, partial(contextvars.copy_context().run, function), released))
         return future
 
     async def _end_of(self, future: Future[Any]) -> None:
@@ -123,12 +147,40 @@ class DeviceThread:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            future, function = item
+            future, function, released = item
             try:
+                released.result()
                 with STAGE_SECONDS.labels(self._name).time():
                     future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
+
+
+class Shot:
+    """An exposure that is prepared, to begin when a move ends.
+
+    Attributes:
+        arrived: done when the stage has; cancelled when it is not to be exposed any more.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: Future[None] = Future()
+
+    @property
+    def is_lit(self) -> bool:
+        """Whether the exposure has begun."""
+        return self.arrived.running() or (self.arrived.done() and not self.arrived.cancelled())
+
+    def release(self) -> None:
+        """The stage has arrived: expose, unless the caller is gone."""
+        if self.arrived.set_running_or_notify_cancel():
+            self.arrived.set_result(None)
+
+
+def _now() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
 
 
 class Rig:
@@ -184,7 +236,26 @@ class Rig:
         Raises:
             HardwareError: the camera failed, or a fault is latched.
         """
-        frame = await self._camera.call(self._microscope.snap)
+        return self._exposed(await self._camera.call(self._microscope.snap))
+
+    @asynccontextmanager
+    async def armed(self) -> AsyncIterator[tuple[Shot, Callable[[], Awaitable[Frame]]]]:
+        """Prepare an exposure for the end of a move: inside, `move_to(z_um, shot)`, then await the frame.
+
+        The stage's own thread lets the camera's begin, which saves the way by the event loop.
+
+        Raises:
+            HardwareError: as for `snap`.
+        """
+        shot = Shot()
+        async with self._camera.armed(self._microscope.snap, shot.arrived) as ended:
+
+            async def frame() -> Frame:
+                return self._exposed(await ended())
+
+            yield shot, frame
+
+    def _exposed(self, frame: Frame) -> Frame:
         self._seen(frame.z_um)
         EXPOSURES.inc(frame.exposures)
         EXPOSURE_SECONDS.inc(frame.exposures * frame.exposure_ms / 1000)
@@ -207,14 +278,17 @@ class Rig:
         """
         return self._seen(await self._stage.call(self._guarded.position_um))
 
-    async def move_to(self, z_um: float) -> float:
+    async def move_to(self, z_um: float, shot: Shot | None = None) -> float:
         """Move to an absolute z; returns the z read back. Cancelling it stops the stage.
+
+        Args:
+            shot: to release on arrival, from `armed`.
 
         Raises:
             TravelLimitError: the guard refuses; nothing was moved.
             HardwareError: the stage failed, was not where it was sent, or a fault is latched.
         """
-        return await self._follow(self._guarded.steps_to(z_um))
+        return await self._follow(self._guarded.steps_to(z_um), shot)
 
     async def return_to_start(self) -> float:
         """Move back to where the operation began, whatever its travel; returns the z read back.
@@ -248,15 +322,24 @@ class Rig:
         except FocusdError as error:
             log.warning("the hardware could not be closed", reason=error.message)
 
-    async def _follow(self, steps: Iterator[Step]) -> float:
+    async def _follow(self, steps: Iterator[Step], shot: Shot | None = None) -> float:
         """Take the steps of a move one by one, so that a cancelled one takes no further step."""
+
+        def take() -> Step:
+            step = next(steps)
+            if shot and step.is_last:
+                shot.release()
+            return step
+
         try:
             while True:
-                step = await self._stage.call(lambda: next(steps))
+                step = await self._stage.call(take)
                 self._seen(step.z_um)
                 if step.is_last:
                     return step.z_um
         except asyncio.CancelledError:
+            if shot:
+                shot.arrived.cancel()  # before anything is awaited: the stage may yet arrive
             await self._brake_now()
             raise
         except HardwareError as error:

@@ -61,7 +61,7 @@ class Backend(Protocol):
         ...
 
     def load(self, pixels: NDArray[np.generic]) -> Tensor:
-        """A frame (y, x) in single precision, where this backend computes."""
+        """A frame (y, x) where this backend computes; in single precision where that takes no time of its own."""
         ...
 
     def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
@@ -91,8 +91,8 @@ class CpuBackend:
         self.threads = threads
 
     def load(self, pixels: NDArray[np.generic]) -> Tensor:
-        """The frame's copy."""
-        return torch.from_numpy(pixels.astype(np.float32))
+        """The frame itself, where torch can have it: what is cut from it is converted, in cache and by all threads."""
+        return torch.from_numpy(np.require(pixels, pixels.dtype.newbyteorder("="), ["C", "A", "W"]))
 
     def map(self, score: Callable[[T], Tensor], batches: Iterable[T]) -> Iterable[Tensor]:
         """Score batches side by side; a single one in the caller's thread: to wake another takes time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,7 @@ from focusd.sharpness.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.sharpness.pace import Pace
 from focusd.sharpness.spectra import Region, block_spectra
 from focusd.sharpness.tiles import Tiles, informative, tile_grid
-from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, levels, resample, views_around, views_in
+from focusd.sharpness.views import CANONICAL_SAMPLING, TILE_PX, Views, levels, resample, views_in, views_of
 from focusd.sharpness.weights import Model
 
 Array = NDArray[np.float64]
@@ -149,15 +150,17 @@ class Scorer:
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
-        if like is not None and only is not None:
-            tiles, views_of = _tiles_of(like, factor), partial(views_around, frame)
+        cut: Callable[[Tensor, Tensor], Views]
+        if like is None:
+            pyramid = levels(frame, backend.map)
+            tiles, cut = self._choose(region, factor, pyramid), partial(views_in, pyramid)
+            asked = np.ones(tiles.y.shape, bool)
         else:
-            pyramid = levels(frame)
-            tiles = _tiles_of(like, factor) if like else self._choose(region, factor, pyramid)
-            only, views_of = np.ones(tiles.y.shape, bool), partial(views_in, pyramid)
+            tiles, asked = _tiles_of(like, factor), np.ones(like.b.shape, bool) if only is None else only
+            cut = views_of(frame, int(asked.sum()), backend.map)
         scores = np.full((3, *tiles.y.shape), np.nan)
-        scores[:, only] = score_tiles(backend, views_of, tiles.y[only], tiles.x[only])
-        if only.all():  # a few have another share of what all cost together
+        scores[:, asked] = score_tiles(backend, cut, tiles.y[asked], tiles.x[asked])
+        if asked.all():  # a few have another share of what all cost together
             self._pace.took(time.monotonic() - began_s, tiles.y.numel())
         b, log_sigma, structure = scores
         return FocusMeasure(

@@ -347,9 +347,10 @@ def test_the_map_charted_before_the_last_score_is_the_one_that_is_given(
     charted = None
     while z_um is not None:
         seen = exposure(z_um, focus_um)
-        if (likely_um := search.likely_um(z_um, seen.blocks)) is not None:
-            charted = search.chart(z_um, seen.blocks, likely_um)
+        likely_um = search.likely_um(z_um, seen.blocks)
+        charting = likely_um is not None and search.charting(z_um, seen.blocks, likely_um)
         search.add(seen)
+        charted = charting() if charting else None
         unprepared.add(seen)
         z_um = search.next_z_um()
     assert search.decide().local is charted is not None
@@ -362,19 +363,20 @@ def test_a_map_charted_around_a_wrong_focus_is_not_given(calibration: Calibratio
     search = search_of(calibration)
     for z_um in (0.0, *search.opening_um(0.0)):
         search.add(exposure(z_um, 31.4))
-    wrong = search.chart(50.0, exposure(50.0, 31.4).blocks, 50.0)
+    charting = search.charting(50.0, exposure(50.0, 31.4).blocks, 50.0)
+    assert charting is not None
+    wrong = charting()
     search.add(exposure(31.4, 31.4))
     local = search.decide().local
-    assert wrong is not None
     assert local is not wrong
     assert local.focus_um == pytest.approx(31.4, abs=0.4)
 
 
 def test_no_map_is_charted_of_an_exposure_that_verifies_nothing(calibration: Calibration) -> None:
     search = search_of(calibration)
-    assert search.chart(0.0, exposure(0.0, 31.4).blocks, 0.0) is None, "one plane tells no focus"
+    assert search.charting(0.0, exposure(0.0, 31.4).blocks, 0.0) is None, "one plane tells no focus"
     search.add(exposure(0.0, 31.4))
-    assert search.chart(-6.0, exposure(-6.0, 31.4).blocks, 31.4) is None
+    assert search.charting(-6.0, exposure(-6.0, 31.4).blocks, 31.4) is None
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,71 @@ async def test_after_a_cancelled_exposure_the_next_waits_for_its_end(fake: FakeM
         assert frame.sequence == 2
 
 
+async def exposed_at(rig: Rig, z_um: float) -> Frame:
+    async with rig.armed() as (shot, exposed):
+        await rig.move_to(z_um, shot)
+        return await exposed()
+
+
+async def test_a_prepared_exposure_begins_when_the_last_step_has_been_read_back(fake: FakeMicroscope) -> None:
+    async with rig_of(fake) as rig:
+        assert (await exposed_at(rig, 30)).z_um == 30
+        assert fake.calls == ["position", "move 15", "position", "move 30", "position", "snap"]
+        assert rig.last_z_um == 30
+
+
+async def test_a_prepared_exposure_does_not_wait_for_the_event_loop(fake: FakeMicroscope) -> None:
+    async with rig_of(fake) as rig, rig.armed() as (shot, exposed):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rig.move_to, 10, shot)
+            await fake.has_begun("position")
+            begun_s = time.monotonic()
+            while "snap" not in fake.calls and time.monotonic() < begun_s + NEVER_S:
+                time.sleep(0.001)  # noqa: ASYNC251  the loop is busy
+        assert "snap" in fake.calls
+        assert (await exposed()).z_um == 10
+
+
+@pytest.mark.parametrize("hangs", ["move 15", "move 30"])
+async def test_nothing_is_exposed_where_a_cancelled_move_arrives(fake: FakeMicroscope, hangs: str) -> None:
+    stage = fake.hang(hangs)
+    async with rig_of(fake) as rig:
+        await _cancelled(lambda: exposed_at(rig, 30), fake, hangs)
+        stage.set()
+        await rig.position_um()
+        assert "snap" not in fake.calls
+        assert (await rig.snap()).sequence == 1, "and the camera is free"
+
+
+@pytest.mark.parametrize("error", [HardwareError("stuck"), ValueError("a fault of ours")])
+async def test_nothing_is_exposed_where_a_move_fails(fake: FakeMicroscope, error: Exception) -> None:
+    fake.failures["move 30"] = error
+    async with rig_of(fake) as rig:
+        with pytest.raises(type(error), match=str(error)):
+            await exposed_at(rig, 30)
+        assert "snap" not in fake.calls
+        assert (await rig.snap()).sequence == 1
+
+
+async def test_a_stage_that_hangs_leaves_the_prepared_exposure_undone(fake: FakeMicroscope) -> None:
+    stage = fake.hang("move 10")
+    async with rig_of(fake, SOON_S) as rig:
+        with pytest.raises(HardwareError, match="the stage did not answer"):
+            await exposed_at(rig, 10)
+        stage.set()
+        assert rig.fault
+    assert "snap" not in fake.calls
+
+
+async def test_the_time_of_the_move_is_not_the_cameras(fake: FakeMicroscope) -> None:
+    stage = fake.hang("move 10")
+    async with rig_of(fake, SOON_S) as rig, rig.armed() as (shot, exposed):
+        await anyio.sleep(2 * SOON_S)
+        stage.set()
+        await rig.move_to(10, shot)
+        assert (await exposed()).sequence == 1
+
+
 async def test_failure_of_a_cancelled_call_reaches_nobody(fake: FakeMicroscope) -> None:
     exposure = fake.hang("snap")
     fake.failures["snap"] = HardwareError("no light")

@@ -66,4 +66,4 @@ def test_on_a_gpu_scores_are_the_cpus(model: Model) -> None:
 
     gpu = open_cuda(model.network)
     check(gpu, CpuBackend(model.network))
-    assert gpu.load(noise((300, 200))).cpu().equal(CpuBackend(model.network).load(noise((300, 200))))
+    assert gpu.load(noise((300, 200))).cpu().equal(CpuBackend(model.network).load(noise((300, 200))).float())

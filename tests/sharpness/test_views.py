@@ -18,11 +18,13 @@ from focusd.sharpness.views import (
     SAMPLING_TOLERANCE,
     TILE_PX,
     Views,
+    levels,
     radial_spectra,
     resample,
     tile_starts,
     views_around,
     views_at,
+    views_of,
 )
 
 HEIGHT, WIDTH = 640, 768
@@ -226,11 +228,35 @@ def test_no_frame_is_resampled_to_nothing() -> None:
     assert resample(torch.ones(1, 3), 0.1 * CANONICAL_SAMPLING)[0].shape == (1, 1)
 
 
-@pytest.mark.parametrize("shape", [(2048, 2048), (1023, 1302), (515, 514), (513, 300), (60, 700)])
+@pytest.mark.parametrize("shape", [(2048, 2048), (1023, 1302), (515, 514), (512, 700), (1025, 512)])
 def test_the_surroundings_of_a_tile_are_all_that_its_views_see(shape: tuple[int, int]) -> None:
     frame = torch.rand(shape) * 1000
-    y, x = (torch.randint(0, max(1, extent - TILE_PX), (6,)) for extent in shape)
-    y[:2], x[:2] = torch.tensor([0, shape[0] - TILE_PX]), torch.tensor([0, shape[1] - TILE_PX])
-    some, whole = views_around(frame, y, x), views_at(frame, y, x)
-    for part, expected in zip(vars(some).values(), vars(whole).values(), strict=True):
+    y, x = places(shape, 6)
+    assert_same(views_around(frame, y, x), views_at(frame, y, x))
+
+
+@pytest.mark.parametrize("shape", [(2048, 2048), (1023, 1302), (4000, 300), (513, 300), (60, 700), (700, 60)])
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_however_few_tiles_are_cut_they_are_the_same(shape: tuple[int, int], count: int) -> None:
+    frame = torch.randint(0, 65536, shape).to(torch.uint16)
+    y, x = places(shape, count)
+    assert_same(views_of(frame, count)(y, x), views_at(frame, y, x))
+
+
+def places(shape: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
+    """Tiles (y, x) of a frame, the first and the last among them where there are two."""
+    y, x = (torch.randint(0, max(1, extent - TILE_PX), (count,)) for extent in shape)
+    y[:2], x[:2] = (torch.tensor([0, extent - TILE_PX])[:count] for extent in shape)
+    return y, x
+
+
+def assert_same(some: Views, others: Views) -> None:
+    for part, expected in zip(vars(some).values(), vars(others).values(), strict=True):
         torch.testing.assert_close(part, expected)
+
+
+@pytest.mark.parametrize("shape", [(2048, 515), (769, 600), (1025, 513), (512, 512), (1022, 530)])
+def test_a_frame_binned_in_stretches_is_the_frame_binned_as_a_whole(shape: tuple[int, int]) -> None:
+    frame = torch.randint(0, 65536, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    for level, binning in zip(levels(frame)[1:], BINNINGS[1:], strict=True):
+        assert level.equal(functional.avg_pool2d(frame.float()[None, None], binning)[0, 0])
