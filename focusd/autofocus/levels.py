@@ -29,7 +29,8 @@ class Levels:
 
     Attributes:
         step_um: distance of the planes along z.
-        distinct: the step stands clear of the scatter, and both planes have enough blocks.
+        distinct: the step stands clear of the scatter, and both planes have enough blocks, which know their own focus
+            well enough to tell.
     """
 
     step_um: float
@@ -47,9 +48,11 @@ def two_levels(design: Array, z_um: Array, sigma_um: Array) -> Levels:
     known: set[bytes] = set()
     fits = [_settle(design, z_um, start, known) for start in (_split(z_um), *edges)]
     step_um, scatter_um, upper = min((fit for fit in fits if fit), key=lambda fit: fit[1])
-    fewest = min(upper, len(z_um) - upper)
-    clear = step_um > DISTINCT * max(scatter_um, float(np.median(sigma_um)))
-    return Levels(step_um, clear and fewest >= max(MIN_BLOCKS, MIN_SHARE * len(z_um)))
+    fewest = min(upper.sum(), (~upper).sum())
+    if fewest < max(MIN_BLOCKS, MIN_SHARE * len(z_um)):
+        return Levels(step_um, False)
+    unsure_um = max(float(np.median(sigma_um[side])) for side in (upper, ~upper))
+    return Levels(step_um, step_um > DISTINCT * max(scatter_um, unsure_um))
 
 
 def _beyond(place: Array, direction: tuple[float, float]) -> Flags:
@@ -67,8 +70,8 @@ def _split(heights: Array) -> Flags:
     return np.asarray(heights > order[np.argmax(between)])
 
 
-def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tuple[float, float, int] | None:
-    """Step, standard deviation about the planes, blocks on the upper: fit and assign until nothing changes.
+def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tuple[float, float, Flags] | None:
+    """Step, standard deviation about the planes, which blocks are on the upper: fit and assign until nothing changes.
 
     None: an earlier fit came by here, and all that follows is the same.
 
@@ -90,4 +93,4 @@ def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tupl
     known |= passed
     free = max(len(z_um) - 5, 1)
     scatter = float(np.sqrt(((above - slope[3] * fitted) ** 2).sum() / free))
-    return abs(float(slope[3])), scatter, int(fitted.sum())
+    return abs(float(slope[3])), scatter, fitted

@@ -19,9 +19,13 @@ REACH_UNITS = 6.0
 """How far from the field's focus a block's is looked for, in λ·n/NA²."""
 MAX_SIGMA_UNITS = 1.0
 """A block that knows its focus no better says nothing about the shape of the field: noise, or another block's light."""
+TOGETHER_UNITS = 0.5
+"""Half of a field's blocks lie within so much of its focus, before they are asked."""
 _COARSE_STEPS = 33
 _FINE_STEPS = 9
 """Around the best coarse one, up to its neighbours."""
+_MODE_STEPS = 1.5
+"""Coarse ones within so many steps of a block's focus belong to it: its own σ stands for them."""
 
 
 def map_centre_um(focus_um: float, calibration: Calibration) -> float:
@@ -43,13 +47,16 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, cen
     step_um = _step_um(calibration)
     coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
     coarse = _explained(observations, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
-    best = coarse.chi2.argmin(-1)
+    unlikely = _unlikely(coarse_um - centre_um, coarse, len(observations), calibration.axial_unit_um)
+    best = unlikely.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
-    found = _lowest(fine_um, _explained(observations, counts, calibration, fine_um, 0.0), len(observations))
-    sure = found[1] <= MAX_SIGMA_UNITS * calibration.axial_unit_um
+    fine = _explained(observations, counts, calibration, fine_um, 0.0)
+    focus_um, near_um = _lowest(fine_um, fine, len(observations))
+    sigma_um = np.hypot(near_um, _elsewhere(coarse_um, unlikely, focus_um))
+    sure = sigma_um <= MAX_SIGMA_UNITS * calibration.axial_unit_um
     inside = (best > 0) & (best < _COARSE_STEPS - 1) & sure
     blocks = observations[0].blocks
-    focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in found)
+    focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in (focus_um, sigma_um))
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
 
@@ -86,6 +93,26 @@ def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[
     widening = CORRELATED_BANDS * misfit_of(comparison, frames)
     focus_um = candidates_um[block, best] + 0.5 * (left - right) / bend * step_um
     return focus_um, step_um * np.sqrt(2 * widening / bend)
+
+
+def _unlikely(apart_um: Array, coarse: Comparison, frames: int, unit_um: float) -> Array:
+    """−2 log of the probability of each place, (blocks, candidates), by a block's spectra and its neighbours.
+
+    A block that holds a few objects explains two places as well. Most of a field lies together: far from its focus a
+    block needs evidence, however far (Cauchy's distribution). Where it has it, its focus is not moved by this.
+    """
+    widening = CORRELATED_BANDS * misfit_of(coarse, frames)
+    return np.asarray(
+        coarse.chi2 / widening[:, None] + 2 * np.log1p((apart_um / (TOGETHER_UNITS * unit_um)) ** 2)
+    )
+
+
+def _elsewhere(candidates_um: Array, unlikely: Array, focus_um: Array) -> Array:
+    """What other places add to the σ of each block's focus, (blocks,)."""
+    weight = np.exp(-0.5 * (unlikely - unlikely.min(-1, keepdims=True)))
+    distance_um = candidates_um - focus_um[:, None]
+    apart = np.abs(distance_um) > _MODE_STEPS * (candidates_um[1] - candidates_um[0])
+    return np.asarray(np.sqrt((weight * apart * distance_um**2).sum(-1) / weight.sum(-1)))
 
 
 def _placed(counts: Mask, values: Array) -> Array:
