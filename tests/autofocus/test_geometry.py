@@ -57,6 +57,14 @@ def test_a_plane_is_found_with_its_angles() -> None:
     assert found.residual_um == pytest.approx(0.0, abs=1e-3)
 
 
+def test_blocks_that_do_not_know_their_focus_are_no_second_surface() -> None:
+    stepped = field(lambda v, u: 9.0 * (u > 0.2))
+    assert geometry_of(stepped, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
+    unsure = np.where(stepped.focus_um > 5, 3.0, SIGMA_UM)
+    shape = geometry_of(replace(stepped, sigma_um=unsure), PIXEL_UM, DOF_UM, "increasing").shape
+    assert shape != "stepped"
+
+
 def test_without_a_pixel_size_there_is_no_angle() -> None:
     found = fit_plane(field(plane(6.0, -9.0)), None)
 
