@@ -1,9 +1,13 @@
 """What all tests share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
