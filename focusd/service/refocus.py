@@ -149,10 +149,10 @@ class Refocus:
         async with stages() as moving:
             if self._search.observations:
                 observation = await self._taken(frame, moving)
-                wanted = await to_thread.run_sync(self._judge)
             else:
                 observation = await self._observer.look(frame, self._roi)
-                wanted = await to_thread.run_sync(self._judge, observation)
+                await to_thread.run_sync(self._search.add, observation)
+            wanted = await to_thread.run_sync(self._judge)
         self._tell(observation)
         return wanted
 
@@ -205,10 +205,8 @@ class Refocus:
         local = charted()
         self._charted = local, self._geometry(local)
 
-    def _judge(self, observation: Observation | None = None) -> float | Found:
-        """What the search makes of the exposures, and of one more."""
-        if observation:
-            self._search.add(observation)
+    def _judge(self) -> float | Found:
+        """What the search makes of the exposures so far."""
         z_um = self._search.next_z_um()
         if z_um is not None:
             return float(z_um)
