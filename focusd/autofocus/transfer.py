@@ -9,9 +9,9 @@ does: partial coherence, aberrations, gamma, the camera's own filter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,13 @@ _LEAST_SIGNAL = 0.02
 _LARGEST_LOG = 60.0
 _GAP_SHARE = 8.0
 """Twice as close, the planes miss so much less, at least."""
-_LEAST_BETWEEN = 1 / 3
-"""Of the least power on a plane: what may pass between two."""
+_DEEPEST = 1.0
+"""By so much at most, in the logarithm, the power falls between planes below what these tell of its logarithm."""
+_DEEPEST_MISSED = 4.0
+"""Where every other plane is left out: it shows how far they mislead."""
+_DOUBT = 0.5
+"""Share of what the two ways to interpolate differ by that is an error: of planes 0.35 to 0.7 axial units apart the
+residuals are within 4 standard deviations, with more of them they were 15 and more."""
 _MOST_IN_BAND = 0.3
 """Beyond that it is noise that makes the slopes."""
 _LEAST_VARIANCE = 1e-6
@@ -101,35 +106,43 @@ class Transfer:
             spacing_um: of candidates for the focus, which each stand for all defocus up to the next one.
         """
         inside_um = np.clip(defocus_um, self.z_um[0], self.z_um[-1])
-        errors = self._errors(inside_um)
         known_um = math.hypot(ASTIGMATISM * self.axial_unit_um, spacing_um / 2)
         blur_um = np.hypot(defocus_um - inside_um, known_um)
-        return self._log_power(inside_um), np.hypot(errors[..., 0, :], blur_um[..., None] * errors[..., 1, :])
+        monotone, error, slope = np.moveaxis(self._monotone(inside_um), -2, 0)
+        log_t = _log_power(self._power, inside_um, monotone)
+        doubt = _DOUBT * (log_t - monotone)
+        return log_t, np.sqrt(error**2 + doubt**2 + (blur_um[..., None] * slope) ** 2)
 
     @cached_property
-    def _log_power(self) -> Callable[[Array], Array]:
-        return _between(self.z_um, self.log_power, self.axial_unit_um)
+    def _power(self) -> CubicSpline | None:
+        return _power_between(self.z_um, self.log_power, self.axial_unit_um)
 
     @cached_property
-    def _errors(self) -> PchipInterpolator:
+    def _monotone(self) -> PchipInterpolator:
+        """Logarithm of the power, its error, and its slope along z."""
         slope = np.gradient(self.log_power, self.z_um, axis=0)
-        return PchipInterpolator(self.z_um, np.stack([self.error, slope], axis=1))
+        return PchipInterpolator(self.z_um, np.stack([self.log_power, self.error, slope], axis=1))
 
 
-def _between(z_um: Array, log_power: Array, axial_unit_um: float) -> Callable[[Array], Array]:
-    """Logarithm of the power between planes.
+def _power_between(z_um: Array, log_power: Array, axial_unit_um: float) -> CubicSpline | None:
+    """The power between planes; None where they lie so far apart that its logarithm tells it better."""
+    is_close = np.median(np.diff(z_um)) <= CLOSE_UNITS * axial_unit_um
+    return CubicSpline(z_um, np.exp(log_power)) if is_close else None
 
-    Where these are close, of the power itself: it is smooth also where it vanishes, on either side of the focus.
+
+def _log_power(power: CubicSpline | None, at_um: Array, monotone: Array, deepest: float = _DEEPEST) -> Array:
+    """Logarithm of the power between planes, (…, bands).
+
+    Where these are close, of the power itself: it is smooth also where it vanishes, on either side of the focus. That
+    it does so between two planes they can tell only roughly.
+
+    Args:
+        monotone: interpolation of its logarithm.
+        deepest: by so much at most the power falls below that, in its logarithm.
     """
-    if np.median(np.diff(z_um)) > CLOSE_UNITS * axial_unit_um:
-        interpolator: Callable[[Array], Array] = PchipInterpolator(z_um, log_power)
-        return interpolator
-    spline, least = CubicSpline(z_um, np.exp(log_power)), _LEAST_BETWEEN * np.exp(log_power.min(0))
-    return partial(_log_of, spline, least)
-
-
-def _log_of(power: CubicSpline, least: Array, at_um: Array) -> Array:
-    return np.asarray(np.log(np.maximum(power(at_um), least)))
+    if power is None:
+        return monotone
+    return np.asarray(np.log(np.maximum(power(at_um), np.exp(monotone - deepest))))
 
 
 def _gap_error(z_um: Array, log_power: Array, axial_unit_um: float) -> Array:
@@ -138,8 +151,10 @@ def _gap_error(z_um: Array, log_power: Array, axial_unit_um: float) -> Array:
     for first in (1, 2):
         left_out = slice(first, len(z_um) - 1, 2)
         kept = np.delete(np.arange(len(z_um)), left_out)
-        missed[left_out] = _between(z_um[kept], log_power[kept], 2 * axial_unit_um)(z_um[left_out])
-        missed[left_out] -= log_power[left_out]
+        power = _power_between(z_um[kept], log_power[kept], 2 * axial_unit_um)
+        monotone = PchipInterpolator(z_um[kept], log_power[kept])(z_um[left_out])
+        found = _log_power(power, z_um[left_out], monotone, _DEEPEST_MISSED)
+        missed[left_out] = found - log_power[left_out]
     return np.abs(missed) / _GAP_SHARE
 
 
