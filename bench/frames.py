@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -47,21 +47,32 @@ SETTING = Setting(optics="simulator's", scene="whole frame")
 
 
 @dataclass(frozen=True)
-class FrameEnding:
-    """How one search ended.
+class Case:
+    """What one search meets.
 
     Attributes:
-        number: reproduces it, with the bench's own seed.
+        seed: of the sample.
         step_um: between the planes of the calibration.
-        tiles: that were scored of the first frame.
-        shape: of the field, as reported; empty where no focus was.
+        tiles: to score of a frame, at most.
     """
 
     number: int
     sample: str
+    seed: int
     step_um: float
     tiles: int
     focus_um: float
+
+
+@dataclass(frozen=True)
+class FrameEnding:
+    """How it ended.
+
+    Attributes:
+        shape: of the field, as reported; empty where no focus was.
+    """
+
+    case: Case
     exposures: int
     error_um: float
     sigma_um: float
@@ -70,21 +81,15 @@ class FrameEnding:
 
 
 class WholeFrames:
-    """A simulated microscope as a search looks at it.
-
-    Args:
-        microscope: whose stage and camera take no time.
-        setting, focus_um: as of `bench.rig.Rig`.
-        most_tiles: to score of a frame.
-    """
+    """A simulated microscope as a search looks at it."""
 
     limits_um = (-300.0, 300.0)
     setting = SETTING
 
-    def __init__(self, microscope: SimulatedMicroscope, focus_um: float, most_tiles: int | None) -> None:
-        self._microscope = microscope
-        self.focus_um = focus_um
-        self._scorer = Scorer(load_model(), SETTING.instrument.sampling, max_tiles=most_tiles)
+    def __init__(self, case: Case) -> None:
+        self._microscope = microscope()
+        self._microscope.set_scene(case.sample, case.seed, case.focus_um)
+        self._scorer = Scorer(load_model(), SETTING.instrument.sampling, max_tiles=case.tiles)
         self._first: FocusMeasure | None = None
 
     @property
@@ -112,35 +117,42 @@ def run_frames(runs: int, samples: tuple[str, ...], seed: int, json_file: Path |
 
 
 def _endings(pool: Executor, runs: int, samples: tuple[str, ...], seed: int) -> Iterator[FrameEnding]:
-    calibrations = {step_um: pool.submit(_calibration, step_um) for step_um in STEPS_UM}
-    known = {step_um: task.result() for step_um, task in track(calibrations.items(), "calibration")}
-    tasks = [pool.submit(_ending, known, samples, number, seed) for number in range(runs)]
-    for task in track(as_completed(tasks), description=f"{runs} searches", total=runs):
-        yield task.result()
+    tasks = {step_um: pool.submit(calibration, step_um) for step_um in STEPS_UM}
+    known = {step_um: task.result() for step_um, task in track(tasks.items(), "calibration")}
+    cases = [draw_case(samples, number, seed) for number in range(runs)]
+    searches = [pool.submit(ending, known[case.step_um], case) for case in cases]
+    for search in track(searches, description=f"{runs} searches"):
+        yield search.result()
 
 
-def _calibration(step_um: float) -> Calibration:
-    microscope = _microscope()
-    microscope.set_scene(SAMPLE_OF_CALIBRATION, 0, CALIBRATION_FOCUS_UM)
-    seen = WholeFrames(microscope, CALIBRATION_FOCUS_UM, max(MOST_TILES))
+def draw_case(samples: tuple[str, ...], number: int, seed: int) -> Case:
+    """Samples in turn, all else at random."""
+    rng = np.random.default_rng((seed, number))
+    return Case(
+        number,
+        samples[number % len(samples)],
+        int(rng.integers(1000)),
+        float(rng.choice(STEPS_UM)),
+        int(rng.choice(MOST_TILES)),
+        SETTING.draw_focus(rng),
+    )
+
+
+def calibration(step_um: float) -> Calibration:
+    """From a stack over ±100 µm."""
+    case = Case(0, SAMPLE_OF_CALIBRATION, 0, step_um, max(MOST_TILES), CALIBRATION_FOCUS_UM)
+    seen = WholeFrames(case)
     stack = [seen.look(float(z_um)) for z_um in np.arange(-100.0, 100.1, step_um)]
     return calibrate(stack, {}, STRUCTURE_THRESHOLD, SETTING.instrument)[0]
 
 
-def _ending(known: dict[float, Calibration], samples: tuple[str, ...], number: int, seed: int) -> FrameEnding:
-    """Samples in turn, all else at random."""
-    rng = np.random.default_rng((seed, number))
-    sample, step_um = samples[number % len(samples)], float(rng.choice(STEPS_UM))
-    focus_um = SETTING.draw_focus(rng)
-    microscope, tiles = _microscope(), int(rng.choice(MOST_TILES))
-    microscope.set_scene(sample, int(rng.integers(1000)), focus_um)
-    seen = WholeFrames(microscope, focus_um, tiles)
-    search = posterior_search(seen, known[step_um])
-    count, last = alone(posterior_steps(search, seen.look, lambda: focus_um, seen.dof_um))
+def ending(known: Calibration, case: Case) -> FrameEnding:
+    """One search, by itself."""
+    seen = WholeFrames(case)
+    search = posterior_search(seen, known)
+    count, last = alone(posterior_steps(search, seen.look, lambda: case.focus_um, seen.dof_um))
     shape = _shape(search, seen.dof_um) if last.outcome == FOCUSED else ""
-    return FrameEnding(
-        number, sample, step_um, tiles, focus_um, count, last.error_um, last.sigma_um, last.outcome, shape
-    )
+    return FrameEnding(case, count, last.error_um, last.sigma_um, last.outcome, shape)
 
 
 def _shape(search: PosteriorSearch, dof_um: float) -> str:
@@ -148,7 +160,7 @@ def _shape(search: PosteriorSearch, dof_um: float) -> str:
 
 
 @cache
-def _microscope() -> SimulatedMicroscope:
+def microscope() -> SimulatedMicroscope:
     """One a process; of no delays, for nothing here is timed."""
     return open_simulated(
         RigConfig.model_validate(
@@ -199,16 +211,18 @@ def _print(endings: list[FrameEnding], figures: dict[str, Any]) -> None:
     table.add_column("sample")
     for name in ("runs", *_COLUMNS):
         table.add_column(name.replace("_", " "))
-    for sample in sorted({e.sample for e in endings}):
-        _add(table, sample, figures_of([e for e in endings if e.sample == sample]))
+    for sample in sorted({e.case.sample for e in endings}):
+        _add(table, sample, figures_of([e for e in endings if e.case.sample == sample]))
     for step_um in STEPS_UM:
-        _add(table, f"planes of {step_um:g} µm", figures_of([e for e in endings if e.step_um == step_um]))
+        _add(
+            table, f"planes of {step_um:g} µm", figures_of([e for e in endings if e.case.step_um == step_um])
+        )
     _add(table, "all", figures)
     console = Console(width=150)
     console.print(table)
     for e in endings:
         if e.outcome != FOCUSED:
-            console.print(f"run {e.number}: {e.sample}, focus at {e.focus_um:.1f} µm: {e.outcome}")
+            console.print(f"{e.case}: {e.outcome}", highlight=False)
 
 
 def _add(table: Table, sample: str, figures: dict[str, Any]) -> None:
@@ -224,4 +238,5 @@ def _shown(value: object) -> str:
 
 def _row(ending: FrameEnding) -> dict[str, Any]:
     row = asdict(ending)
+    row |= row.pop("case")
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}

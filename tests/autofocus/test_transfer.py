@@ -94,8 +94,13 @@ def test_a_band_is_trusted_less_the_wider_it_is_and_the_steeper_the_transfer_acr
     assert (error[45, 10:] > 5 * narrow[45, 10:]).all()
 
 
-@pytest.mark.parametrize(("apart_um", "within"), [(2.0, 0.03), (4.0, 0.3)])
-def test_between_close_planes_the_transfer_is_known_through_its_zeros(apart_um: float, within: float) -> None:
+@pytest.mark.parametrize(("apart_um", "within", "worst"), [(2.0, 0.03, 6.0), (4.0, 0.3, 9.0)])
+def test_between_close_planes_the_transfer_is_known_through_its_zeros(
+    apart_um: float, within: float, worst: float
+) -> None:
+    """A zero between two planes was once taken to be as deep as any (8 and 25 σ off): a search on lattices, which hold
+    much of one frequency, then ended 2 µm off, or not at all."""
+
     def passing(z_um: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.cos(np.multiply.outer(z_um, 0.6 * FREQUENCIES)) ** 2 + 1e-3)
 
@@ -104,9 +109,11 @@ def test_between_close_planes_the_transfer_is_known_through_its_zeros(apart_um: 
     known = Transfer.of_stack(z_um, stack, AXIAL_UNIT_UM)
 
     between_um = z_um[5:-5] + apart_um / 2
-    error = known.at(between_um)[0] + known.log_object - np.log(1e9 * passing(between_um))
-    assert np.median(np.abs(error)) < within
-    assert np.median(np.abs(error)[..., 5:] / known.at(between_um)[1][..., 5:]) < 1, "and says how well"
+    log_t, sigma = known.at(between_um)
+    error = np.abs(log_t + known.log_object - np.log(1e9 * passing(between_um)))
+    assert np.median(error) < within
+    assert np.median(error[..., 5:] / sigma[..., 5:]) < 1, "and says how well"
+    assert np.percentile(error / sigma, 99) < worst
 
 
 def test_planes_far_apart_say_that_they_do_not_know_what_lies_between() -> None:

@@ -1,0 +1,60 @@
+"""The bench of whole frames: what it counts, and that a coarse calibration serves lattices and beads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from bench import frames
+from bench.frames import Case, FrameEnding, draw_case, ending, figures_of
+from bench.searches import FOCUSED
+from focusd.autofocus.calibration import Calibration
+
+COARSE_UM = 4.0
+ONCE_REFUSED = [("brick", 4.6), ("brick", 10.3), ("beads", 10.3), ("filaments", 21.6)]
+"""Or focused half a micrometre off: samples and their focus."""
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Iterator[Calibration]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "FRAME_PX", 512)
+        frames.microscope.cache_clear()
+        yield frames.calibration(COARSE_UM)
+        frames.microscope.cache_clear()
+
+
+@pytest.mark.parametrize(("sample", "focus_um"), ONCE_REFUSED)
+def test_a_calibration_of_few_planes_serves_lattices_and_beads(
+    coarse: Calibration, sample: str, focus_um: float
+) -> None:
+    """Half an axial unit and more between the planes hides the zeros of the transfer."""
+    done = ending(coarse, Case(0, sample, 1, COARSE_UM, 16, focus_um))
+    assert done.outcome == FOCUSED
+    assert abs(done.error_um) <= 2 * done.sigma_um
+    assert done.shape == "flat"
+
+
+def test_cases_follow_from_the_seed_and_take_the_samples_in_turn() -> None:
+    cases = [draw_case(("brick", "beads"), number, 5) for number in range(6)]
+    assert cases == [draw_case(("brick", "beads"), number, 5) for number in range(6)]
+    assert [case.sample for case in cases] == ["brick", "beads"] * 3
+    assert len({case.focus_um for case in cases}) == 6
+
+
+def test_refusals_are_counted_and_their_errors_are_not() -> None:
+    case = draw_case(("brick",), 0, 1)
+    told = [FrameEnding(case, 3, error_um, 0.2, FOCUSED, "flat") for error_um in (0.1, -0.3, 0.5)]
+    refused = FrameEnding(case, 8, 40.0, 9.0, "budget_spent", "")
+    figures = figures_of([*told, replace(told[0], shape="stepped"), refused])
+    assert figures["outcomes"] == {"budget_spent": 1, FOCUSED: 4}
+    assert figures["max_um"] == 0.5
+    assert figures["within_2_sigma"] == 0.75
+    assert figures["not_called_flat"] == 1
+    assert figures["images_mean"] == 4.0
+
+
+def test_nothing_focused_gives_no_figure() -> None:
+    assert figures_of([])["max_um"] is None
