@@ -137,13 +137,14 @@ MicroscopeConfig = Annotated[
 class CalibrationConfig(Section):
     """The calibration stack, centred on where the stage stands (the user has focused by eye)."""
 
-    range_um: Positive = 100.0
-    """Half the stack's extent."""
-    step_um: Positive = 2.0
+    range_um: Positive | None = None
+    """Half the stack's extent; None: as the objective asks for (`focusd.autofocus.calibration.stack_um`)."""
+    step_um: Positive | None = None
+    """Distance of the planes; None: likewise."""
 
     @model_validator(mode="after")
     def _enough_planes(self) -> Self:
-        if self.range_um < 3 * self.step_um:
+        if self.range_um and self.step_um and self.range_um < 3 * self.step_um:
             raise ValueError("range_um must be at least 3 step_um, or there is no curve to fit")
         return self
 

@@ -31,6 +31,13 @@ MIN_R2 = 0.8
 B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
 """Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
 
+STACK_UNITS = 16.0
+"""Half of what a stack spans, in λ·n/NA²: ±98 µm at 10×/0.3. Further out the score tells no more."""
+STEP_UNITS = 1 / 3
+"""Between its planes: 2 µm at 10×/0.3."""
+UNKNOWN_UNIT_UM = 6.1
+"""Of an objective whose NA nobody stated: as of a 10×/0.3."""
+
 Fingerprint = Mapping[str, str | int | float | None]
 
 
@@ -141,7 +148,7 @@ def calibrate(
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
-    fit = _fit(z, b)
+    fit = _fit(z, b, instrument)
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     defocus_um = z - origin.z_um
     calibration = Calibration(
@@ -169,6 +176,17 @@ def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
     return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
 
 
+def stack_um(instrument: Instrument | None) -> tuple[float, float]:
+    """Half the extent and the distance of the planes of a stack that tells all that a search may ask for, µm."""
+    unit_um = instrument.axial_unit_um if instrument else UNKNOWN_UNIT_UM
+    return _rounded(STACK_UNITS * unit_um), _rounded(STEP_UNITS * unit_um)
+
+
+def _rounded(value: float) -> float:
+    """To two digits, as a person would set it."""
+    return float(f"{value:.2g}")
+
+
 def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
     """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
     that it looks at."""
@@ -190,7 +208,13 @@ def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]
 
 
-def _fit(z: Array, b: Array) -> Moffat:
+def _advice(instrument: Instrument | None) -> str:
+    if instrument is None:
+        return "some ten depths of field to each side (16 λ·n/NA²)"
+    return f"about ±{stack_um(instrument)[0]:g} µm, as this objective asks for"
+
+
+def _fit(z: Array, b: Array, instrument: Instrument | None) -> Moffat:
     """The profile, if the scores are a curve with its minimum inside the stack."""
     fit = fit_moffat(z, b)
     r2 = r_squared(b, fit(z))
@@ -199,7 +223,7 @@ def _fit(z: Array, b: Array) -> Moffat:
     if r2 < MIN_R2:
         raise CalibrationError(
             f"the scores do not form a calibration curve (R² {r2:.2f}, at least {MIN_R2} is needed); "
-            "take a flat, textured, well exposed field, and a range that reaches well out of focus",
+            f"take a flat, textured, well exposed field, focused by eye first, and a range of {_advice(instrument)}",
             z_um=z.tolist(),
             b=b.tolist(),
         )

@@ -68,8 +68,13 @@ def status(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
 
 @app.command()
 def calibrate(
-    range_um: Annotated[float | None, typer.Option(help="Half the stack's extent, µm.")] = None,
-    step_um: Annotated[float | None, typer.Option(help="Distance of the planes, µm.")] = None,
+    range_um: Annotated[
+        float | None,
+        typer.Option(help="Half the stack's extent, µm; default: what the objective asks for."),
+    ] = None,
+    step_um: Annotated[
+        float | None, typer.Option(help="Distance of the planes, µm; default: likewise.")
+    ] = None,
     endpoint: Endpoint = CONTROL,
     events: Events = EVENTS,
 ) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
+from focusd.autofocus.calibration import (
+    Calibration,
+    Fingerprint,
+    calibrate,
+    is_past_focus,
+    pupil_ahead,
+    stack_um,
+)
 from focusd.autofocus.focus import Search, Surface
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.posterior import Prior
@@ -259,8 +266,10 @@ class RigOperations:
 
     def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:
         """The stack's planes, relative to where the stage stands."""
-        half = range_um or self._config.calibration.range_um
-        step = step_um or self._config.calibration.step_um
+        configured = self._config.calibration
+        usual_range_um, usual_step_um = stack_um(self._instrument)
+        half = range_um or configured.range_um or usual_range_um
+        step = step_um or configured.step_um or usual_step_um
         if not 3 <= half / step <= 500:
             raise RequestError(
                 f"±{half} µm in steps of {step} µm is no stack; take 3 to 500 steps to each side"

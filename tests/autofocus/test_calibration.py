@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from focusd.autofocus.calibration import Calibration, calibrate
+from focusd.autofocus.calibration import Calibration, calibrate, stack_um
 from focusd.errors import CalibrationError, NoSampleError
+from focusd.optics.instrument import Instrument
 from tests.autofocus.exposures import Observe
 
 PLANES = np.arange(-100, 101, 4.0)
@@ -48,6 +49,28 @@ def test_flat_scores_are_no_calibration(observe: Observe) -> None:
     noise = [dataclasses.replace(o, b=rng.uniform(0, 1, o.b.shape)) for o in stack]
     with pytest.raises(CalibrationError, match="R²"):
         calibrate(noise, {}, 0.5)
+
+
+def test_what_is_no_curve_says_which_range_the_objective_asks_for(observe: Observe) -> None:
+    flat = [dataclasses.replace(o, b=0 * o.b + 0.4) for o in map(observe, PLANES)]
+    objective = Instrument(magnification=40.0, na=0.75)
+    with pytest.raises(CalibrationError, match="a range of about ±16 µm"):
+        calibrate(flat, {}, 0.5, objective)
+
+
+@pytest.mark.parametrize(
+    ("instrument", "range_um", "step_um"),
+    [
+        (Instrument(magnification=10.0, na=0.3), 98.0, 2.0),
+        (Instrument(magnification=40.0, na=0.75), 16.0, 0.33),
+        (Instrument(magnification=60.0, na=1.4, immersion_index=1.515), 6.8, 0.14),
+        (None, 98.0, 2.0),
+    ],
+)
+def test_a_stack_is_as_deep_and_as_fine_as_the_objective_asks_for(
+    instrument: Instrument | None, range_um: float, step_um: float
+) -> None:
+    assert stack_um(instrument) == (range_um, step_um)
 
 
 def test_focus_at_the_edge_is_refused(observe: Observe) -> None:

@@ -67,6 +67,16 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
     assert (saved.fwhm_um, saved.r2) == (result["fwhm_um"], result["r2"])
 
 
+async def test_a_stack_that_nobody_configured_is_the_objectives(
+    microscope: ScriptedMicroscope, scorer: ScriptedScorer, tmp_path: Path
+) -> None:
+    usual = {"range_um": None, "step_um": None}
+    async with operations_of(config_of(tmp_path, calibration=usual), microscope, scorer) as operations:
+        await calibrate_at_focus(operations)
+    assert microscope.snaps[0] == HOME_UM - 98.0
+    assert np.diff(microscope.snaps) == pytest.approx(2.0)
+
+
 async def test_calibration_reports_each_plane_and_its_end(operations: RigOperations) -> None:
     reports = Reports()
 
