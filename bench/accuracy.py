@@ -25,7 +25,7 @@ from bench.runs import Run, calibrations, run_series, workers
 from bench.searches import FOCUSED, Step, alone
 from bench.setting import Setting
 from bench.synthetic import Image, held_out_objects
-from bench.tables import print_endings, print_errors, print_searches
+from bench.tables import finite, print_endings, print_errors, print_searches
 
 Row = dict[str, Any]
 
@@ -60,8 +60,7 @@ def _mixed(objects: list[Image], runs: int, seed: int) -> dict[str, list[Row]]:
 
 
 def _ended(ending: Ending) -> Row:
-    row = {**asdict(ending), "silent": ending.silent}
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+    return finite(asdict(ending) | {"silent": ending.silent})
 
 
 def _planned(

@@ -56,9 +56,7 @@ class Errors:
         }
 
     def quantile_um(self, level: float) -> float | None:
-        """Of |error|; no answer counts as the largest. None where it is no number, or nothing ran."""
-        if not len(self.error_um):
-            return None
+        """Of |error|; no answer counts as the largest. None where it is no number."""
         worst = np.nan_to_num(np.abs(self.error_um), nan=np.inf)
         return _finite(float(np.quantile(worst, level, method="higher")))
 

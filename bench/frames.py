@@ -1,15 +1,15 @@
 """`python -m bench frames`: searches on whole camera frames, 2048×2048, of the simulator's samples.
 
-The other figures are of 512×512 of one even texture. A whole frame holds more light, is scored on a few of its tiles,
-and repeats what lies in it: of a lattice or of a few beads every block of it may show the same few lines.
+The accuracy bench's figures are of 512×512 of one even texture. A whole frame holds more light, is scored on a few of
+its tiles, and repeats what lies in it: of a lattice or of a few beads every block of it may show the same few lines.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.errors import Errors
 from bench.runs import CALIBRATION_FOCUS_UM, STRUCTURE_THRESHOLD, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
-from bench.setting import Setting
-from focusd.autofocus.calibration import Calibration, calibrate
+from bench.setting import OBJECTIVES, Setting
+from bench.tables import finite, shown
+from focusd.autofocus.calibration import Calibration, calibrate, stack_um
 from focusd.autofocus.geometry import geometry_of
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.search import PosteriorSearch
@@ -38,12 +38,30 @@ FRAME_PX = 2048
 SAMPLE_OF_CALIBRATION = "gravel"
 FLAT_SAMPLES = tuple(name for name in SAMPLES if name not in ("empty", SAMPLE_OF_CALIBRATION))
 """All of them lie in one plane."""
-STEPS_UM = (2.0, 4.0)
-"""Between the planes of a calibration: the default, and that of the example configurations."""
+
+Stack = tuple[str, float]
+"""Of a calibration: objective, and distance of the planes in µm."""
+USUAL: tuple[Stack, ...] = tuple((name, stack_um(instrument)[1]) for name, instrument in OBJECTIVES.items())
+"""As the daemon takes them, if nobody configures them otherwise."""
+COARSE: Stack = ("10x/0.3", 4.0)
+"""Half as many planes: less light, and zeros of the transfer that no plane shows."""
+
 MOST_TILES = (4, 8, 16)
 """Of a frame, as the machine is slow or fast."""
 SHAPES_OF_FLAT = ("flat", "unknown")
 SETTING = Setting(optics="simulator's", scene="whole frame")
+LIMITS_UM = (-300.0, 300.0)
+"""Of the stage."""
+_COLUMNS = (
+    "runs",
+    "images_mean",
+    "outcomes",
+    "median_dof",
+    "p95_dof",
+    "max_dof",
+    "within_2_sigma",
+    "not_called_flat",
+)
 
 
 @dataclass(frozen=True)
@@ -52,16 +70,27 @@ class Case:
 
     Attributes:
         seed: of the sample.
-        step_um: between the planes of the calibration.
+        objective, step_um: of the calibration's `Stack`.
         tiles: to score of a frame, at most.
     """
 
     number: int
     sample: str
     seed: int
+    objective: str
     step_um: float
     tiles: int
     focus_um: float
+
+    @property
+    def setting(self) -> Setting:
+        """For the search."""
+        return replace(SETTING, objective=self.objective)
+
+    @property
+    def stack(self) -> Stack:
+        """Of its calibration."""
+        return self.objective, self.step_um
 
 
 @dataclass(frozen=True)
@@ -83,19 +112,19 @@ class FrameEnding:
 class WholeFrames:
     """A simulated microscope as a search looks at it."""
 
-    limits_um = (-300.0, 300.0)
-    setting = SETTING
+    limits_um = LIMITS_UM
 
     def __init__(self, case: Case) -> None:
-        self._microscope = microscope()
+        self.setting = case.setting
+        self._microscope = microscope(case.objective)
         self._microscope.set_scene(case.sample, case.seed, case.focus_um)
-        self._scorer = Scorer(load_model(), SETTING.instrument.sampling, max_tiles=case.tiles)
+        self._scorer = Scorer(load_model(), self.setting.instrument.sampling, max_tiles=case.tiles)
         self._first: FocusMeasure | None = None
 
     @property
     def dof_um(self) -> float:
         """Depth of field."""
-        return SETTING.instrument.depth_of_field_um
+        return self.setting.instrument.depth_of_field_um
 
     def look(self, z_um: float) -> Observation:
         """Scores and spectra of one exposure, of the same tiles each time."""
@@ -105,10 +134,12 @@ class WholeFrames:
         return observation_of(z_um, measure)
 
 
-def run_frames(runs: int, samples: tuple[str, ...], seed: int, json_file: Path | None) -> None:
+def run_frames(runs: int, quick: bool, seed: int, json_file: Path | None) -> None:
     """Measure, print the table, write the JSON."""
+    stacks = (USUAL[0], COARSE) if quick else (*USUAL, COARSE)
+    cases = [draw_case(stacks, number, seed) for number in range(runs)]
     with workers() as pool:
-        endings = list(_endings(pool, runs, samples, seed))
+        endings = list(_endings(pool, cases))
     figures = figures_of(endings)
     _print(endings, figures)
     if json_file:
@@ -116,34 +147,31 @@ def run_frames(runs: int, samples: tuple[str, ...], seed: int, json_file: Path |
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _endings(pool: Executor, runs: int, samples: tuple[str, ...], seed: int) -> Iterator[FrameEnding]:
-    tasks = {step_um: pool.submit(calibration, step_um) for step_um in STEPS_UM}
-    known = {step_um: task.result() for step_um, task in track(tasks.items(), "calibration")}
-    cases = [draw_case(samples, number, seed) for number in range(runs)]
-    searches = [pool.submit(ending, known[case.step_um], case) for case in cases]
-    for search in track(searches, description=f"{runs} searches"):
+def _endings(pool: Executor, cases: list[Case]) -> Iterator[FrameEnding]:
+    tasks = {stack: pool.submit(calibration, *stack) for stack in dict.fromkeys(case.stack for case in cases)}
+    known = {stack: task.result() for stack, task in track(tasks.items(), "calibration")}
+    searches = [pool.submit(ending, known[case.stack], case) for case in cases]
+    for search in track(searches, f"{len(cases)} searches"):
         yield search.result()
 
 
-def draw_case(samples: tuple[str, ...], number: int, seed: int) -> Case:
-    """Samples in turn, all else at random."""
+def draw_case(stacks: Sequence[Stack], number: int, seed: int) -> Case:
+    """Samples and calibrations in turn, all else at random."""
     rng = np.random.default_rng((seed, number))
-    return Case(
-        number,
-        samples[number % len(samples)],
-        int(rng.integers(1000)),
-        float(rng.choice(STEPS_UM)),
-        int(rng.choice(MOST_TILES)),
-        SETTING.draw_focus(rng),
-    )
+    objective, step_um = stacks[number // len(FLAT_SAMPLES) % len(stacks)]
+    sample, kind = FLAT_SAMPLES[number % len(FLAT_SAMPLES)], int(rng.integers(1000))
+    case = Case(number, sample, kind, objective, step_um, int(rng.choice(MOST_TILES)), 0.0)
+    return replace(case, focus_um=case.setting.draw_focus(rng))
 
 
-def calibration(step_um: float) -> Calibration:
-    """From a stack over ±100 µm."""
-    case = Case(0, SAMPLE_OF_CALIBRATION, 0, step_um, max(MOST_TILES), CALIBRATION_FOCUS_UM)
-    seen = WholeFrames(case)
-    stack = [seen.look(float(z_um)) for z_um in np.arange(-100.0, 100.1, step_um)]
-    return calibrate(stack, {}, STRUCTURE_THRESHOLD, SETTING.instrument)[0]
+def calibration(objective: str, step_um: float) -> Calibration:
+    """From a stack as deep as the objective asks for, its focus between two planes."""
+    case = Case(0, SAMPLE_OF_CALIBRATION, 0, objective, step_um, max(MOST_TILES), 0.0)
+    instrument = case.setting.instrument
+    seen = WholeFrames(replace(case, focus_um=CALIBRATION_FOCUS_UM * case.setting.scale))
+    range_um, _ = stack_um(instrument)
+    stack = [seen.look(float(z_um)) for z_um in np.arange(-range_um, range_um + step_um / 2, step_um)]
+    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)[0]
 
 
 def ending(known: Calibration, case: Case) -> FrameEnding:
@@ -160,15 +188,21 @@ def _shape(search: PosteriorSearch, dof_um: float) -> str:
 
 
 @cache
-def microscope() -> SimulatedMicroscope:
-    """One a process; of no delays, for nothing here is timed."""
+def microscope(objective: str) -> SimulatedMicroscope:
+    """One a process and objective; of no delays, for nothing here is timed."""
+    optics = OBJECTIVES[objective]
     return open_simulated(
         RigConfig.model_validate(
             {
                 "name": "frames",
-                "objective": {"name": "10x-0.3", "magnification": 10.0, "na": 0.3},
+                "objective": {
+                    "name": objective,
+                    "magnification": optics.magnification,
+                    "na": optics.na,
+                    "immersion_index": optics.immersion_index,
+                },
                 "camera": {"pixel_um": 6.5, "exposure_ms": 0.001},
-                "stage": {"min_um": -300.0, "max_um": 300.0, "towards_sample": "increasing"},
+                "stage": {"min_um": LIMITS_UM[0], "max_um": LIMITS_UM[1], "towards_sample": "increasing"},
                 "microscope": {
                     "kind": "simulated",
                     "sample": SAMPLE_OF_CALIBRATION,
@@ -183,40 +217,36 @@ def microscope() -> SimulatedMicroscope:
 
 
 def figures_of(endings: list[FrameEnding]) -> dict[str, Any]:
-    """Of all searches; errors are those of the answers that were given as focused."""
+    """Of all searches; errors, in depths of field, are those of the answers that were given as focused."""
     told = [e for e in endings if e.outcome == FOCUSED]
-    errors = Errors(
-        np.array([e.error_um for e in told]),
-        np.ones(len(told), bool),
-        SETTING.instrument.depth_of_field_um,
-    )
+    error_dof = [abs(e.error_um) / e.case.setting.instrument.depth_of_field_um for e in told]
     outcomes = [e.outcome for e in endings]
     return {
         "runs": len(endings),
         "images_mean": float(np.mean([e.exposures for e in endings])) if endings else None,
         "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        **errors.figures(),
-        "max_um": errors.quantile_um(1.0),
+        "median_dof": float(np.median(error_dof)) if told else None,
+        "p95_dof": float(np.quantile(error_dof, 0.95, method="higher")) if told else None,
+        "max_dof": max(error_dof, default=None),
         "within_2_sigma": float(np.mean([abs(e.error_um) <= 2 * e.sigma_um for e in told])) if told else None,
         "not_called_flat": sum(e.shape not in SHAPES_OF_FLAT for e in told),
     }
 
 
-_COLUMNS = ("images_mean", "outcomes", "median_um", "p95_um", "max_um", "within_2_sigma", "not_called_flat")
-
-
 def _print(endings: list[FrameEnding], figures: dict[str, Any]) -> None:
-    """A line a sample, one of all, and what was not focused."""
-    table = Table(title=f"{len(endings)} searches on frames of {FRAME_PX}×{FRAME_PX}, start within ±60 µm")
-    table.add_column("sample")
-    for name in ("runs", *_COLUMNS):
+    """A line a sample, one a calibration, one of all, and what was not focused."""
+    table = Table(
+        title=f"{len(endings)} searches on frames of {FRAME_PX}×{FRAME_PX}, start within ±60 µm at 10×/0.3, "
+        "in other objectives as many axial units"
+    )
+    table.add_column("sample, or calibration")
+    for name in _COLUMNS:
         table.add_column(name.replace("_", " "))
     for sample in sorted({e.case.sample for e in endings}):
         _add(table, sample, figures_of([e for e in endings if e.case.sample == sample]))
-    for step_um in STEPS_UM:
-        _add(
-            table, f"planes of {step_um:g} µm", figures_of([e for e in endings if e.case.step_um == step_um])
-        )
+    for objective, step_um in dict.fromkeys(e.case.stack for e in endings):
+        chosen = [e for e in endings if e.case.stack == (objective, step_um)]
+        _add(table, f"{objective}, planes of {step_um:g} µm", figures_of(chosen))
     _add(table, "all", figures)
     console = Console(width=150)
     console.print(table)
@@ -225,18 +255,10 @@ def _print(endings: list[FrameEnding], figures: dict[str, Any]) -> None:
             console.print(f"{e.case}: {e.outcome}", highlight=False)
 
 
-def _add(table: Table, sample: str, figures: dict[str, Any]) -> None:
-    cells = (figures["runs"], *(figures[name] for name in _COLUMNS))
-    table.add_row(sample, *map(_shown, cells))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items())
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+def _add(table: Table, name: str, figures: dict[str, Any]) -> None:
+    table.add_row(name, *(shown(figures[column]) for column in _COLUMNS))
 
 
 def _row(ending: FrameEnding) -> dict[str, Any]:
     row = asdict(ending)
-    row |= row.pop("case")
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+    return finite(row.pop("case") | row)

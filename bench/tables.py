@@ -65,7 +65,7 @@ def _errors(rows: Rows) -> Table:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
         figures = [row["images"], *(row[name] for name in _FIGURES), row["bound_um"], efficiency(row)]
-        table.add_row(row.get("planes", row["strategy"]), *map(_shown, figures))
+        table.add_row(row.get("planes", row["strategy"]), *map(shown, figures))
     return table
 
 
@@ -80,11 +80,17 @@ def _plain(title: str, rows: Rows) -> Table:
     for name in rows[0]:
         table.add_column(name.replace("_", " "))
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(shown(value) for value in row.values()))
     return table
 
 
-def _shown(value: object) -> str:
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+
+
+def shown(value: object) -> str:
+    """In a cell of a table."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {count}" for name, count in value.items())
     if isinstance(value, list):

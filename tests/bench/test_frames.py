@@ -8,11 +8,10 @@ from dataclasses import replace
 import pytest
 
 from bench import frames
-from bench.frames import Case, FrameEnding, draw_case, ending, figures_of
+from bench.frames import COARSE, FLAT_SAMPLES, USUAL, Case, FrameEnding, draw_case, ending, figures_of
 from bench.searches import FOCUSED
 from focusd.autofocus.calibration import Calibration
 
-COARSE_UM = 4.0
 ONCE_REFUSED = [("brick", 4.6), ("brick", 10.3), ("beads", 10.3), ("filaments", 21.6)]
 """Or focused half a micrometre off: samples and their focus."""
 
@@ -22,7 +21,7 @@ def coarse() -> Iterator[Calibration]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames, "FRAME_PX", 512)
         frames.microscope.cache_clear()
-        yield frames.calibration(COARSE_UM)
+        yield frames.calibration(*COARSE)
         frames.microscope.cache_clear()
 
 
@@ -31,30 +30,33 @@ def test_a_calibration_of_few_planes_serves_lattices_and_beads(
     coarse: Calibration, sample: str, focus_um: float
 ) -> None:
     """Half an axial unit and more between the planes hides the zeros of the transfer."""
-    done = ending(coarse, Case(0, sample, 1, COARSE_UM, 16, focus_um))
+    done = ending(coarse, Case(0, sample, 1, *COARSE, 16, focus_um))
     assert done.outcome == FOCUSED
     assert abs(done.error_um) <= 2 * done.sigma_um
     assert done.shape == "flat"
 
 
-def test_cases_follow_from_the_seed_and_take_the_samples_in_turn() -> None:
-    cases = [draw_case(("brick", "beads"), number, 5) for number in range(6)]
-    assert cases == [draw_case(("brick", "beads"), number, 5) for number in range(6)]
-    assert [case.sample for case in cases] == ["brick", "beads"] * 3
-    assert len({case.focus_um for case in cases}) == 6
+def test_cases_follow_from_the_seed_and_take_samples_and_calibrations_in_turn() -> None:
+    count = len(FLAT_SAMPLES) * len(USUAL)
+    cases = [draw_case(USUAL, number, 5) for number in range(count)]
+    assert cases == [draw_case(USUAL, number, 5) for number in range(count)]
+    assert len({(case.sample, case.stack) for case in cases}) == count
+    assert all(abs(case.focus_um) <= case.setting.start_um for case in cases)
 
 
-def test_refusals_are_counted_and_their_errors_are_not() -> None:
-    case = draw_case(("brick",), 0, 1)
-    told = [FrameEnding(case, 3, error_um, 0.2, FOCUSED, "flat") for error_um in (0.1, -0.3, 0.5)]
+def test_errors_of_answers_count_in_depths_of_field_and_refusals_apart() -> None:
+    case = draw_case(USUAL, 0, 1)
+    dof_um = case.setting.instrument.depth_of_field_um
+    told = [FrameEnding(case, 3, error * dof_um, 0.2 * dof_um, FOCUSED, "flat") for error in (0.1, -0.3, 0.5)]
     refused = FrameEnding(case, 8, 40.0, 9.0, "budget_spent", "")
     figures = figures_of([*told, replace(told[0], shape="stepped"), refused])
     assert figures["outcomes"] == {"budget_spent": 1, FOCUSED: 4}
-    assert figures["max_um"] == 0.5
+    assert figures["max_dof"] == pytest.approx(0.5)
+    assert figures["median_dof"] == pytest.approx(0.2)
     assert figures["within_2_sigma"] == 0.75
     assert figures["not_called_flat"] == 1
     assert figures["images_mean"] == 4.0
 
 
 def test_nothing_focused_gives_no_figure() -> None:
-    assert figures_of([])["max_um"] is None
+    assert figures_of([])["max_dof"] is None
