@@ -28,6 +28,7 @@ from bench.searches import (
 from bench.setting import Setting, seen_in
 from bench.synthetic import Image
 from focusd.autofocus.calibration import Calibration, calibrate
+from focusd.autofocus.observation import telling_tiles
 from focusd.autofocus.published import PublishedSearch
 
 CALIBRATION_PLANES_UM = np.arange(-100.0, 100.1, 2.0)
@@ -72,7 +73,10 @@ def calibration_of(setting: Setting, texture: Image) -> Calibration:
     """From a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
     plain = replace(setting, scene="plain", electrons=CALIBRATION_ELECTRONS)
     rig = Rig(plain, texture, CALIBRATION_FOCUS_UM * setting.scale, seed=0)
-    stack = [rig.look(z_um) for z_um in CALIBRATION_PLANES_UM * setting.scale]
+    first, *others = CALIBRATION_PLANES_UM * setting.scale
+    stack = [rig.look(first)]
+    telling = telling_tiles(stack[0], STRUCTURE_THRESHOLD)
+    stack += [rig.look(z_um).scored_on(telling) for z_um in others]
     return calibrate(stack, {}, STRUCTURE_THRESHOLD, setting.instrument)[0]
 
 

@@ -154,7 +154,7 @@ def calibrate(
     calibration = Calibration(
         defocus_um,
         b,
-        np.array([float(o.b[seen].std()) for o in ordered]),
+        np.array([float(np.nanstd(o.b[seen])) for o in ordered]),
         Transfer.of_stack(defocus_um, spectra, _axial_unit_um(defocus_um, b, fit.fwhm_um)),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
@@ -190,7 +190,7 @@ def _rounded(value: float) -> float:
 def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
     """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
     that it looks at."""
-    sharpest = min(observations, key=lambda o: float(o.b.mean()))
+    sharpest = min(observations, key=lambda o: float(np.nanmean(o.b)))
     beyond_um = observations[-1].z_um - sharpest.z_um
     return len(observations) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
 

@@ -13,6 +13,8 @@ from focusd.optics.bands import BlockSpectra
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+SPREAD_TILES = 4
+"""One tile of so many, along the diagonals; and at least so many."""
 _LEAST_CONTRAST = 0.02
 """Of the strongest block's structure: weaker ones only add noise."""
 _STRUCTURE_FROM = 4
@@ -108,6 +110,17 @@ def tiles_with_structure(observations: Sequence[Observation], threshold: float) 
     scored = np.sum([np.isfinite(o.structure) for o in observations], axis=0)
     votes = np.sum([o.structure >= threshold for o in observations], axis=0)
     return np.asarray(votes >= 0.5 * scored)
+
+
+def telling_tiles(first: Observation, threshold: float) -> Mask | None:
+    """A few of the tiles, evenly spread, if the first exposure of a run shows that all hold something; None: all.
+
+    Of one field they err together: more of them tell little more, and take longer than a move of the stage.
+    """
+    if not (first.structure >= threshold).all():
+        return None
+    tiles = np.indices(first.b.shape).sum(0) % SPREAD_TILES == SPREAD_TILES - 1
+    return np.asarray(tiles) if tiles.sum() >= SPREAD_TILES else None
 
 
 def blocks_with_structure(observations: Sequence[Observation]) -> Mask:

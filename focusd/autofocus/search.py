@@ -17,7 +17,13 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
 from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.local import local_map, map_centre_um
-from focusd.autofocus.observation import Mask, Observation, blocks_with_structure, tiles_with_structure
+from focusd.autofocus.observation import (
+    Mask,
+    Observation,
+    blocks_with_structure,
+    telling_tiles,
+    tiles_with_structure,
+)
 from focusd.autofocus.posterior import (
     CORRELATED_BANDS,
     Evidence,
@@ -41,9 +47,6 @@ SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
-SPREAD_TILES = 4
-"""One tile of so many, along the diagonals; and at least so many."""
-
 BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
@@ -159,14 +162,8 @@ class PosteriorSearch:
         return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
 
     def telling_tiles(self) -> Mask | None:
-        """A few tiles, as evenly spread as they can be, once an exposure has shown that all hold something.
-
-        Of one field they err together: more of them tell little more, and take longer than the stage's last move.
-        """
-        if not self.observations or not (self.observations[0].structure >= self._threshold).all():
-            return None
-        tiles = np.indices(self.observations[0].b.shape).sum(0) % SPREAD_TILES == SPREAD_TILES - 1
-        return np.asarray(tiles) if tiles.sum() >= SPREAD_TILES else None
+        """As `observation.telling_tiles`, once there has been an exposure."""
+        return telling_tiles(self.observations[0], self._threshold) if self.observations else None
 
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""

@@ -13,7 +13,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.autofocus.observation import Mask, Observation
+from focusd.autofocus.observation import Mask, Observation, telling_tiles
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
@@ -220,6 +220,10 @@ class Observer:
         """
         with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
             return await to_thread.run_sync(self._look, frame, roi, spectra, only)
+
+    def telling_tiles(self, first: Observation) -> Mask | None:
+        """As `observation.telling_tiles`."""
+        return telling_tiles(first, self._threshold)
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
         """Move, unless this operation's last move went there or as near; returns the z read back."""

@@ -61,7 +61,8 @@ async def take_stack(
         async with stages() as preparing:
             work = None
             async for frame in receive:
-                observations.append(await observer.look(frame, None))
+                only = observer.telling_tiles(observations[0]) if observations else None
+                observations.append(await observer.look(frame, None, only=only))
                 told(observations[-1])
                 if work is None and (work := ahead(observations)):
                     preparing.start_soon(to_thread.run_sync, work)

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from focusd.autofocus import pupil
+from focusd.autofocus.observation import Mask
 from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
+from focusd.service import observer as service_observer
 from focusd.service import operations as service_operations
 from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
@@ -42,6 +44,7 @@ pytestmark = pytest.mark.anyio
 HOME_UM = 3.0
 """Where the scripted stage stands at first."""
 PATIENCE_S = 30.0
+FEW_TILES = np.array([[True, False, False], [False, False, True]])
 
 Operation = Callable[[RigOperations, Report], Awaitable[dict[str, Any]]]
 
@@ -177,20 +180,27 @@ async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
 async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
     calibrated: RigOperations, scorer: ScriptedScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = np.array([[True, False, False], [False, False, True]])
-    monkeypatch.setattr(PosteriorSearch, "telling_tiles", lambda search: few if search.observations else None)
+    monkeypatch.setattr(
+        PosteriorSearch, "telling_tiles", lambda search: FEW_TILES if search.observations else None
+    )
     scorer.focus_um = 9.0
     scorer.asked.clear()
     result = await posterior(calibrated, Reports())
     assert result["z_found_um"] == pytest.approx(9.0, abs=0.3)
     assert scorer.asked[0] is None
-    assert all(only is few for only in scorer.asked[1:])
+    assert all(only is FEW_TILES for only in scorer.asked[1:])
     assert all(np.isfinite(probe["b"]) for probe in result["probes"])
 
 
+@pytest.mark.parametrize("telling", [None, FEW_TILES])
 async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
-    operations: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+    operations: RigOperations,
+    microscope: ScriptedMicroscope,
+    scorer: ScriptedScorer,
+    monkeypatch: pytest.MonkeyPatch,
+    telling: Mask | None,
 ) -> None:
+    """Of planes that are scored on all tiles, and on few after the first."""
     begun, fit = threading.Event(), pupil._fit_pupil
     starts = []
 
@@ -200,10 +210,13 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
         return fit(*given)
 
     monkeypatch.setattr(pupil, "_fit_pupil", counted)
+    monkeypatch.setattr(service_observer, "telling_tiles", lambda *_: telling)
     microscope.at_snap = lambda number: number == 75 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
     await calibrate_at_focus(operations)
     assert len(microscope.snaps) == 81
     assert len(starts) == len(set(starts)), "and not once more at the end"
+    assert scorer.asked[0] is None
+    assert all(only is telling for only in scorer.asked[1:])
 
 
 async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
