@@ -20,7 +20,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_the_calibration_is_that_of_the_slide(bench: Bench) -> None:
     calibration = bench.calibration
 
-    assert calibration["planes"] == 101
+    assert calibration["planes"] == 99, "what the objective asks for: ±98 µm in steps of 2 µm"
     assert calibration["r2"] > 0.9
     assert abs(calibration["z_focus_um"]) < calibration["dof_um"]
     assert bench.calibration_file.is_file()
