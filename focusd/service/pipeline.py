@@ -19,6 +19,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from focusd.autofocus.observation import Observation
 from focusd.microscope.protocol import Frame
 from focusd.service.observer import Observer
+from focusd.sharpness.pace import REMEMBERED
 
 T = TypeVar("T")
 
@@ -61,7 +62,8 @@ async def take_stack(
         async with stages() as preparing:
             work = None
             async for frame in receive:
-                only = observer.telling_tiles(observations[0]) if observations else None
+                learnt = len(observations) >= REMEMBERED  # what all tiles of a frame cost this machine
+                only = observer.telling_tiles(observations[0]) if learnt else None
                 observations.append(await observer.look(frame, None, only=only))
                 told(observations[-1])
                 if work is None and (work := ahead(observations)):

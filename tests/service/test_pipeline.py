@@ -26,6 +26,7 @@ from focusd.service.events import EventBus
 from focusd.service.jobs import Jobs, Report
 from focusd.service.operations import RigOperations
 from focusd.sharpness.backends import Backends, CpuBackend
+from focusd.sharpness.pace import REMEMBERED
 from focusd.sharpness.scorer import FocusMeasure
 from focusd.sharpness.spectra import Region
 from tests.service.scripted import (
@@ -215,8 +216,8 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     await calibrate_at_focus(operations)
     assert len(microscope.snaps) == 81
     assert len(starts) == len(set(starts)), "and not once more at the end"
-    assert scorer.asked[0] is None
-    assert all(only is telling for only in scorer.asked[1:])
+    assert all(only is None for only in scorer.asked[:REMEMBERED])
+    assert all(only is telling for only in scorer.asked[REMEMBERED:])
 
 
 async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
