@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.runs import CALIBRATION_FOCUS_UM, STRUCTURE_THRESHOLD, workers
+from bench.runs import CALIBRATION_FOCUS_UM, calibration_by, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import OBJECTIVES, Setting
 from bench.tables import finite, shown
-from focusd.autofocus.calibration import Calibration, calibrate, stack_um
+from focusd.autofocus.calibration import Calibration, stack_um
 from focusd.autofocus.geometry import geometry_of
 from focusd.autofocus.observation import Observation
 from focusd.autofocus.search import PosteriorSearch
@@ -170,8 +170,7 @@ def calibration(objective: str, step_um: float) -> Calibration:
     instrument = case.setting.instrument
     seen = WholeFrames(replace(case, focus_um=CALIBRATION_FOCUS_UM * case.setting.scale))
     range_um, _ = stack_um(instrument)
-    stack = [seen.look(float(z_um)) for z_um in np.arange(-range_um, range_um + step_um / 2, step_um)]
-    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)[0]
+    return calibration_by(seen.look, np.arange(-range_um, range_um + step_um / 2, step_um), instrument)
 
 
 def ending(known: Calibration, case: Case) -> FrameEnding:

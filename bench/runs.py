@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 
 from bench.bound import bounds_um
@@ -18,6 +19,7 @@ from bench.plan import BRENT, POSTERIOR, Series
 from bench.rig import Rig
 from bench.searches import (
     STRUCTURE_THRESHOLD,
+    Look,
     Trace,
     brent_trace,
     completed,
@@ -30,6 +32,8 @@ from bench.synthetic import Image
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.observation import telling_tiles
 from focusd.autofocus.published import PublishedSearch
+from focusd.optics.instrument import Instrument
+from focusd.sharpness.pace import REMEMBERED
 
 CALIBRATION_PLANES_UM = np.arange(-100.0, 100.1, 2.0)
 """At 10×/0.3."""
@@ -73,11 +77,15 @@ def calibration_of(setting: Setting, texture: Image) -> Calibration:
     """From a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
     plain = replace(setting, scene="plain", electrons=CALIBRATION_ELECTRONS)
     rig = Rig(plain, texture, CALIBRATION_FOCUS_UM * setting.scale, seed=0)
-    first, *others = CALIBRATION_PLANES_UM * setting.scale
-    stack = [rig.look(first)]
-    telling = telling_tiles(stack[0], STRUCTURE_THRESHOLD)
-    stack += [rig.look(z_um).scored_on(telling) for z_um in others]
-    return calibrate(stack, {}, STRUCTURE_THRESHOLD, setting.instrument)[0]
+    return calibration_by(rig.look, CALIBRATION_PLANES_UM * setting.scale, setting.instrument)
+
+
+def calibration_by(look: Look, planes_um: NDArray[np.float64], instrument: Instrument) -> Calibration:
+    """Of planes that are scored as the daemon scores them: all tiles of the first ones, then those that tell."""
+    seen = [look(float(z_um)) for z_um in planes_um]
+    telling = telling_tiles(seen[0], STRUCTURE_THRESHOLD)
+    stack = seen[:REMEMBERED] + [o.scored_on(telling) for o in seen[REMEMBERED:]]
+    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)[0]
 
 
 def run_series(
