@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -127,19 +126,6 @@ class Search(Protocol):
         Args:
             exposed_um: of an exposure that is not yet scored.
             blocks: its spectra, all of them or `thinned`.
-        """
-        ...
-
-    def charting(
-        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
-    ) -> Callable[[], LocalMap] | None:
-        """Makes the map that `decide` will give, if the search ends with an exposure not yet scored; None: it will not.
-
-        It may run in another thread, and has to end before `decide` is called; the exposure may be added meanwhile.
-
-        Args:
-            exposed_um, blocks: the exposure and its spectra.
-            focus_um: as it is likely.
         """
         ...
 

@@ -28,13 +28,6 @@ _MODE_STEPS = 1.5
 """Coarse ones within so many steps of a block's focus belong to it: its own σ stands for them."""
 
 
-def map_centre_um(focus_um: float, calibration: Calibration) -> float:
-    """Where to centre the map of a field: the same place for all focuses that hardly differ, so that a map made before
-    the last digits are known is the one that they give."""
-    step_um = _step_um(calibration)
-    return round(focus_um / step_um) * step_um
-
-
 def local_map(observations: Sequence[Observation], calibration: Calibration, centre_um: float) -> LocalMap:
     """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
 
@@ -44,7 +37,7 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, cen
     """
     counts = blocks_with_structure(observations)
     reach_um = REACH_UNITS * calibration.axial_unit_um
-    step_um = _step_um(calibration)
+    step_um = 2 * reach_um / (_COARSE_STEPS - 1)
     coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
     coarse = _explained(observations, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
     unlikely = _unlikely(coarse_um - centre_um, coarse, len(observations), calibration.axial_unit_um)
@@ -58,10 +51,6 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, cen
     blocks = observations[0].blocks
     focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in (focus_um, sigma_um))
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
-
-
-def _step_um(calibration: Calibration) -> float:
-    return 2 * REACH_UNITS * calibration.axial_unit_um / (_COARSE_STEPS - 1)
 
 
 def _explained(

@@ -29,6 +29,15 @@ class Moffat:
         base = 1 + ((z_um - self.centre_um) / self.width_um) ** 2
         return np.asarray(self.top - self.depth * base**-self.power)
 
+    def slopes(self, z_um: Array) -> Array:
+        """Derivatives of the profile at positions z (n,) by its parameters, (n, 5), in their order."""
+        x = (z_um - self.centre_um) / self.width_um
+        base = 1 + x**2
+        dip = base**-self.power
+        by_base = self.depth * self.power * dip / base
+        by_x = 2 * x * by_base / self.width_um
+        return np.stack([np.ones_like(x), -dip, -by_x, -x * by_x, self.depth * dip * np.log(base)], axis=1)
+
     @property
     def fwhm_um(self) -> float:
         """Full width at half of the dip's depth."""
@@ -47,7 +56,11 @@ def fit_moffat(z_um: Array, b: Array) -> Moffat:
     upper = [b.max() + 0.1 * rise, 2 * rise, z_um.max(), extent, 10.0]
     scale = [rise, rise, extent, extent, 1.0]
     fit = least_squares(
-        lambda p: Moffat(*p)(z_um) - b, np.clip(start, lower, upper), bounds=(lower, upper), x_scale=scale
+        lambda p: Moffat(*p)(z_um) - b,
+        np.clip(start, lower, upper),
+        jac=lambda p: Moffat(*p).slopes(z_um),
+        bounds=(lower, upper),
+        x_scale=scale,
     )
     return Moffat(*(float(value) for value in fit.x))
 

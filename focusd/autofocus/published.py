@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
-from focusd.autofocus.geometry import LocalMap
 from focusd.autofocus.moffat import r_squared
 from focusd.autofocus.observation import Mask, Observation, tiles_with_structure
 from focusd.autofocus.shift import Shift, locate
@@ -69,12 +67,6 @@ class PublishedSearch:
 
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """None: the scores alone decide."""
-        return None
-
-    def charting(
-        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
-    ) -> Callable[[], LocalMap] | None:
-        """None: the map rests on the scores."""
         return None
 
     def decide(self) -> Focus:

@@ -6,17 +6,14 @@ sign. When σ is under its target, one exposure where the focus is believed to b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
-from focusd.autofocus.geometry import LocalMap
-from focusd.autofocus.local import local_map, map_centre_um
+from focusd.autofocus.local import local_map
 from focusd.autofocus.observation import (
     Mask,
     Observation,
@@ -106,7 +103,6 @@ class PosteriorSearch:
         self.observations: list[Observation] = []
         self._posterior: Posterior | None = None
         self._surveyed: tuple[list[BlockSpectra], Comparison] | None = None
-        self._charted: tuple[tuple[int, float, float], LocalMap] | None = None
 
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
@@ -173,15 +169,6 @@ class PosteriorSearch:
         ahead = self._estimate_of(self._foreseen(observations, is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
-    def charting(
-        self, exposed_um: float, blocks: BlockSpectra, focus_um: float
-    ) -> Callable[[], LocalMap] | None:
-        """What makes the map of the field, where the exposure verifies the focus: it rests on the spectra alone."""
-        verifies = abs(exposed_um - focus_um) <= VERIFIED_UNITS * self._calibration.axial_unit_um
-        if not verifies or not self.observations:
-            return None
-        return partial(self._chart, self._with_unscored(exposed_um, blocks), focus_um)
-
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
         estimate = self.estimate
@@ -212,7 +199,7 @@ class PosteriorSearch:
                 f"the exposures fit no single focus well enough (σ = {estimate.sigma_um:.2f} µm, "
                 f"{self._target_um:.2f} µm is wanted); try another field, or a longer exposure",
             )
-        local = self._chart(self.observations, estimate.focus_um)
+        local = local_map(self.observations, self._calibration, estimate.focus_um)
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
@@ -225,14 +212,6 @@ class PosteriorSearch:
     def _are_fewer(self, blocks: BlockSpectra) -> bool:
         """Whether they are `thinned`, beside those of the exposures so far."""
         return blocks.noise.shape != self.observations[-1].blocks.noise.shape
-
-    def _chart(self, observations: list[Observation], focus_um: float) -> LocalMap:
-        """The map of the field, made once for the same exposures and the same places looked at."""
-        centre_um = map_centre_um(focus_um, self._calibration)
-        key = len(observations), observations[-1].z_um, centre_um
-        if self._charted is None or self._charted[0] != key:
-            self._charted = key, local_map(observations, self._calibration, centre_um)
-        return self._charted[1]
 
     def _foreseen(self, observations: list[Observation], is_quick: bool) -> Posterior:
         """The posterior when the last of the exposures is not yet scored."""

@@ -261,13 +261,14 @@ def explain(
     log_object = _first_guess(power, noise, log_t)
     log_t = log_t + _in_band(log_object - log_calibrated, log_t, spread)
     measured = _full(np.log(power), log_t)
+    passed = _exp(log_t)
     variance_of = _Variance.of(error, modes)
     for _ in range(iterations):
-        residual, weight, share = _residual(measured, noise, log_t, variance_of, log_object)
+        residual, weight, share = _residual(measured, noise, passed, variance_of, log_object)
         shared = weight * share
         step = (shared * residual).sum(0) / ((shared * share).sum(0) + _OBJECT_KNOWN)
         log_object = log_object + step.clip(-_LARGEST_STEP, _LARGEST_STEP)
-    residual, weight, share = _residual(measured, noise, log_t, variance_of, log_object)
+    residual, weight, share = _residual(measured, noise, passed, variance_of, log_object)
     brightness, given_way = _brightness(residual, weight, share)
     standard = (residual - share * (brightness[..., None] - given_way)) * np.sqrt(weight)
     relative = brightness / DIMMING
@@ -319,42 +320,49 @@ def _full(values: Array, like: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Variance:
-    """Variance of the logarithm of the power, by the share s of it that is signal and the rest r that is noise.
+    """Variance of the logarithm of the power, by the share s of it that is signal.
 
-    object · s² + r · (even + odd · s) = object · s² + (1 − s²) / modes + (NOISE_ERROR · r)², in half as many steps: it
-    is worked out again for each guess of the object.
+    object · s² + (1 − s²) / modes + NOISE_ERROR² · (1 − s)², in half as many steps: it is worked out again for each
+    guess of the object.
     """
 
-    object: Array
-    even: Array
-    odd: Array
+    of_noise: Array
+    curved: Array
 
     @classmethod
     def of(cls, error: Array, modes: Array) -> _Variance:
-        """Of a transfer's error; `_LEAST_VARIANCE` on top, s² + (1 − s²) times."""
-        of_modes = 1 / modes + _LEAST_VARIANCE
-        even, odd = (_full(of_modes + sign * NOISE_ERROR**2, error) for sign in (1, -1))
-        return cls(error**2 + (LEAST_ERROR**2 + _LEAST_VARIANCE), even, odd)
+        """Of a transfer's error; `_LEAST_VARIANCE` on top."""
+        of_noise = _full(1 / modes + (NOISE_ERROR**2 + _LEAST_VARIANCE), error)
+        of_object = error**2 + (LEAST_ERROR**2 + _LEAST_VARIANCE + 2 * NOISE_ERROR**2)
+        return cls(of_noise, of_object - of_noise)
 
-    def __call__(self, share: Array, rest: Array) -> Array:
+    def __call__(self, share: Array) -> Array:
         """At these shares."""
-        return self.object * share * share + rest * (self.even + self.odd * share)
+        return (self.curved * share - 2 * NOISE_ERROR**2) * share + self.of_noise
 
 
 def _residual(
-    measured: Array, noise: Array, log_t: Array, variance_of: _Variance, log_object: Array
+    measured: Array, noise: Array, passed: Array, variance_of: _Variance, log_object: Array
 ) -> tuple[Array, Array, Array]:
-    """Of the logarithm of the power, (frames, candidates, bands): residual, weight, and the signal's share."""
-    expected, variance, share = _expected(log_object + log_t, noise, variance_of)
+    """Of the logarithm of the power, (frames, candidates, bands): residual, weight, and the signal's share.
+
+    Args:
+        passed: share of the object's power that each frame shows.
+    """
+    expected, variance, share = _expected(_exp(log_object) * passed, noise, variance_of)
     return measured - expected, 1 / variance, share
 
 
-def _expected(log_signal: Array, noise: Array | float, variance_of: _Variance) -> tuple[Array, Array, Array]:
+def _exp(log_power: Array) -> Array:
+    """Power, not beyond what single precision can hold."""
+    return np.asarray(np.exp(log_power.clip(-_LARGEST_LOG, _LARGEST_LOG)))
+
+
+def _expected(signal: Array, noise: Array | float, variance_of: _Variance) -> tuple[Array, Array, Array]:
     """Of the logarithm of signal and noise together: value, variance, and the signal's share of the power."""
-    signal = np.exp(log_signal.clip(-_LARGEST_LOG, _LARGEST_LOG))
     power = signal + noise
     share = signal / power
-    return np.log(power), variance_of(share, noise / power), share
+    return np.log(power), variance_of(share), share
 
 
 def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer, defocus_um: Array) -> Array:
@@ -365,7 +373,7 @@ def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer,
         defocus_um: (probes, hypotheses) of the frame under each hypothesis.
     """
     log_object, modes, log_t, error = singles(log_object, modes, *transfer.at(defocus_um))
-    expected, variance, _ = _expected(log_object + log_t, noise, _Variance.of(error, modes))
+    expected, variance, _ = _expected(_exp(log_object + log_t), noise, _Variance.of(error, modes))
     return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
 
 

@@ -112,13 +112,12 @@ def banded_transfer(
         aberrations: Noll's index → waves RMS.
         size: of the block, pixels.
     """
-    planes = torch.ones(len(u))
     kernel = pixel_kernel(
         torch.tensor(u, dtype=torch.float32),
-        planes * instrument.sin_alpha,
-        planes * instrument.sampling,
+        torch.tensor([instrument.sin_alpha]),  # of all planes alike
+        torch.tensor([instrument.sampling]),
         min(size - size % 2, _kernel_px(float(np.abs(u).max()), instrument)),
-        {j: planes * float(waves) for j, waves in aberrations.items()},
+        {j: torch.tensor([float(waves)]) for j, waves in aberrations.items()},
     )
     passed = kernel_transfer(kernel, (size, size))
     power = passed.real.square() + passed.imag.square()  # a quarter of the time of summing over the last axis

@@ -35,7 +35,7 @@ def intensity_psf(
 
     Args:
         u: defocus in axial units λ·n/NA², (batch,).
-        sin_alpha: NA/n, (batch,).
+        sin_alpha: NA/n, (batch,), or (1,) for all alike, as all that follows.
         spacing: of the samples in λ/NA, (batch,); at most `CRITICAL_SAMPLING`.
         size: samples along each axis; the PSF must fit into it.
         aberrations: added to the defocus.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
-from focusd.autofocus.geometry import Direction, Geometry, LocalMap, describe, geometry_of
+from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.autofocus.observation import Observation
 from focusd.errors import BudgetError, FocusdError
 from focusd.microscope.protocol import Frame
@@ -76,8 +75,6 @@ class Refocus:
         self._exposure_ms = exposure_ms
         self._roi = roi
         self._report = report
-        self._charted: tuple[LocalMap, Geometry] | None = None
-        """Of the last frame, made while it was scored."""
 
     async def run(self) -> dict[str, Any]:
         """Bring the sample into focus and stay there; the stage goes back to its start on any error.
@@ -151,13 +148,12 @@ class Refocus:
                 observation = await self._taken(frame, moving)
             else:
                 observation = await self._observer.look(frame, self._roi)
-                await to_thread.run_sync(self._search.add, observation)
-            wanted = await to_thread.run_sync(self._judge)
+            wanted = await to_thread.run_sync(self._judge, observation)
         self._tell(observation)
         return wanted
 
     async def _taken(self, frame: Frame, moving: TaskGroup) -> Observation:
-        """All that a frame tells, added to the search: its score, and at the same time the spectra and the map."""
+        """All that a frame tells: its score, and at the same time the spectra."""
         foresee = partial(self._search.likely_um, frame.z_um)
         some, likely_um = await self._observer.glimpse(frame, self._roi, foresee, thinned=True)
         if likely_um is not None:
@@ -165,59 +161,34 @@ class Refocus:
         blocks: list[BlockSpectra] = []
 
         async def complete() -> None:
-            blocks.append(await self._completed(frame, some, likely_um, moving, charting))
+            blocks.append(await self._completed(frame, some, likely_um, moving))
 
-        async with stages() as charting:
-            async with stages() as completing:
-                completing.start_soon(complete)
-                scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
-            observation = replace(scored, blocks=blocks[0])
-            await to_thread.run_sync(self._search.add, observation)
-        return observation
+        async with stages() as completing:
+            completing.start_soon(complete)
+            scored = await self._observer.look(frame, self._roi, some, self._search.telling_tiles())
+        return replace(scored, blocks=blocks[0])
 
     async def _completed(
-        self,
-        frame: Frame,
-        some: BlockSpectra,
-        likely_um: float | None,
-        moving: TaskGroup,
-        charting: TaskGroup,
+        self, frame: Frame, some: BlockSpectra, likely_um: float | None, moving: TaskGroup
     ) -> BlockSpectra:
-        """All the spectra; if they tell where to move and a quarter of them did not, the stage moves.
-
-        The map is begun, for it does not depend on the score.
-        """
+        """All the spectra; if they tell where to move and a quarter of them did not, the stage moves."""
 
         def foresee(spectra: BlockSpectra) -> float | None:
-            return self._search.likely_um(frame.z_um, spectra) if likely_um is None else likely_um
+            return self._search.likely_um(frame.z_um, spectra) if likely_um is None else None
 
         spectra, focus_um = await self._observer.glimpse(frame, self._roi, foresee, known=some)
-        if focus_um is None:
-            return spectra
-        if likely_um is None:
+        if focus_um is not None:
             moving.start_soon(self._observer.move_to, focus_um)
-        if charted := self._search.charting(frame.z_um, spectra, focus_um):
-            charting.start_soon(to_thread.run_sync, self._chart, charted)
         return spectra
 
-    def _chart(self, charted: Callable[[], LocalMap]) -> None:
-        """The shape of the field, where the search will most likely ask for it."""
-        local = charted()
-        self._charted = local, self._geometry(local)
-
-    def _judge(self) -> float | Found:
-        """What the search makes of the exposures so far."""
+    def _judge(self, observation: Observation) -> float | Found:
+        """What the search makes of the exposures so far and of one more."""
+        self._search.add(observation)
         z_um = self._search.next_z_um()
         if z_um is not None:
             return float(z_um)
-        focus = self._search.decide()
-        if self._charted and self._charted[0] is focus.local:
-            return focus, self._charted[1]
-        return focus, self._geometry(focus.local)
-
-    def _geometry(self, local: LocalMap) -> Geometry:
-        field = self._field
-        return geometry_of(local, field.pixel_um, field.dof_um, field.towards_sample)
+        focus, field = self._search.decide(), self._field
+        return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 
     def _tell(self, observation: Observation) -> None:
         progress = {"exposure": len(self._search.observations), "of": self._budget.exposures}

@@ -14,6 +14,14 @@ def test_fit_recovers_the_profile_that_made_the_curve() -> None:
     assert fit.fwhm_um == pytest.approx(truth.fwhm_um, rel=0.01)
 
 
+def test_slopes_are_the_derivatives_by_each_parameter() -> None:
+    parameters = [0.8, 0.7, 3.2, 30.0, 1.4]
+    z = np.linspace(-90, 90, 13)
+    for index, slope in enumerate(Moffat(*parameters).slopes(z).T):
+        low, high = ([p + side * (i == index) for i, p in enumerate(parameters)] for side in (-1e-5, 1e-5))
+        assert slope == pytest.approx((Moffat(*high)(z) - Moffat(*low)(z)) / 2e-5, abs=1e-8)
+
+
 def test_fwhm_is_where_half_of_the_depth_is_reached() -> None:
     profile = Moffat(top=1.0, depth=0.6, centre_um=0.0, width_um=20.0, power=0.8)
     assert float(profile(np.array(profile.fwhm_um / 2))) == pytest.approx(1.0 - 0.3)

@@ -338,47 +338,6 @@ def test_where_no_scored_tile_counts_all_scored_ones_do() -> None:
     assert tiles_with_structure([exposure(0.0), seen], 0.5).all(), "who was not asked has no vote"
 
 
-@pytest.mark.parametrize("focus_um", [-31.4, 4.0, 60.0])
-def test_the_map_charted_before_the_last_score_is_the_one_that_is_given(
-    calibration: Calibration, focus_um: float
-) -> None:
-    search, unprepared = search_of(calibration), search_of(calibration)
-    z_um: float | None = 0.0
-    charted = None
-    while z_um is not None:
-        seen = exposure(z_um, focus_um)
-        likely_um = search.likely_um(z_um, seen.blocks)
-        charting = likely_um is not None and search.charting(z_um, seen.blocks, likely_um)
-        search.add(seen)
-        charted = charting() if charting else None
-        unprepared.add(seen)
-        z_um = search.next_z_um()
-    assert search.decide().local is charted is not None
-    given = unprepared.decide().local
-    assert np.array_equal(given.focus_um, charted.focus_um, equal_nan=True)
-    assert np.array_equal(given.sigma_um, charted.sigma_um, equal_nan=True)
-
-
-def test_a_map_charted_around_a_wrong_focus_is_not_given(calibration: Calibration) -> None:
-    search = search_of(calibration)
-    for z_um in (0.0, *search.opening_um(0.0)):
-        search.add(exposure(z_um, 31.4))
-    charting = search.charting(50.0, exposure(50.0, 31.4).blocks, 50.0)
-    assert charting is not None
-    wrong = charting()
-    search.add(exposure(31.4, 31.4))
-    local = search.decide().local
-    assert local is not wrong
-    assert local.focus_um == pytest.approx(31.4, abs=0.4)
-
-
-def test_no_map_is_charted_of_an_exposure_that_verifies_nothing(calibration: Calibration) -> None:
-    search = search_of(calibration)
-    assert search.charting(0.0, exposure(0.0, 31.4).blocks, 0.0) is None, "one plane tells no focus"
-    search.add(exposure(0.0, 31.4))
-    assert search.charting(-6.0, exposure(-6.0, 31.4).blocks, 31.4) is None
-
-
 @pytest.mark.parametrize(
     ("away_is_low", "limits_um", "side"),
     [(True, LIMITS_UM, -1), (False, LIMITS_UM, 1), (True, (-3.0, 150.0), 1), (False, (-150.0, 3.0), -1)],
