@@ -142,6 +142,18 @@ def frames(
 
 
 @app.command()
+def modalities(
+    runs: Annotated[int, typer.Option(min=1, help="Searches of each kind.")] = 36,
+    seed: Annotated[int, typer.Option(help="Of samples, starts and noise.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Stained and unstained samples in transmitted light: bright field, phase contrast, and one for the other."""
+    from bench.modalities import run_modalities
+
+    run_modalities(runs, seed, json)
+
+
+@app.command()
 def latency(
     quick: Annotated[bool, typer.Option(help="One exposure time, two samples: a minute or two.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,

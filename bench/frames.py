@@ -170,7 +170,8 @@ def calibration(objective: str, step_um: float) -> Calibration:
     instrument = case.setting.instrument
     seen = WholeFrames(replace(case, focus_um=CALIBRATION_FOCUS_UM * case.setting.scale))
     range_um, _ = stack_um(instrument)
-    return calibration_by(seen.look, np.arange(-range_um, range_um + step_um / 2, step_um), instrument)
+    planes_um = np.arange(-range_um, range_um + step_um / 2, step_um)
+    return calibration_by(seen.look, planes_um, instrument)[0]
 
 
 def ending(known: Calibration, case: Case) -> FrameEnding:

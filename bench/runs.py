@@ -77,15 +77,18 @@ def calibration_of(setting: Setting, texture: Image) -> Calibration:
     """From a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
     plain = replace(setting, scene="plain", electrons=CALIBRATION_ELECTRONS)
     rig = Rig(plain, texture, CALIBRATION_FOCUS_UM * setting.scale, seed=0)
-    return calibration_by(rig.look, CALIBRATION_PLANES_UM * setting.scale, setting.instrument)
+    return calibration_by(rig.look, CALIBRATION_PLANES_UM * setting.scale, setting.instrument)[0]
 
 
-def calibration_by(look: Look, planes_um: NDArray[np.float64], instrument: Instrument) -> Calibration:
-    """Of planes that are scored as the daemon scores them: all tiles of the first ones, then those that tell."""
+def calibration_by(
+    look: Look, planes_um: NDArray[np.float64], instrument: Instrument
+) -> tuple[Calibration, float]:
+    """Of planes that are scored as the daemon scores them: all tiles of the first ones, then those that tell; and the z
+    of the focus."""
     seen = [look(float(z_um)) for z_um in planes_um]
     telling = telling_tiles(seen[0], STRUCTURE_THRESHOLD)
     stack = seen[:REMEMBERED] + [o.scored_on(telling) for o in seen[REMEMBERED:]]
-    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)[0]
+    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)
 
 
 def run_series(

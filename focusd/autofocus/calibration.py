@@ -9,9 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import uniform_filter1d
 
 from focusd.autofocus.moffat import Moffat, fit_moffat, r_squared
 from focusd.autofocus.observation import (
+    Mask,
     Observation,
     Spectrum,
     blocks_with_structure,
@@ -27,6 +29,10 @@ Array = NDArray[np.float64]
 MIN_PLANES = 7
 MIN_R2 = 0.8
 """A curve that the profile explains worse than this is no calibration."""
+MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
+"""Of a part of the stack, which was chosen because it looks like a curve."""
+_PARTS = 0.8 ** np.arange(1, 8)
+"""Of the stack's extent, around the focus: down to a fifth."""
 
 B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
 """Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
@@ -148,20 +154,45 @@ def calibrate(
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
-    fit = _fit(z, b, instrument)
+    spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
+    tells = _telling(z, b)
+    z, b = z[tells], b[tells]
+    fit = _fit(z, b, instrument, vanishes=_vanishes(ordered, threshold))
     defocus_um = z - origin.z_um
+    unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
     calibration = Calibration(
         defocus_um,
         b,
-        np.array([float(np.nanstd(o.b[seen])) for o in ordered]),
-        Transfer.of_stack(defocus_um, spectra, _axial_unit_um(defocus_um, b, fit.fwhm_um)),
+        spread[tells],
+        Transfer.of_stack(defocus_um, [spectra[i] for i in np.flatnonzero(tells)], unit_um),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,
         dict(fingerprint),
     )
     return calibration, origin.z_um
+
+
+def _telling(z_um: Array, b: Array) -> Mask:
+    """The planes (n,) on which the score tells the depth: all, or as many around the focus as are a curve.
+
+    Transmitted light that is shifted in phase, as phase contrast shows it, is no blurred object any more some axial
+    units from the focus: there the score rises no further, and is another on the next sample.
+    """
+    whole = np.ones(len(z_um), bool)
+    if _is_curve(z_um, b, MIN_R2):
+        return whole
+    focus_um = z_um[np.argmin(uniform_filter1d(b, 3))]
+    for share in _PARTS:
+        part = np.abs(z_um - focus_um) <= share * np.ptp(z_um) / 2
+        if part.sum() >= MIN_PLANES_OF_PART and _is_curve(z_um[part], b[part], MIN_R2_OF_PART):
+            return np.asarray(part)
+    return whole
+
+
+def _is_curve(z_um: Array, b: Array, least_r2: float) -> bool:
+    return r_squared(b, fit_moffat(z_um, b)(z_um)) >= least_r2
 
 
 def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
@@ -208,22 +239,31 @@ def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]
 
 
+def _vanishes(ordered: list[Observation], threshold: float) -> bool:
+    """Whether planes that show nothing lie between others that do."""
+    shows = np.flatnonzero([np.nanmean(o.structure) >= threshold for o in ordered])
+    return len(shows) > 1 and len(shows) < shows[-1] - shows[0] + 1
+
+
 def _advice(instrument: Instrument | None) -> str:
     if instrument is None:
         return "some ten depths of field to each side (16 λ·n/NA²)"
     return f"about ±{stack_um(instrument)[0]:g} µm, as this objective asks for"
 
 
-def _fit(z: Array, b: Array, instrument: Instrument | None) -> Moffat:
+def _fit(z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool) -> Moffat:
     """The profile, if the scores are a curve with its minimum inside the stack."""
     fit = fit_moffat(z, b)
     r2 = r_squared(b, fit(z))
     focus = fit.centre_um
     margin = 0.1 * np.ptp(z)
     if r2 < MIN_R2:
+        unstained = "in bright field an unstained sample shows nothing at its focus, use phase contrast"
+        advised = f"a flat, textured, well exposed field, focused by eye first, and a range of {_advice(instrument)}"
         raise CalibrationError(
             f"the scores do not form a calibration curve (R² {r2:.2f}, at least {MIN_R2} is needed); "
-            f"take a flat, textured, well exposed field, focused by eye first, and a range of {_advice(instrument)}",
+            + (f"planes within the stack show nothing: {unstained}, or " if vanishes else "take ")
+            + advised,
             z_um=z.tolist(),
             b=b.tolist(),
         )

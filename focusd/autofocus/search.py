@@ -44,6 +44,11 @@ SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
+MAX_MISFIT = 50.0
+"""χ² per value of the best explanation, beyond which the calibration explains nothing, and σ means nothing either. The
+largest of 736 focuses was 37 (bench/mix.py, tuning textures); of samples of another kind than calibrated up to 550."""
+MISFIT_EXPOSURES = 4
+"""After so many of them a search gives up that nothing explains."""
 BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
@@ -123,10 +128,10 @@ class PosteriorSearch:
 
     @property
     def satisfied(self) -> bool:
-        """Whether the focus is known to the target, from two planes or more that show something, and verified if that
-        is asked for."""
+        """Whether the focus is known to the target, from two planes or more that show something and are explained, and
+        verified if that is asked for."""
         estimate = self.estimate
-        known = self._is_known(estimate)
+        known = self._is_known(estimate) and self.belief.misfit <= MAX_MISFIT
         two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
         there = self._shows_something and not self.belief.at_edge
         return known and two_planes and there and (self._is_verified or not self._verify)
@@ -136,6 +141,7 @@ class PosteriorSearch:
 
         Raises:
             NoSampleError: three exposures show nothing to focus on.
+            AmbiguousError: the calibration does not explain them.
             OutOfRangeError: the focus lies beyond what is calibrated or can be reached.
         """
         self._refuse_hopeless()
@@ -265,6 +271,11 @@ class PosteriorSearch:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
+        if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
+            raise AmbiguousError(
+                "the calibration explains these exposures nowhere; take it on a sample of this kind, in the same "
+                "light, or look whether the field moves or changes while it is exposed"
+            )
         if self._seems_beyond and self._was_near(self.belief.mode_um, BEYOND_UNITS):
             raise beyond_reach()
 

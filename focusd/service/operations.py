@@ -95,6 +95,7 @@ class RigOperations:
             "path": str(path),
             "planes": len(planes),
             "z_focus_um": focus_um,
+            "message": _warning(calibration, len(planes)),
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
@@ -308,6 +309,17 @@ class RigOperations:
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
+
+
+def _warning(calibration: Calibration, planes: int) -> str:
+    """What a user should know of a stack of so many planes, empty if nothing."""
+    if len(calibration.z_um) == planes:
+        return ""
+    return (
+        f"the score tells the depth from {calibration.min_um:.3g} to {calibration.max_um:.3g} µm only, on "
+        f"{len(calibration.z_um)} of {planes} planes: further out it rises no more, as in phase contrast; a refocus "
+        "has to begin within that"
+    )
 
 
 def _progress(report: Report, planes: int) -> Callable[[Observation], None]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from focusd.autofocus.calibration import Calibration, calibrate, stack_um
+from focusd.autofocus.observation import Observation
 from focusd.errors import CalibrationError, NoSampleError
 from focusd.optics.instrument import Instrument
-from tests.autofocus.exposures import Observe
+from tests.autofocus.exposures import Observe, exposure
 
 PLANES = np.arange(-100, 101, 4.0)
 
@@ -51,11 +52,55 @@ def test_flat_scores_are_no_calibration(observe: Observe) -> None:
         calibrate(noise, {}, 0.5)
 
 
+def plateau(z_um: float, rng: np.random.Generator, focus_um: float = 0.0) -> Observation:
+    """As phase contrast looks: the score rises no further some axial units from the focus, and says anything there."""
+    seen = exposure(z_um, focus_um)
+    return (
+        seen
+        if abs(z_um - focus_um) <= 30.0
+        else dataclasses.replace(seen, b=0 * seen.b + rng.uniform(0.1, 0.3))
+    )
+
+
+@pytest.mark.parametrize("focus_um", [0.0, 31.0])
+def test_where_the_score_rises_no_further_the_calibration_ends(focus_um: float) -> None:
+    rng = np.random.default_rng(3)
+    calibration, found_um = calibrate([plateau(z, rng, focus_um) for z in PLANES], {}, 0.5)
+    assert found_um == pytest.approx(focus_um, abs=0.3)
+    assert -45 < calibration.min_um < -20
+    assert 20 < calibration.max_um < 45
+    assert calibration.transfer.z_um == pytest.approx(calibration.z_um)
+    assert calibration.r2 > 0.9
+
+
+def test_no_part_of_scores_that_say_nothing_passes_for_a_curve(observe: Observe) -> None:
+    stack = [observe(z) for z in PLANES]
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        nothing = [dataclasses.replace(o, b=0 * o.b + rng.uniform(0, 1)) for o in stack]
+        with pytest.raises(CalibrationError, match="R²"):
+            calibrate(nothing, {}, 0.5)
+
+
 def test_what_is_no_curve_says_which_range_the_objective_asks_for(observe: Observe) -> None:
     flat = [dataclasses.replace(o, b=0 * o.b + 0.4) for o in map(observe, PLANES)]
     objective = Instrument(magnification=40.0, na=0.75)
     with pytest.raises(CalibrationError, match="a range of about ±16 µm"):
         calibrate(flat, {}, 0.5, objective)
+
+
+@pytest.mark.parametrize("vanishes", [True, False])
+def test_a_sample_that_shows_nothing_at_its_focus_is_told_from_others(
+    observe: Observe, vanishes: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    stack = [dataclasses.replace(o, b=0 * o.b + rng.uniform(0, 1)) for o in map(observe, PLANES)]
+    if vanishes:
+        stack[25] = dataclasses.replace(stack[25], structure=0 * stack[25].structure)
+    with pytest.raises(CalibrationError) as refused:
+        calibrate(stack, {}, 0.5)
+    assert ("use phase contrast" in refused.value.message) == vanishes
+    assert "a flat, textured, well exposed field" in refused.value.message
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from focusd.autofocus.local import MAX_SIGMA_UNITS, local_map
 from focusd.autofocus.observation import Observation, blocks_with_structure, tiles_with_structure
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.search import MIN_CERTAINTY, PosteriorSearch
-from focusd.errors import FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
+from focusd.errors import AmbiguousError, FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 from tests.autofocus.exposures import BLOCK_PX, MODES, SPREAD, exposure
 
@@ -188,6 +188,22 @@ def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration
         blocks = BlockSpectra(power, seen.blocks.noise, MODES, SPREAD, seen.y_px, seen.x_px, BLOCK_PX)
         changed.add(Observation(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
     assert changed.estimate.sigma_um > 3 * same.estimate.sigma_um
+
+
+def test_a_field_that_nothing_explains_is_refused_after_four_exposures(calibration: Calibration) -> None:
+    """As of phase objects, where a stained one was calibrated: bands rise and fall by turns."""
+    search = search_of(calibration)
+
+    def expose_until_refused(z_um: float | None) -> None:
+        while z_um is not None:
+            seen = exposure(z_um, 30.0)
+            fringes = 0.05 + np.sin(1.5 * (z_um - 30.0) * np.linspace(0, 1, len(MODES)) ** 2) ** 2
+            search.add(replace(seen, blocks=replace(seen.blocks, power=seen.blocks.power * fringes)))
+            z_um = search.next_z_um()
+
+    with pytest.raises(AmbiguousError, match="take it on a sample of this kind, in the same light"):
+        expose_until_refused(0.0)
+    assert len(search.observations) == 4
 
 
 values = st.floats(0, 1.5)

@@ -86,6 +86,22 @@ async def test_calibration_reports_each_plane_and_its_end(operations: RigOperati
     assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result})
 
 
+async def test_a_calibration_that_ends_before_its_stack_says_where(
+    operations: RigOperations, scorer: ScriptedScorer
+) -> None:
+    usual, anything = scorer.blur, np.random.default_rng(0)
+    assert (await calibrate_at_focus(operations))["message"] == ""
+    scorer.blur = lambda z: np.where(np.abs(z) <= 30, usual(z), anything.uniform(0.1, 0.3))
+
+    result = await calibrate_at_focus(operations)
+
+    low_um, high_um = result["range_um"]
+    assert -45 < low_um < -20
+    assert 20 < high_um < 45
+    assert f"from {low_um:.3g} to {high_um:.3g} µm only" in result["message"]
+    assert "of 81 planes" in result["message"]
+
+
 async def test_given_planes_are_taken_in_ascending_order(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
