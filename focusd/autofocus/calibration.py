@@ -155,10 +155,10 @@ def calibrate(
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
-    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     tells = _telling(z, b)
+    fit = _fit(z[tells], b[tells], instrument, vanishes=_vanishes(ordered, threshold))
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     z, b = z[tells], b[tells]
-    fit = _fit(z, b, instrument, vanishes=_vanishes(ordered, threshold))
     defocus_um = z - origin.z_um
     unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
     calibration = Calibration(

@@ -109,9 +109,11 @@ class _Near:
     def power(self) -> Array:
         return np.stack([s.power for s in self.spectra])
 
-    def few(self) -> _Near:
-        """Every third of them."""
-        return replace(self, z_um=self.z_um[1::3], spectra=self.spectra[1::3])
+    def stages(self) -> list[_Near]:
+        """Every third of them, which brings a fit near its end for a third of the work, if they are many; and all."""
+        if len(self.z_um) < MOST_PLANES:
+            return [self]
+        return [replace(self, z_um=self.z_um[::3], spectra=self.spectra[::3]), self]
 
 
 def find_origin(
@@ -174,13 +176,10 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
 def _fit_pupil(
     near: _Near, block_px: int, instrument: Instrument, start: tuple[float, ...]
 ) -> tuple[float, float]:
-    """Origin and χ² per value of the best model that is found from a start.
-
-    A few of the planes bring the fit near its end for a third of the work.
-    """
+    """Origin and χ² per value of the best model that is found from a start."""
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         scaled = np.full(len(start), _FAR_FROM_ZERO)
-        for planes in (near.few(), near):
+        for planes in near.stages():
             residuals = partial(_residuals, planes, block_px, instrument, start)
             scaled = least_squares(
                 residuals,
