@@ -63,8 +63,8 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Search:
-    """One search.
+class SearchEnding:
+    """How one search ended.
 
     Attributes:
         error_um: from the plane that the calibration takes for the focus.
@@ -108,7 +108,7 @@ def calibrated_on(light: Light) -> Known:
     return Known(calibration, focus_um - CALIBRATION_FOCUS_UM)
 
 
-def _searches(pool: Executor, known: dict[Light, Known], runs: int, seed: int) -> Iterator[Search]:
+def _searches(pool: Executor, known: dict[Light, Known], runs: int, seed: int) -> Iterator[SearchEnding]:
     tasks = [
         pool.submit(searched, (on, light), known[on], number, seed)
         for on, light in PAIRS
@@ -119,7 +119,7 @@ def _searches(pool: Executor, known: dict[Light, Known], runs: int, seed: int) -
         yield task.result()
 
 
-def searched(pair: tuple[Light, Light], known: Known, number: int, seed: int) -> Search:
+def searched(pair: tuple[Light, Light], known: Known, number: int, seed: int) -> SearchEnding:
     """One search, by itself; samples in turn, all else at random."""
     assert known.calibration, "a refused calibration serves no search"
     rng = np.random.default_rng((seed, number))
@@ -129,10 +129,12 @@ def searched(pair: tuple[Light, Light], known: Known, number: int, seed: int) ->
     search = posterior_search(seen, known.calibration)
     truth_um = focus_um + known.origin_um
     count, last = alone(posterior_steps(search, seen.look, lambda: truth_um, seen.dof_um))
-    return Search(pair[0].name, light, sample, focus_um, count, last.error_um, last.sigma_um, last.outcome)
+    return SearchEnding(
+        pair[0].name, light, sample, focus_um, count, last.error_um, last.sigma_um, last.outcome
+    )
 
 
-def _row(pair: tuple[Light, Light], known: Known, searches: list[Search]) -> dict[str, Any]:
+def _row(pair: tuple[Light, Light], known: Known, searches: list[SearchEnding]) -> dict[str, Any]:
     chosen = [s for s in searches if (s.calibrated, s.light.name) == (pair[0].name, pair[1].name)]
     curve = known.calibration
     about = {
@@ -145,7 +147,7 @@ def _row(pair: tuple[Light, Light], known: Known, searches: list[Search]) -> dic
     return finite(about | figures_of(chosen))
 
 
-def figures_of(searches: list[Search]) -> dict[str, Any]:
+def figures_of(searches: list[SearchEnding]) -> dict[str, Any]:
     """Of some searches; errors are those of the answers that were given as focused."""
     told = [s for s in searches if s.outcome == FOCUSED]
     error_um = [abs(s.error_um) for s in told]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import transmitted
-from bench.modalities import MIXED, PHASE_CONTRAST, STAINED, UNSTAINED, Search, figures_of
+from bench.modalities import MIXED, PHASE_CONTRAST, STAINED, UNSTAINED, SearchEnding, figures_of
 from bench.runs import calibration_by
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.transmitted import Light, TransmittedLight
@@ -49,7 +49,7 @@ def test_in_phase_contrast_a_calibration_ends_where_the_score_tells_no_more_and_
 
 
 def test_only_answers_more_than_a_depth_of_field_off_are_silent_failures() -> None:
-    near = Search("", MIXED, "cells", 0.0, 3, 0.4, 0.3, FOCUSED)
+    near = SearchEnding("", MIXED, "cells", 0.0, 3, 0.4, 0.3, FOCUSED)
     far, refused = replace(near, error_um=9.0), replace(near, error_um=50.0, outcome="ambiguous")
     figures = figures_of([near, far, refused])
     assert (figures["runs"], figures["silent"]) == (3, 1)
