@@ -17,6 +17,7 @@ from focusd.autofocus.observation import (
     Observation,
     Spectrum,
     blocks_with_structure,
+    strength_of,
     tiles_with_structure,
 )
 from focusd.autofocus.pupil import REACH_UNITS, PupilFit, find_origin, fit_pupil
@@ -31,6 +32,8 @@ MIN_R2 = 0.8
 """A curve that the profile explains worse than this is no calibration."""
 MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
 """Of a part of the stack, which was chosen because it looks like a curve."""
+VANISHED = 0.3
+"""Of the power beside it, and of the stack's most: a plane that shows less shows next to nothing."""
 _PARTS = 0.8 ** np.arange(1, 8)
 """Of the stack's extent, around the focus: down to a fifth."""
 
@@ -55,7 +58,7 @@ class Calibration:
         z_um: (n,) defocus, ascending, 0 at the origin.
         b: (n,) blurriness.
         sigma: (n,) spread of b over the field.
-        transfer: the curve per spatial frequency, on the same planes.
+        transfer: the curve per spatial frequency, on all planes of the stack: where the score tells no more, it may.
         profile: the Moffat fit in the same coordinates.
         r2: of the fit.
         origin: how the origin was found: `pupil` or `sharpest` (see `find_origin`).
@@ -156,16 +159,16 @@ def calibrate(
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
     tells = _telling(z, b)
-    fit = _fit(z[tells], b[tells], instrument, vanishes=_vanishes(ordered, threshold))
+    fit = _fit(z[tells], b[tells], instrument, vanishes=_vanishes(ordered))
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
-    z, b = z[tells], b[tells]
+    stack_um, z, b = z, z[tells], b[tells]
     defocus_um = z - origin.z_um
     unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
     calibration = Calibration(
         defocus_um,
         b,
         spread[tells],
-        Transfer.of_stack(defocus_um, [spectra[i] for i in np.flatnonzero(tells)], unit_um),
+        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,
@@ -239,10 +242,11 @@ def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]
 
 
-def _vanishes(ordered: list[Observation], threshold: float) -> bool:
-    """Whether planes that show nothing lie between others that do."""
-    shows = np.flatnonzero([np.nanmean(o.structure) >= threshold for o in ordered])
-    return len(shows) > 1 and len(shows) < shows[-1] - shows[0] + 1
+def _vanishes(ordered: list[Observation]) -> bool:
+    """Whether some planes show far less than others on both sides of them, as those near the focus of a phase do."""
+    strength = np.array([strength_of(o.blocks).sum() for o in ordered])
+    beside = np.minimum(np.maximum.accumulate(strength), np.maximum.accumulate(strength[::-1])[::-1])
+    return bool((strength < VANISHED * beside)[beside >= VANISHED * strength.max()].any())
 
 
 def _advice(instrument: Instrument | None) -> str:
@@ -262,7 +266,7 @@ def _fit(z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool) -
         advised = f"a flat, textured, well exposed field, focused by eye first, and a range of {_advice(instrument)}"
         raise CalibrationError(
             f"the scores do not form a calibration curve (R² {r2:.2f}, at least {MIN_R2} is needed); "
-            + (f"planes within the stack show nothing: {unstained}, or " if vanishes else "take ")
+            + (f"planes within the stack show hardly anything: {unstained}, or " if vanishes else "take ")
             + advised,
             z_um=z.tolist(),
             b=b.tolist(),

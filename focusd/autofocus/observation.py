@@ -125,11 +125,11 @@ def telling_tiles(first: Observation, threshold: float) -> Mask | None:
 
 def blocks_with_structure(observations: Sequence[Observation]) -> Mask:
     """Blocks that hold a fair part of the field's structure, (rows, columns); at least one."""
-    strength = np.max([_strength(o.blocks) for o in observations], axis=0)
+    strength = np.max([strength_of(o.blocks) for o in observations], axis=0)
     return np.asarray(strength >= _LEAST_CONTRAST * strength.max())
 
 
-def _strength(blocks: BlockSpectra) -> Array:
-    """(rows, columns) power above the noise."""
+def strength_of(blocks: BlockSpectra) -> Array:
+    """(rows, columns) power above the noise, of what may be structure."""
     signal = (blocks.power - blocks.noise[..., None])[..., _STRUCTURE_FROM:]
     return np.asarray((signal * blocks.modes[_STRUCTURE_FROM:]).sum(-1).clip(0))

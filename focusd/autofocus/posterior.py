@@ -196,8 +196,9 @@ def _coarse_um(
     evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
 ) -> Array:
     """Where the focus may lie, evenly spaced."""
-    low = max(evidence[0].z_um - calibration.max_um, limits_um[0])
-    high = min(evidence[0].z_um - calibration.min_um, limits_um[1])
+    first_um, last_um = calibration.transfer.z_um[[0, -1]]
+    low = max(evidence[0].z_um - last_um, limits_um[0])
+    high = min(evidence[0].z_um - first_um, limits_um[1])
     return np.linspace(low, high, COARSE_STEPS)
 
 

@@ -95,7 +95,7 @@ class RigOperations:
             "path": str(path),
             "planes": len(planes),
             "z_focus_um": focus_um,
-            "message": _warning(calibration, len(planes)),
+            "message": _warning(calibration),
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
@@ -300,7 +300,7 @@ class RigOperations:
         return {
             "objective": self._objective,
             "fwhm_um": calibration.fwhm_um,
-            "range_um": [calibration.min_um, calibration.max_um],
+            "range_um": calibration.transfer.z_um[[0, -1]].tolist(),
             "origin": calibration.origin,
             "r2": calibration.r2,
             "dof_um": self._depth_of_field_um(lambda: calibration),
@@ -311,14 +311,14 @@ class RigOperations:
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
 
 
-def _warning(calibration: Calibration, planes: int) -> str:
-    """What a user should know of a stack of so many planes, empty if nothing."""
-    if len(calibration.z_um) == planes:
+def _warning(calibration: Calibration) -> str:
+    """What a user should know of a calibration, empty if nothing."""
+    planes, telling = len(calibration.transfer.z_um), len(calibration.z_um)
+    if telling == planes:
         return ""
     return (
-        f"the score tells the depth from {calibration.min_um:.3g} to {calibration.max_um:.3g} µm only, on "
-        f"{len(calibration.z_um)} of {planes} planes: further out it rises no more, as in phase contrast; a refocus "
-        "has to begin within that"
+        f"the score tells the depth from {calibration.min_um:.3g} to {calibration.max_um:.3g} µm only, on {telling} of "
+        f"{planes} planes: further out it rises no more, as in phase contrast, and the spectra alone show the way"
     )
 
 

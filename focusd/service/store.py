@@ -105,6 +105,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "b": calibration.b.tolist(),
         "sigma": calibration.sigma.tolist(),
         "transfer": {
+            "z_um": calibration.transfer.z_um.tolist(),
             "log_power": calibration.transfer.log_power.tolist(),
             "error": calibration.transfer.error.tolist(),
             "log_object": calibration.transfer.log_object.tolist(),
@@ -116,15 +117,14 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
 def _from_json(values: dict[str, Any]) -> Calibration:
     if values["format"] != FORMAT:
         raise ValueError(f"format {values['format']!r}, this focusd reads {FORMAT}")
-    z_um, b, sigma = (np.array(values[key], dtype=np.float64) for key in ("z_um", "b", "sigma"))
-    if not all(np.isfinite(curve).all() and curve.shape == z_um.shape for curve in (z_um, b, sigma)):
+    z_um = _planes(values["z_um"])
+    b, sigma = (np.array(values[key], dtype=np.float64) for key in ("b", "sigma"))
+    if not all(np.isfinite(curve).all() and curve.shape == z_um.shape for curve in (b, sigma)):
         raise ValueError("the curve holds gaps")
-    if z_um.ndim != 1 or len(z_um) < 2 or not (np.diff(z_um) > 0).all():
-        raise ValueError("the curve's positions do not ascend")
     profile = Moffat(**{name: float(value) for name, value in values["profile"].items()})
     if not 0 < profile.fwhm_um < np.inf:
         raise ValueError("the profile has no width")
-    transfer = _transfer_from_json(z_um, values["transfer"])
+    transfer = _transfer_from_json({"z_um": values["z_um"]} | values["transfer"])
     return Calibration(
         z_um,
         b,
@@ -137,7 +137,15 @@ def _from_json(values: dict[str, Any]) -> Calibration:
     )
 
 
-def _transfer_from_json(z_um: NDArray[np.float64], values: dict[str, Any]) -> Transfer:
+def _planes(values: list[float]) -> NDArray[np.float64]:
+    z_um = np.array(values, dtype=np.float64)
+    if z_um.ndim != 1 or len(z_um) < 2 or not np.isfinite(z_um).all() or not (np.diff(z_um) > 0).all():
+        raise ValueError("the planes do not ascend")
+    return z_um
+
+
+def _transfer_from_json(values: dict[str, Any]) -> Transfer:
+    z_um = _planes(values["z_um"])
     log_power, error, log_object = (np.array(values[key]) for key in ("log_power", "error", "log_object"))
     axial_unit_um = float(values["axial_unit_um"])
     is_whole = log_power.shape == error.shape == (len(z_um), len(log_object))

@@ -63,13 +63,13 @@ def plateau(z_um: float, rng: np.random.Generator, focus_um: float = 0.0) -> Obs
 
 
 @pytest.mark.parametrize("focus_um", [0.0, 31.0])
-def test_where_the_score_rises_no_further_the_calibration_ends(focus_um: float) -> None:
+def test_where_the_score_rises_no_further_the_curve_ends_and_the_spectra_go_on(focus_um: float) -> None:
     rng = np.random.default_rng(3)
     calibration, found_um = calibrate([plateau(z, rng, focus_um) for z in PLANES], {}, 0.5)
     assert found_um == pytest.approx(focus_um, abs=0.3)
     assert -45 < calibration.min_um < -20
     assert 20 < calibration.max_um < 45
-    assert calibration.transfer.z_um == pytest.approx(calibration.z_um)
+    assert calibration.transfer.z_um == pytest.approx(PLANES - found_um)
     assert calibration.r2 > 0.9
 
 
@@ -96,7 +96,10 @@ def test_a_sample_that_shows_nothing_at_its_focus_is_told_from_others(
     rng = np.random.default_rng(0)
     stack = [dataclasses.replace(o, b=0 * o.b + rng.uniform(0, 1)) for o in map(observe, PLANES)]
     if vanishes:
-        stack[25] = dataclasses.replace(stack[25], structure=0 * stack[25].structure)
+        nothing = stack[0].blocks.noise[..., None] + 0 * stack[0].blocks.power
+        stack[25] = dataclasses.replace(
+            stack[25], blocks=dataclasses.replace(stack[25].blocks, power=nothing)
+        )
     with pytest.raises(CalibrationError) as refused:
         calibrate(stack, {}, 0.5)
     assert ("use phase contrast" in refused.value.message) == vanishes

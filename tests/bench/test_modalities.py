@@ -35,13 +35,14 @@ def test_a_phase_shows_in_bright_field_out_of_focus_alone_and_in_phase_contrast_
     assert contrast(STAINED, 0.0) > contrast(STAINED, 10.0) > contrast(STAINED, 40.0)
 
 
-def test_in_phase_contrast_a_calibration_ends_where_the_score_tells_no_more_and_serves() -> None:
+@pytest.mark.parametrize("start_um", [12.0, -55.0])
+def test_in_phase_contrast_a_calibration_serves_also_where_the_score_tells_no_more(start_um: float) -> None:
     gravel = TransmittedLight(PHASE_CONTRAST, "gravel", 0, 0.7)
     known, focus_um = calibration_by(gravel.look, PLANES_UM, gravel.setting.instrument)
     assert focus_um == pytest.approx(0.7, abs=1.0)
     assert -80 < known.min_um < -15
     assert 15 < known.max_um < 80
-    cells = TransmittedLight(PHASE_CONTRAST.times(0.5), "cells", 1, 12.0)
+    cells = TransmittedLight(PHASE_CONTRAST.times(0.5), "cells", 1, start_um)
     search = posterior_search(cells, known)
     _, last = alone(posterior_steps(search, cells.look, lambda: cells.focus_um, cells.dof_um))
     assert last.outcome == FOCUSED

@@ -86,7 +86,7 @@ async def test_calibration_reports_each_plane_and_its_end(operations: RigOperati
     assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result})
 
 
-async def test_a_calibration_that_ends_before_its_stack_says_where(
+async def test_a_score_that_tells_no_more_before_the_stack_ends_is_told_and_stored(
     operations: RigOperations, scorer: ScriptedScorer
 ) -> None:
     usual, anything = scorer.blur, np.random.default_rng(0)
@@ -95,11 +95,14 @@ async def test_a_calibration_that_ends_before_its_stack_says_where(
 
     result = await calibrate_at_focus(operations)
 
-    low_um, high_um = result["range_um"]
+    low_um, high_um = result["curve"]["z_um"][0], result["curve"]["z_um"][-1]
     assert -45 < low_um < -20
     assert 20 < high_um < 45
+    assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
     assert f"from {low_um:.3g} to {high_um:.3g} µm only" in result["message"]
     assert "of 81 planes" in result["message"]
+    saved = CalibrationStore(Path(result["path"]).parent).load("10x/0.3")
+    assert (len(saved.z_um), len(saved.transfer.z_um)) == (len(result["curve"]["z_um"]), 81)
 
 
 async def test_given_planes_are_taken_in_ascending_order(
