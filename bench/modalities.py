@@ -141,7 +141,7 @@ def _row(pair: tuple[Light, Light], known: Known, searches: list[SearchEnding]) 
         "calibrated": pair[0].name,
         "searched": pair[1].name,
         "origin_um": known.origin_um,
-        "range_um": [curve.min_um, curve.max_um] if curve else None,
+        "curve_um": [curve.min_um, curve.max_um] if curve else None,
         "refused": known.refused,
     }
     return finite(about | figures_of(chosen))
@@ -166,10 +166,11 @@ def figures_of(searches: list[SearchEnding]) -> dict[str, Any]:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     table = Table(title=f"10×/0.3, start within ±{REACH_UM:g} µm, errors in µm from the calibration's focus")
-    for name in ("calibrated on", "range µm", "origin µm", "searched", *_COLUMNS):
+    for name in ("calibrated on", "curve µm", "origin µm", "searched", *_COLUMNS):
         table.add_column(name.replace("_", " "))
     for row in rows:
-        about = (row["calibrated"], row["range_um"], row["origin_um"], row["searched"])
+        curve = " to ".join(f"{end_um:.0f}" for end_um in row["curve_um"] or ()) or None
+        about = (row["calibrated"], curve, row["origin_um"], row["searched"])
         table.add_row(*(shown(value) for value in about), *(shown(row[name]) for name in _COLUMNS))
     console = Console(width=170)
     console.print(table)
