@@ -55,7 +55,7 @@ class Calibration:
     """The curve, and all that it depends on.
 
     Attributes:
-        z_um: (n,) defocus, ascending, 0 at the origin.
+        z_um: (n,) defocus, ascending, 0 at the origin, of the planes on which the score tells the depth.
         b: (n,) blurriness.
         sigma: (n,) spread of b over the field.
         transfer: the curve per spatial frequency, on all planes of the stack: where the score tells no more, it may.
@@ -75,13 +75,13 @@ class Calibration:
     fingerprint: Fingerprint
 
     def __call__(self, z_um: Array) -> Array:
-        """b_calib at any defocus: interpolated, constant beyond the calibrated range."""
+        """b_calib at any defocus: interpolated, constant beyond the curve."""
         return np.asarray(self._interpolator(np.clip(z_um, self.min_um, self.max_um)))
 
     def excess(self, b: Array, defocus_um: Array) -> Array:
-        """Scores minus the curve, of shapes that broadcast; 0 beyond the calibrated range for scores above its end.
+        """Scores minus the curve, of shapes that broadcast; 0 beyond it for scores above its end.
 
-        There the curve only tells that a plane is at least as blurred as the range's end.
+        There it only tells that a plane is at least as blurred as that end.
         """
         outside = (defocus_um < self.min_um) | (defocus_um > self.max_um)
         difference = b - self(defocus_um)
@@ -93,12 +93,12 @@ class Calibration:
 
     @property
     def min_um(self) -> float:
-        """Lower end of the calibrated range."""
+        """Lower end of the curve."""
         return float(self.z_um[0])
 
     @property
     def max_um(self) -> float:
-        """Upper end of the calibrated range."""
+        """Upper end of the curve."""
         return float(self.z_um[-1])
 
     @property
