@@ -158,8 +158,8 @@ def calibrate(
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
-    tells = _telling(z, b)
-    fit = _fit(z[tells], b[tells], instrument, vanishes=_vanishes(ordered))
+    tells, fit = _telling(z, b)
+    _refuse_useless(fit, z[tells], b[tells], instrument, vanishes=_vanishes(ordered))
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     stack_um, z, b = z, z[tells], b[tells]
     defocus_um = z - origin.z_um
@@ -177,25 +177,25 @@ def calibrate(
     return calibration, origin.z_um
 
 
-def _telling(z_um: Array, b: Array) -> Mask:
-    """The planes (n,) on which the score tells the depth: all, or as many around the focus as are a curve.
+def _telling(z_um: Array, b: Array) -> tuple[Mask, Moffat]:
+    """The planes (n,) on which the score tells the depth, all or as many around the focus as are a curve; its profile.
 
     Transmitted light that is shifted in phase, as phase contrast shows it, is no blurred object any more some axial
     units from the focus: there the score rises no further, and is another on the next sample.
     """
     whole = np.ones(len(z_um), bool)
-    if _is_curve(z_um, b, MIN_R2):
-        return whole
+    fit = fit_moffat(z_um, b)
+    if r_squared(b, fit(z_um)) >= MIN_R2:
+        return whole, fit
     focus_um = z_um[np.argmin(uniform_filter1d(b, 3))]
     for share in _PARTS:
         part = np.abs(z_um - focus_um) <= share * np.ptp(z_um) / 2
-        if part.sum() >= MIN_PLANES_OF_PART and _is_curve(z_um[part], b[part], MIN_R2_OF_PART):
-            return np.asarray(part)
-    return whole
-
-
-def _is_curve(z_um: Array, b: Array, least_r2: float) -> bool:
-    return r_squared(b, fit_moffat(z_um, b)(z_um)) >= least_r2
+        if part.sum() < MIN_PLANES_OF_PART:
+            break
+        of_part = fit_moffat(z_um[part], b[part])
+        if r_squared(b[part], of_part(z_um[part])) >= MIN_R2_OF_PART:
+            return np.asarray(part), of_part
+    return whole, fit
 
 
 def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
@@ -255,9 +255,10 @@ def _advice(instrument: Instrument | None) -> str:
     return f"about ±{stack_um(instrument)[0]:g} µm, as this objective asks for"
 
 
-def _fit(z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool) -> Moffat:
-    """The profile, if the scores are a curve with its minimum inside the stack."""
-    fit = fit_moffat(z, b)
+def _refuse_useless(
+    fit: Moffat, z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool
+) -> None:
+    """Refuse a profile that explains the scores badly, or has its minimum at the edge of the stack."""
     r2 = r_squared(b, fit(z))
     focus = fit.centre_um
     margin = 0.1 * np.ptp(z)
@@ -278,4 +279,3 @@ def _fit(z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool) -
             z_um=z.tolist(),
             b=b.tolist(),
         )
-    return fit
