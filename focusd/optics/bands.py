@@ -10,8 +10,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from focusd.optics.imaging import kernel_transfer
 from focusd.optics.instrument import Instrument
@@ -65,29 +63,22 @@ def every_other(count: int) -> slice:
 
 
 @cache
-def band_weights(size: int) -> Tensor:
-    """Matrix (size·(size/2 + 1), bands) that averages the half-plane of an rfft2 over bands of |f| up to ½."""
+def band_of(size: int) -> NDArray[np.int64]:
+    """The band of each frequency of an rfft2, (size, size/2 + 1); −1: none, and beyond the last band the corners."""
     edges = [float(k) for k in range(_FIRST_BIN, min(_FINE_BINS, size // 2) + 1)]
     while edges[-1] < size / 2:
         edges.append(max(edges[-1] + 1, edges[-1] * _GROWTH))
     radius = _radius(size)
-    band = torch.bucketize(radius * size, torch.tensor(edges[:-1]), right=True) - 1
-    inside = (band >= 0) & (radius < 0.5)
-    member = functional.one_hot(band.clamp(min=0), len(edges) - 1).float() * inside[:, None]
-    return member / member.sum(0)
-
-
-@cache
-def corner_weights(size: int) -> Tensor:
-    """Vector that averages over the corners of the half-plane."""
-    corner = (_radius(size) > _NOISE_ABOVE).float()
-    return corner / corner.sum()
+    band = np.searchsorted(edges[:-1], radius, side="right") - 1
+    band[radius >= size / 2] = -1
+    band[radius > _NOISE_ABOVE * size] = len(edges) - 1
+    return np.asarray(band)
 
 
 @cache
 def band_modes(size: int) -> NDArray[np.float64]:
     """Independent Fourier modes in each band, (bands,)."""
-    return np.asarray((band_weights(size) > 0).sum(0).double().numpy() / _COUPLED_MODES)
+    return _counts(size)[:-1] / _COUPLED_MODES
 
 
 @cache
@@ -96,10 +87,39 @@ def band_spread(size: int) -> NDArray[np.float64]:
 
     By so much times both their slopes, a band's mean of a product exceeds the product of the means.
     """
-    weights, radius = band_weights(size).double(), _radius(size).double() * size
-    mean = radius @ weights
-    variance = radius.square() @ weights - mean.square()
-    return np.asarray((variance.numpy() + _WINDOW_VARIANCE) / np.gradient(mean.numpy()) ** 2)
+    band, radius = band_of(size).ravel() + 1, _radius(size).ravel()
+    mean, square = (np.bincount(band, radius**power)[1:-1] / _counts(size)[:-1] for power in (1, 2))
+    return np.asarray((square - mean**2 + _WINDOW_VARIANCE) / np.gradient(mean) ** 2)
+
+
+def mean_in_bands(squares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean power in each band and, last, in the corners, (blocks, bands + 1).
+
+    Args:
+        squares: (blocks, size, size/2 + 1, 2) of the real and imaginary part of an rfft2; they are added to in place.
+    """
+    blocks, size = squares.shape[:2]
+    rows = squares.reshape(blocks, size, -1)
+    pairs = (size - 1) // 2
+    rows[:, 1 : pairs + 1] += rows[:, : -pairs - 1 : -1]  # of f and of −f: half as many to gather
+    order, starts = _gathering(size)
+    gathered = rows.reshape(blocks, -1).take(order, axis=1)
+    return np.asarray(np.add.reduceat(gathered, starts, axis=1) / _counts(size), np.float32)
+
+
+@cache
+def _gathering(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which of `mean_in_bands`' numbers to gather, band after band, and where each band begins in what is gathered."""
+    band = band_of(size)[: size // 2 + 1].ravel()
+    order = np.argsort(band, kind="stable")[np.count_nonzero(band < 0) :]
+    starts = np.searchsorted(band[order], np.arange(band.max() + 1))
+    return np.stack([2 * order, 2 * order + 1], axis=1).ravel(), 2 * starts
+
+
+@cache
+def _counts(size: int) -> NDArray[np.float64]:
+    """Frequencies in each band and, last, in the corners."""
+    return np.bincount(band_of(size).ravel() + 1)[1:].astype(float)
 
 
 def banded_transfer(
@@ -119,30 +139,8 @@ def banded_transfer(
         min(size - size % 2, _kernel_px(float(np.abs(u).max()), instrument)),
         {j: torch.tensor([float(waves)]) for j, waves in aberrations.items()},
     )
-    passed = kernel_transfer(kernel, (size, size))
-    power = passed.real.square() + passed.imag.square()  # a quarter of the time of summing over the last axis
-    banded: NDArray[np.float64] = (folded(power) @ _folded_weights(size)).clamp(min=1e-9).double().numpy()
-    return banded
-
-
-def folded(power: Tensor) -> Tensor:
-    """Half-planes (planes, size, size/2 + 1), their rows of −f added in place to those of f, of the same |f|; flat.
-
-    The weights are half as many, and it is reading them that takes the time.
-    """
-    pairs = (power.shape[1] - 1) // 2
-    power[:, 1 : pairs + 1] += power[:, -pairs:].flip(1)
-    return power[:, : power.shape[1] // 2 + 1].flatten(1)
-
-
-def of_folded(weights: Tensor, size: int) -> Tensor:
-    """The weights (size·(size/2 + 1), …) of a half-plane that are left for `folded` power."""
-    return weights[: (size // 2 + 1) ** 2].contiguous()
-
-
-@cache
-def _folded_weights(size: int) -> Tensor:
-    return of_folded(band_weights(size), size)
+    squares = torch.view_as_real(kernel_transfer(kernel, (size, size))).square()
+    return mean_in_bands(squares.numpy())[:, :-1].astype(float).clip(1e-9)
 
 
 def _kernel_px(u: float, instrument: Instrument) -> int:
@@ -151,6 +149,6 @@ def _kernel_px(u: float, instrument: Instrument) -> int:
     return 2 * math.ceil(1.6 * radius_um / instrument.pixel_um + 8)
 
 
-def _radius(size: int) -> Tensor:
-    """|f| on the half-plane, flat, cycles/pixel."""
-    return torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None, :]).flatten()
+def _radius(size: int) -> NDArray[np.float64]:
+    """|f| on the half-plane, (size, size/2 + 1), in bins."""
+    return np.asarray(np.hypot(np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)))

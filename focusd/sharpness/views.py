@@ -134,29 +134,23 @@ def views_around(frame: Tensor, y: Tensor, x: Tensor) -> Views:
     Args:
         frame: no smaller than what one tile's views see.
     """
-    corner = [
-        BINNINGS[-1] * _first(start, BINNINGS[-1], extent // BINNINGS[-1])
+    firsts = [
+        torch.stack([_first(start, binning, extent // binning) for binning in BINNINGS], dim=1).tolist()
         for start, extent in zip((y, x), frame.shape, strict=True)
     ]
-    binned, crops = [_surroundings(frame, *corner)], []
-    for before, binning in pairwise(BINNINGS):
-        binned.append(_binned(binned[-1], binning // before))
-    for binning, level in zip(BINNINGS, binned, strict=True):
-        first = (
-            _first(start, binning, extent // binning) - begin // binning
-            for start, extent, begin in zip((y, x), frame.shape, corner, strict=True)
-        )
-        crops.append(_windows(level)[torch.arange(len(y)), *first])
-    return normalise(torch.stack(crops, dim=1))
+    return normalise(torch.stack([_crops_around(frame, *first) for first in zip(*firsts, strict=True)]))
 
 
-def _surroundings(frame: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """What the views of tiles see from (y, x) on, (batch, 515, 515); beyond the frame anything."""
-    parts = torch.zeros((len(y), _SEEN_PX, _SEEN_PX))
-    for part, row, column in zip(parts, y.tolist(), x.tolist(), strict=True):
-        seen = frame[row : row + _SEEN_PX, column : column + _SEEN_PX]
-        part[: len(seen), : seen.shape[1]] = seen
-    return parts
+def _crops_around(frame: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+    """What the views of one tile see, (3, 128, 128), from their first pixels at each binning."""
+    row, column = BINNINGS[-1] * rows[-1], BINNINGS[-1] * columns[-1]
+    level = frame[row : row + _SEEN_PX, column : column + _SEEN_PX]
+    crops = torch.empty((len(BINNINGS), TILE_PX, TILE_PX))
+    for crop, before, binning, y, x in zip(crops, (1, *BINNINGS), BINNINGS, rows, columns, strict=False):
+        level = _binned(level, binning // before) if binning > before else level
+        y, x = y - row // binning, x - column // binning
+        crop[:] = level[y : y + TILE_PX, x : x + TILE_PX]
+    return crops
 
 
 def _windows(level: Tensor) -> Tensor:
