@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ from focusd.errors import CancelledJobError, FocusdError, HardwareError, Saturat
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.metrics import QUEUE, STAGE_SECONDS
-from focusd.service.rig import Rig, Shot
+from focusd.service.rig import Cue, Rig
+from focusd.service.stages import stages
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
@@ -40,13 +41,14 @@ class Stopwatch:
     began_s: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        """Count the block's time, however it ends."""
+    def timing(self, stage: str, after: Cue | None = None) -> Iterator[None]:
+        """Count the block's time, however it ends; of one that waits for a cue, from then on."""
         began_s = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[stage] += time.monotonic() - began_s
+            began_s = max(began_s, after.given_s) if after else began_s
+            self.seconds[stage] += max(0.0, time.monotonic() - began_s)
 
     @property
     def elapsed_s(self) -> float:
@@ -94,10 +96,9 @@ class Observer:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
         self.stopwatch = Stopwatch()
-        self._first = self._sent_um = None
+        self._first = self._light = None
         self.exposures = 0
-        start_um = await self.rig.begin_operation()
-        self._light = None
+        self._sent_um = start_um = await self.rig.begin_operation()
         try:
             async with self._dark_afterwards():
                 yield start_um
@@ -135,8 +136,8 @@ class Observer:
                     raise
         return self.rig.last_z_um
 
-    async def expose(self, z_um: float | None, near_um: float = 0.0) -> Frame:
-        """One exposure at z, or where the stage stands; None: there.
+    async def expose(self, z_um: float, near_um: float = 0.0) -> Frame:
+        """One exposure at z.
 
         Args:
             near_um: how far off is as good, where the stage is that near already.
@@ -144,25 +145,39 @@ class Observer:
         Raises:
             FocusdError: what the rig raises.
         """
-        if z_um is None or self._is_sent(z_um, near_um):
-            return await self._expose_here()
-        async with self.rig.armed() as (shot, exposed):
-            try:
-                await self._move(z_um, shot)
-                with self.stopwatch.timing("exposing"):
-                    frame = await exposed()
-            except anyio.get_cancelled_exc_class():
-                self.exposures += shot.is_lit  # all the same
-                raise
-        self.exposures += frame.exposures
-        return frame
+        if self._is_sent(z_um, near_um):
+            return await self._expose()
+        async with stages() as moving:
+            moving.start_soon(self._move, z_um, None, arrived := Cue())
+            return await self._expose(arrived)
 
-    async def _expose_here(self) -> Frame:
-        with self.stopwatch.timing("exposing"):
+    async def sweep(self, planes_um: Sequence[float], taken: Callable[[Frame], Awaitable[None]]) -> None:
+        """Expose planes one after the other. Each exposure begins as soon as its move has ended, each move as soon as
+        the exposure before it has.
+
+        Args:
+            taken: is awaited with each frame, before the next is exposed.
+
+        Raises:
+            FocusdError: what the rig raises.
+        """
+        async with stages() as moving:
+            arrived = None
+            if not self._is_sent(planes_um[0]):
+                moving.start_soon(self._move, planes_um[0], None, arrived := Cue())
+            for z_um in planes_um[1:]:
+                exposed, arrives = Cue(), Cue()
+                moving.start_soon(self._move, z_um, exposed, arrives)
+                await taken(await self._expose(arrived, exposed))
+                arrived = arrives
+            await taken(await self._expose(arrived))
+
+    async def _expose(self, after: Cue | None = None, ended: Cue | None = None) -> Frame:
+        with self.stopwatch.timing("exposing", after):
             try:
-                frame = await self.rig.snap()
+                frame = await self.rig.snap(after, ended)
             except anyio.get_cancelled_exc_class():
-                self.exposures += 1  # the sample is lit all the same
+                self.exposures += after is None or after.is_given  # the sample is lit all the same
                 raise
         self.exposures += frame.exposures
         return frame
@@ -226,19 +241,19 @@ class Observer:
         return telling_tiles(first, self._threshold)
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
-        """Move, unless this operation's last move went there or as near; returns the z read back."""
+        """Move, unless the stage stands there or as near; returns the z read back."""
         if self._is_sent(z_um, near_um):
             assert self.rig.last_z_um is not None, "it was read back then"
             return self.rig.last_z_um
         return await self._move(z_um)
 
-    def _is_sent(self, z_um: float, near_um: float) -> bool:
+    def _is_sent(self, z_um: float, near_um: float = 0.0) -> bool:
         return self._sent_um is not None and abs(z_um - self._sent_um) <= near_um
 
-    async def _move(self, z_um: float, shot: Shot | None = None) -> float:
+    async def _move(self, z_um: float, after: Cue | None = None, arrived: Cue | None = None) -> float:
         self._sent_um = None
-        with self.stopwatch.timing("moving"):
-            reached_um = await self.rig.move_to(z_um, shot)
+        with self.stopwatch.timing("moving", after):
+            reached_um = await self.rig.move_to(z_um, after, arrived)
         self._sent_um = z_um
         return reached_um
 

@@ -1,42 +1,27 @@
-"""Stages that run at once, joined by bounded streams: while one frame is scored, the next is moved to and exposed.
+"""A stack of planes: while one frame is scored, the next ones are moved to and exposed.
 
-What one stage raises cancels the others and is raised as itself. Each waits where it can be cancelled; a stage that is
-cancelled on its way stops where it is, and the operation around it brings it home (service/observer.py).
+A move that is cancelled stops where it is, and the operation around it brings the stage home (service/observer.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 from anyio import to_thread
-from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from focusd.autofocus.observation import Observation
 from focusd.microscope.protocol import Frame
 from focusd.service.observer import Observer
+from focusd.service.stages import stages
 from focusd.sharpness.pace import REMEMBERED
 
 T = TypeVar("T")
 
 WAITING_FRAMES = 1
 """Exposed and not yet scored; with the one that is scored and the one being exposed, all that are kept."""
-
-
-@asynccontextmanager
-async def stages() -> AsyncIterator[TaskGroup]:
-    """A task group that raises the first error of its tasks, not a group of them."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    # Where the tasks have ended by being cancelled before they were waited for, nothing has been raised yet.
-    await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 async def take_stack(
@@ -73,11 +58,5 @@ async def take_stack(
 
 async def _acquire(observer: Observer, planes_um: list[float], frames: MemoryObjectSendStream[Frame]) -> None:
     with frames:
-        for z_um in planes_um:
-            await frames.send(await observer.expose(z_um))
+        await observer.sweep(planes_um, frames.send)
     await observer.rig.return_to_start()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import anyio
 from anyio import to_thread
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
@@ -18,7 +19,7 @@ from focusd.optics.bands import BlockSpectra
 from focusd.service.budget import Budget
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
-from focusd.service.pipeline import stages
+from focusd.service.stages import stages
 from focusd.sharpness.spectra import Region
 
 Found = tuple[Focus, Geometry]
@@ -75,6 +76,8 @@ class Refocus:
         self._exposure_ms = exposure_ms
         self._roi = roi
         self._report = report
+        self._turn = anyio.Lock()
+        """Exposures are added in their order."""
 
     async def run(self) -> dict[str, Any]:
         """Bring the sample into focus and stay there; the stage goes back to its start on any error.
@@ -85,7 +88,7 @@ class Refocus:
         """
         async with self._observer.operation() as start_um:
             try:
-                focus, geometry = await self._find()
+                focus, geometry = await self._find(start_um)
                 target_um, sigma_um = surface_of(focus, geometry, self._field.surface)
                 z_um = await self._observer.move_to(target_um, NEAR_SIGMA * sigma_um)
             except FocusdError as error:
@@ -103,38 +106,37 @@ class Refocus:
             **self._spent(),
         }
 
-    async def _find(self) -> Found:
+    async def _find(self, start_um: float) -> Found:
         """Expose and score until the search is satisfied."""
-        frame = await self._expose(None)
-        for z_um in self._search.opening_um(frame.z_um):
-            if not self._can_afford_another(len(self._search.observations) + 1):
-                break
-            frame = await self._follow(frame, z_um)
-        wanted = await self._judged(frame)
+        wanted = await self._judged(await self._opened(start_um))
         while isinstance(wanted, float):
-            wanted = await self._judged(await self._expose(wanted))
+            self._check_budget(len(self._search.observations))
+            near_um = NEAR_DOF * self._field.dof_um
+            wanted = await self._judged(await self._observer.expose(wanted, near_um))
         return wanted
 
-    async def _expose(self, z_um: float | None) -> Frame:
-        """One exposure at z, or where the stage stands, if the budget holds it."""
-        self._check_budget(len(self._search.observations))
-        return await self._observer.expose(z_um, NEAR_DOF * self._field.dof_um)
-
-    async def _follow(self, frame: Frame, z_um: float) -> Frame:
-        """The next exposure where the search wants it whatever this frame shows, which is scored meanwhile.
-
-        Nothing is exposed before the frame's light and readout have been checked.
-        """
+    async def _opened(self, start_um: float) -> Frame:
+        """Expose where the search begins, whatever the frames show; all but the last, which is returned, are scored
+        meanwhile. Nothing is exposed before light and readout of the frame before it have been checked, and the one
+        before that has been scored."""
+        planes_um = self._affordable([start_um, *self._search.opening_um(start_um)])
+        frames: list[Frame] = []
         async with stages() as scoring:
-            async with stages() as moving:
-                moving.start_soon(self._observer.move_to, z_um)
-                await self._observer.check(frame)
-                scoring.start_soon(self._add, frame)
-            return await self._observer.expose(z_um)
 
-    async def _add(self, frame: Frame) -> None:
-        observation = await self._observer.look(frame, self._roi, only=self._search.telling_tiles())
-        await to_thread.run_sync(self._search.add, observation)
+            async def taken(frame: Frame) -> None:
+                frames.append(frame)
+                if len(frames) < len(planes_um):
+                    await self._observer.check(frame)
+                    await scoring.start(self._add, frame)
+
+            await self._observer.sweep(planes_um, taken)
+        return frames[-1]
+
+    async def _add(self, frame: Frame, *, task_status: TaskStatus[None]) -> None:
+        async with self._turn:
+            task_status.started()
+            observation = await self._observer.look(frame, self._roi, only=self._search.telling_tiles())
+            await to_thread.run_sync(self._search.add, observation)
         self._tell(observation)
 
     async def _judged(self, frame: Frame) -> float | Found:
@@ -194,13 +196,28 @@ class Refocus:
         progress = {"exposure": len(self._search.observations), "of": self._budget.exposures}
         self._report("focus.progress", summary(observation) | progress)
 
-    def _check_budget(self, exposed: int) -> None:
-        self._budget.check(exposed, self._observer.stopwatch.elapsed_s, self._exposure_ms, self._dose_ms)
+    def _check_budget(self, exposed: int, ahead: int = 0) -> None:
+        """Refuse one more exposure, after so many, and some ahead of it that are still to be taken."""
+        elapsed_s = self._observer.stopwatch.elapsed_s + ahead * self._exposure_ms / 1000
+        dose_ms = self._dose_ms + ahead * self._exposure_ms
+        self._budget.check(exposed + ahead, elapsed_s, self._exposure_ms, dose_ms)
 
-    def _can_afford_another(self, exposed: int) -> bool:
+    def _affordable(self, planes_um: list[float]) -> list[float]:
+        """As many of the first planes as the budget holds.
+
+        Raises:
+            BudgetError: it holds none.
+        """
+        self._check_budget(0)
+        count = 1
+        while count < len(planes_um) and self._can_afford_after(count):
+            count += 1
+        return planes_um[:count]
+
+    def _can_afford_after(self, ahead: int) -> bool:
         try:
-            self._check_budget(exposed)
-        except BudgetError:  # to be raised once the frame at hand has been scored
+            self._check_budget(0, ahead)
+        except BudgetError:  # to be raised once those before have been scored
             return False
         return True
 

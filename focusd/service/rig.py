@@ -11,9 +11,9 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -62,6 +62,48 @@ class FaultLatch:
         )
 
 
+class Cue:
+    """Given by one device's thread when its part has ended, it lets the other's begin, without the event loop.
+
+    Attributes:
+        given_s: when, by `time.monotonic()`; infinite before.
+    """
+
+    def __init__(self) -> None:
+        self.given_s = math.inf
+        self._given: Future[None] = Future()
+
+    @classmethod
+    def now(cls) -> Cue:
+        """One that has been given."""
+        cue = cls()
+        cue.give()
+        return cue
+
+    def give(self) -> None:
+        """Let the other begin at once, unless its caller is gone."""
+        if self._given.set_running_or_notify_cancel():
+            self.given_s = time.monotonic()
+            self._given.set_result(None)
+
+    def revoke(self) -> None:
+        """What has not begun never will."""
+        self._given.cancel()
+
+    def wait(self) -> None:
+        """Block until it is given.
+
+        Raises:
+            concurrent.futures.CancelledError: it was revoked.
+        """
+        self._given.result()
+
+    @property
+    def is_given(self) -> bool:
+        """Whether what waits for it has begun."""
+        return self.given_s < math.inf
+
+
 class DeviceThread:
     """One device's own thread: one call at a time, each within a deadline.
 
@@ -73,65 +115,49 @@ class DeviceThread:
         self._deadline_s = deadline_s
         self._latch = latch
         self._turn = anyio.Lock(fast_acquire=True)
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any], Future[None]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any], Cue] | None] = SimpleQueue()
         self._last: Future[Any] | None = None
         self._closed = False
         threading.Thread(target=self._work, name=f"focusd-{name}", daemon=True).start()
 
-    async def call(self, function: Callable[[], T]) -> T:
+    async def call(self, function: Callable[[], T], after: Cue | None = None) -> T:
         """Run a blocking function in the thread and return its result.
 
-        Cancelling this leaves the function running; its result is dropped, and the next call waits for its end.
+        Cancelling this leaves a function that has begun running; its result is dropped, and the next call waits for its
+        end.
+
+        Args:
+            after: the function begins when it is given, and has its deadline from then on; None: at once.
 
         Raises:
             HardwareError: a fault is latched, the deadline passed, which latches one, or `close` was called.
         """
-        async with self.armed(function, _now()) as ended:
-            return await ended()
-
-    @asynccontextmanager
-    async def armed(
-        self, function: Callable[[], T], released: Future[None]
-    ) -> AsyncIterator[Callable[[], Awaitable[T]]]:
-        """Have a blocking function wait in the thread; inside the `async with` nothing else runs there.
-
-        Yields what returns its result, within the deadline from when that is called.
-
-        Args:
-            released: when it is done, in whatever thread, the function runs at once; if it is cancelled, never.
-
-        Raises:
-            HardwareError: as for `call`.
-        """
+        after = after or Cue.now()
         async with self._turn:
             self._latch.check()
             if self._closed:
                 raise HardwareError(f"the {self._name} is closed, because focusd is stopping")
             if self._last is not None:  # one whose caller is gone has its own time; this one's starts after
-                await self._end_of(self._last)
-            self._last = future = self._submit(function, released)
-
-            async def ended() -> T:
-                await self._end_of(future)
-                return future.result()
-
+                await self._end_of(self._last, Cue.now())
+            self._last = future = self._submit(function, after)
             try:
-                yield ended
+                await self._end_of(future, after)
+                return future.result()
             finally:
-                released.cancel()
+                after.revoke()
 
     def close(self) -> None:
         """End the thread after the call under way; refuse others."""
         self._closed = True
         self._queue.put(None)
 
-    def _submit(self, function: Callable[[], T], released: Future[None]) -> Future[T]:
+    def _submit(self, function: Callable[[], T], after: Cue) -> Future[T]:
         future: Future[T] = Future()
         # What the device logs belongs to the job that called it.
-        self._queue.put((future, partial(contextvars.copy_context().run, function), released))
+        self._queue.put((future, partial(contextvars.copy_context().run, function), after))
         return future
 
-    async def _end_of(self, future: Future[Any]) -> None:
+    async def _end_of(self, future: Future[Any], begun: Cue) -> None:
         """Return when a call has ended, however it did."""
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -140,47 +166,22 @@ class DeviceThread:
                 loop.call_soon_threadsafe(ended.set)
 
         future.add_done_callback(tell)
-        with anyio.move_on_after(self._deadline_s):
-            await ended.wait()
-        if not future.done():
-            raise self._latch.set(f"the {self._name} did not answer within {self._deadline_s:g} s")
+        while not future.done():
+            left_s = min(begun.given_s, now_s := time.monotonic()) + self._deadline_s - now_s
+            if left_s <= 0:
+                raise self._latch.set(f"the {self._name} did not answer within {self._deadline_s:g} s")
+            with anyio.move_on_after(left_s):
+                await ended.wait()
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            future, function, released = item
+            future, function, after = item
             try:
-                released.result()
+                after.wait()
                 with STAGE_SECONDS.labels(self._name).time():
                     future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-
-
-class Shot:
-    """An exposure that is prepared, to begin when a move ends.
-
-    Attributes:
-        arrived: done when the stage has; cancelled when it is not to be exposed any more.
-    """
-
-    def __init__(self) -> None:
-        self.arrived: Future[None] = Future()
-
-    @property
-    def is_lit(self) -> bool:
-        """Whether the exposure has begun."""
-        return self.arrived.running() or (self.arrived.done() and not self.arrived.cancelled())
-
-    def release(self) -> None:
-        """The stage has arrived: expose, unless the caller is gone."""
-        if self.arrived.set_running_or_notify_cancel():
-            self.arrived.set_result(None)
-
-
-def _now() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future
 
 
 class Rig:
@@ -230,30 +231,24 @@ class Rig:
         """
         return self._seen(await self._stage.call(self._guarded.begin_operation))
 
-    async def snap(self) -> Frame:
+    async def snap(self, after: Cue | None = None, ended: Cue | None = None) -> Frame:
         """Expose one image where the stage stands.
+
+        Args:
+            after: when to begin; None: at once.
+            ended: is given when it has been exposed and read out.
 
         Raises:
             HardwareError: the camera failed, or a fault is latched.
         """
-        return self._exposed(await self._camera.call(self._microscope.snap))
 
-    @asynccontextmanager
-    async def armed(self) -> AsyncIterator[tuple[Shot, Callable[[], Awaitable[Frame]]]]:
-        """Prepare an exposure for the end of a move: inside, `move_to(z_um, shot)`, then await the frame.
+        def expose() -> Frame:
+            frame = self._microscope.snap()
+            if ended:
+                ended.give()
+            return frame
 
-        The stage's own thread lets the camera's begin, which saves the way by the event loop.
-
-        Raises:
-            HardwareError: as for `snap`.
-        """
-        shot = Shot()
-        async with self._camera.armed(self._microscope.snap, shot.arrived) as ended:
-
-            async def frame() -> Frame:
-                return self._exposed(await ended())
-
-            yield shot, frame
+        return self._exposed(await self._camera.call(expose, after))
 
     def _exposed(self, frame: Frame) -> Frame:
         self._seen(frame.z_um)
@@ -278,17 +273,18 @@ class Rig:
         """
         return self._seen(await self._stage.call(self._guarded.position_um))
 
-    async def move_to(self, z_um: float, shot: Shot | None = None) -> float:
+    async def move_to(self, z_um: float, after: Cue | None = None, arrived: Cue | None = None) -> float:
         """Move to an absolute z; returns the z read back. Cancelling it stops the stage.
 
         Args:
-            shot: to release on arrival, from `armed`.
+            after: when to begin; None: at once.
+            arrived: is given when the stage has arrived and its z has been read back.
 
         Raises:
             TravelLimitError: the guard refuses; nothing was moved.
             HardwareError: the stage failed, was not where it was sent, or a fault is latched.
         """
-        return await self._follow(self._guarded.steps_to(z_um), shot)
+        return await self._follow(self._guarded.steps_to(z_um), after, arrived)
 
     async def return_to_start(self) -> float:
         """Move back to where the operation began, whatever its travel; returns the z read back.
@@ -322,24 +318,26 @@ class Rig:
         except FocusdError as error:
             log.warning("the hardware could not be closed", reason=error.message)
 
-    async def _follow(self, steps: Iterator[Step], shot: Shot | None = None) -> float:
+    async def _follow(
+        self, steps: Iterator[Step], after: Cue | None = None, arrived: Cue | None = None
+    ) -> float:
         """Take the steps of a move one by one, so that a cancelled one takes no further step."""
 
         def take() -> Step:
             step = next(steps)
-            if shot and step.is_last:
-                shot.release()
+            if arrived and step.is_last:
+                arrived.give()
             return step
 
         try:
-            while True:
-                step = await self._stage.call(take)
+            step = await self._stage.call(take, after)
+            while not step.is_last:
                 self._seen(step.z_um)
-                if step.is_last:
-                    return step.z_um
+                step = await self._stage.call(take)
+            return self._seen(step.z_um)
         except asyncio.CancelledError:
-            if shot:
-                shot.arrived.cancel()  # before anything is awaited: the stage may yet arrive
+            if arrived:
+                arrived.revoke()  # before anything is awaited: the stage may yet arrive
             await self._brake_now()
             raise
         except HardwareError as error:

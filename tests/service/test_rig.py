@@ -17,7 +17,8 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.errors import HardwareError, TravelLimitError
 from focusd.microscope.protocol import Frame
 from focusd.service import rig as rig_module
-from focusd.service.rig import Rig
+from focusd.service.rig import Cue, Rig
+from focusd.service.stages import stages
 
 pytestmark = pytest.mark.anyio
 
@@ -195,28 +196,56 @@ async def test_after_a_cancelled_exposure_the_next_waits_for_its_end(fake: FakeM
 
 
 async def exposed_at(rig: Rig, z_um: float) -> Frame:
-    async with rig.armed() as (shot, exposed):
-        await rig.move_to(z_um, shot)
-        return await exposed()
+    async with stages() as moving:
+        moving.start_soon(rig.move_to, z_um, None, arrived := Cue())
+        return await rig.snap(arrived)
 
 
-async def test_a_prepared_exposure_begins_when_the_last_step_has_been_read_back(fake: FakeMicroscope) -> None:
+async def test_an_exposure_that_waits_for_a_move_begins_when_its_last_step_has_been_read_back(
+    fake: FakeMicroscope,
+) -> None:
     async with rig_of(fake) as rig:
         assert (await exposed_at(rig, 30)).z_um == 30
         assert fake.calls == ["position", "move 15", "position", "move 30", "position", "snap"]
         assert rig.last_z_um == 30
 
 
-async def test_a_prepared_exposure_does_not_wait_for_the_event_loop(fake: FakeMicroscope) -> None:
-    async with rig_of(fake) as rig, rig.armed() as (shot, exposed):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(rig.move_to, 10, shot)
-            await fake.has_begun("position")
-            begun_s = time.monotonic()
-            while "snap" not in fake.calls and time.monotonic() < begun_s + NEVER_S:
-                time.sleep(0.001)  # noqa: ASYNC251  the loop is busy
-        assert "snap" in fake.calls
-        assert (await exposed()).z_um == 10
+async def test_a_move_that_waits_for_an_exposure_begins_when_it_has_been_read_out(
+    fake: FakeMicroscope,
+) -> None:
+    exposure = fake.hang("snap")
+    async with rig_of(fake) as rig, anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.move_to, 10, exposed := Cue())
+        tasks.start_soon(rig.snap, None, exposed)
+        await fake.has_begun("snap")
+        await anyio.sleep(SOON_S)
+        assert fake.calls == ["snap"]
+        exposure.set()
+    assert fake.calls[:4] == ["snap", "position", "move 10", "position"]
+
+
+async def test_neither_device_waits_for_the_event_loop(fake: FakeMicroscope) -> None:
+    exposed, arrived = Cue(), Cue()
+    async with rig_of(fake) as rig, anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.move_to, 10, exposed, arrived)
+        tasks.start_soon(rig.snap, arrived)
+        await anyio.sleep(SOON_S)
+        assert fake.calls == []
+        exposed.give()
+        begun_s = time.monotonic()
+        while "snap" not in fake.calls and time.monotonic() < begun_s + NEVER_S:
+            time.sleep(0.001)  # noqa: ASYNC251  the loop is busy
+        assert fake.calls == ["position", "move 10", "position", "snap"]
+
+
+async def test_a_cancelled_move_that_waits_for_an_exposure_never_begins(fake: FakeMicroscope) -> None:
+    async with rig_of(fake) as rig:
+        exposed = Cue()
+        with anyio.move_on_after(SOON_S):
+            await rig.move_to(10, exposed)
+        exposed.give()
+        assert await rig.position_um() == 0
+        assert "move 10" not in fake.calls
 
 
 @pytest.mark.parametrize("hangs", ["move 15", "move 30"])
@@ -251,12 +280,20 @@ async def test_a_stage_that_hangs_leaves_the_prepared_exposure_undone(fake: Fake
 
 
 async def test_the_time_of_the_move_is_not_the_cameras(fake: FakeMicroscope) -> None:
-    stage = fake.hang("move 10")
-    async with rig_of(fake, SOON_S) as rig, rig.armed() as (shot, exposed):
+    async with rig_of(fake, SOON_S) as rig, anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.snap, arrived := Cue())
         await anyio.sleep(2 * SOON_S)
-        stage.set()
-        await rig.move_to(10, shot)
-        assert (await exposed()).sequence == 1
+        await rig.move_to(10, None, arrived)
+        await fake.has_begun("snap")
+    assert not rig.fault
+
+
+async def test_a_camera_that_hangs_after_its_cue_latches_a_fault(fake: FakeMicroscope) -> None:
+    fake.hang("snap")
+    async with rig_of(fake, SOON_S) as rig:
+        with pytest.raises(HardwareError, match="the camera did not answer"):
+            await exposed_at(rig, 10)
+        assert rig.fault
 
 
 async def test_failure_of_a_cancelled_call_reaches_nobody(fake: FakeMicroscope) -> None:

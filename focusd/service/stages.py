@@ -1,0 +1,27 @@
+"""Stages that run at once: what one raises cancels the others and is raised as itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+
+@asynccontextmanager
+async def stages() -> AsyncIterator[TaskGroup]:
+    """A task group that raises the first error of its tasks, not a group of them."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+    # Where the tasks have ended by being cancelled before they were waited for, nothing has been raised yet.
+    await anyio.lowlevel.checkpoint_if_cancelled()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
