@@ -167,8 +167,8 @@ def quantile(blocks: LocalMap, share: float) -> tuple[float, float]:
         return math.nan, math.nan
     error = math.sqrt(share * (1 - share) / _independent(blocks))
     low, high = np.clip([share - error, share + error], NEAREST_SHARE, 1 - NEAREST_SHARE)
-    spread_um = np.quantile(z, high) - np.quantile(z, low)
-    return float(np.quantile(z, share)), float(spread_um * error / (high - low))
+    from_um, z_um, to_um = np.quantile(z, [low, share, high])
+    return float(z_um), float((to_um - from_um) * error / (high - low))
 
 
 def _independent(blocks: LocalMap) -> float:

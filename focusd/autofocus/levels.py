@@ -14,12 +14,12 @@ DISTINCT = 5.0
 """Two surfaces are further apart than this many standard deviations about them; halves of a bowl reach 3.5."""
 MIN_SHARE, MIN_BLOCKS = 0.05, 3
 """Fewer blocks than this are outliers, no surface."""
-_DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
+_DIRECTIONS = np.array([(1, 0), (0, 1), (1, 1), (1, -1)])
 _SHARES = np.arange(1, 8) / 8
 """Straight edges of a step: its direction (y, x) in the field, and the share of the blocks below it. So many, because
 a fit that begins elsewhere takes the step for a slope."""
 _ROUNDS = 20
-_RIDGE = 1e-9 * np.eye(4)
+_RIDGE = 1e-9
 """Where all blocks are on one side, the step is zero."""
 
 
@@ -44,10 +44,9 @@ def two_levels(design: Array, z_um: Array, sigma_um: Array) -> Levels:
         design: (n, 3) with 1 and the two places in the field.
         z_um, sigma_um: (n,) focus of the blocks and its uncertainty.
     """
-    edges = (edge for direction in _DIRECTIONS for edge in _beyond(design[:, 1:], direction))
-    known: set[bytes] = set()
-    fits = [_settle(design, z_um, start, known) for start in (_split(z_um), *edges)]
-    step_um, scatter_um, upper = min((fit for fit in fits if fit), key=lambda fit: fit[1])
+    steps_um, scatters_um, uppers = _settle(design, z_um, np.vstack([_split(z_um), _edges(design[:, 1:])]))
+    best = int(np.argmin(scatters_um))
+    step_um, scatter_um, upper = float(steps_um[best]), float(scatters_um[best]), uppers[best]
     fewest = min(upper.sum(), (~upper).sum())
     if fewest < max(MIN_BLOCKS, MIN_SHARE * len(z_um)):
         return Levels(step_um, False)
@@ -55,10 +54,10 @@ def two_levels(design: Array, z_um: Array, sigma_um: Array) -> Levels:
     return Levels(step_um, step_um > DISTINCT * max(scatter_um, unsure_um))
 
 
-def _beyond(place: Array, direction: tuple[float, float]) -> Flags:
-    """The blocks on the far side of each straight edge across a direction, (edges, n)."""
-    along = place @ np.array(direction)
-    return np.asarray(along > np.quantile(along, _SHARES)[:, None])
+def _edges(place: Array) -> Flags:
+    """The blocks on the far side of each straight edge across the field, (edges, n)."""
+    along = _DIRECTIONS @ place.T
+    return np.asarray(along > np.quantile(along, _SHARES, axis=1)[..., None]).reshape(-1, len(place))
 
 
 def _split(heights: Array) -> Flags:
@@ -70,27 +69,24 @@ def _split(heights: Array) -> Flags:
     return np.asarray(heights > order[np.argmax(between)])
 
 
-def _settle(design: Array, z_um: Array, upper: Flags, known: set[bytes]) -> tuple[float, float, Flags] | None:
-    """Step, standard deviation about the planes, which blocks are on the upper: fit and assign until nothing changes.
+def _settle(design: Array, z_um: Array, upper: Flags) -> tuple[Array, Array, Flags]:
+    """Step, standard deviation about the planes, and which blocks are on the upper, (fits,) and (fits, n): all fits at
+    once, fitted and assigned until nothing changes.
 
-    None: an earlier fit came by here, and all that follows is the same.
+    By least squares: what a plane explains is taken off the heights and off the step, and these are compared.
 
     Args:
-        known: assignments that earlier fits have come by; this one's are added.
+        upper: (fits, n) where each begins.
     """
-    passed: set[bytes] = set()
+    plane = design @ np.linalg.pinv(design)
+    flat_um = z_um - plane @ z_um
     for _ in range(_ROUNDS):
-        if upper.tobytes() in known:
-            return None
-        if upper.tobytes() in passed:  # it has settled, or goes round in circles
+        sloped = upper @ plane
+        across: Array = upper - sloped
+        step_um = across @ flat_um / ((across**2).sum(1) + _RIDGE)
+        fitted, upper = upper, flat_um + step_um[:, None] * sloped > step_um[:, None] / 2
+        if (upper == fitted).all():
             break
-        passed.add(upper.tobytes())
-        fitted = upper
-        planes = np.column_stack([design, fitted])
-        slope = np.linalg.solve(planes.T @ planes + _RIDGE, planes.T @ z_um)  # a third of the time of `lstsq`
-        above = z_um - design @ slope[:3]
-        upper = above > slope[3] / 2
-    known |= passed
+    residual_um = flat_um - step_um[:, None] * across
     free = max(len(z_um) - 5, 1)
-    scatter = float(np.sqrt(((above - slope[3] * fitted) ** 2).sum() / free))
-    return abs(float(slope[3])), scatter, fitted
+    return np.abs(step_um), np.sqrt((residual_um**2).sum(1) / free), fitted
