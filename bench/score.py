@@ -1,8 +1,8 @@
 """`python -m bench score`: sections 3.1 and 3.2 of the paper, on textures that the network never saw.
 
 Synthetic: 10×/0.3, 6.5 µm pixels, 132 planes in ±120 µm, 8,000 electrons; slightly aberrated optics (spherical 0.03,
-astigmatism 0.03, coma 0.02 waves RMS), and, as in the paper, Gaussian blur. Real: each recorded stack cut into
-regions, on its recorded planes.
+astigmatism 0.03, coma 0.02 waves RMS), and, as in the paper, Gaussian blur. Real: the regions of each recorded stack,
+on its recorded planes, looked at in their surroundings as focusd looks at a region of interest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from bench.curves import BINS, SPREAD_WITHIN_UM, Curves
 from bench.honesty import honesty, table_of
 from bench.plots import draw_curves
-from bench.stacks import readable_stacks
+from bench.stacks import readable_stacks, tell
 from bench.synthetic import (
     BACKGROUND,
     ELECTRONS,
@@ -45,10 +45,14 @@ from focusd.demo.main import DEFAULT_STACKS
 from focusd.microscope.recorded import Stack
 from focusd.sharpness.classical import MEASURES
 from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.spectra import Region
+from focusd.sharpness.views import TILE_PX
 from focusd.sharpness.weights import load_model
 
 PLANES_UM = np.linspace(-120, 120, 132)
 REGION_PX = 384
+"""A larger stack is looked at in regions of so many pixels, a smaller one in quarters."""
+LEAST_PLANES = 7
 CNN, TILE = "cnn", "cnn_tile"
 """The network's score of the field, and of one 128 px tile in its middle."""
 TILES_B, TILES_SIGMA = "tiles_b", "tiles_sigma"
@@ -134,16 +138,18 @@ def _scorer(sampling: float | None) -> Scorer:
     return Scorer(load_model(), sampling)
 
 
-def _measure(frames: list[NDArray[Any]], scorer: Scorer) -> Values:
-    """All measures of the frames of one stack."""
-    seen = [scorer.score(frame) for frame in frames]
+def _measure(frames: list[NDArray[Any]], scorer: Scorer, region: Region | None = None) -> Values:
+    """All measures of the frames of one stack, or of a region of them."""
+    seen = [scorer.score(frame, region) for frame in frames]
     values = {
         CNN: np.array([field_score(m) for m in seen]),
         TILE: np.array([_middle(m.b) for m in seen]),
         TILES_B: np.array([m.b.ravel() for m in seen]),
         TILES_SIGMA: np.array([m.sigma.ravel() for m in seen]),
     }
-    return values | {name: np.array([measure(f) for f in frames]) for name, measure in MEASURES.items()}
+    y, x, height, width = region or (0, 0, *frames[0].shape)
+    crops = [frame[y : y + height, x : x + width] for frame in frames]
+    return values | {name: np.array([measure(c) for c in crops]) for name, measure in MEASURES.items()}
 
 
 def _middle(tiles: NDArray[np.float64]) -> float:
@@ -155,25 +161,32 @@ def recorded(folder: Path) -> dict[str, CurvesByName]:
     """Curves of all measures over the regions of real stacks, by the stack's name."""
     tables = {}
     for path, stack in readable_stacks(folder):
-        if len(stack.z_um) >= 7:
-            tables[path.name.split(".")[0]] = _stack_curves(stack)
+        regions = list(regions_of(stack.pixels.shape[1:]))
+        if len(stack.z_um) < LEAST_PLANES or not regions:
+            tell(
+                f"{path.name} is left out: it takes {LEAST_PLANES} planes, and {2 * TILE_PX} px on each side for four "
+                "regions that are no smaller than what the network scores"
+            )
+            continue
+        tables[path.name.split(".")[0]] = _stack_curves(stack, regions, path.name)
     return tables
 
 
-def _stack_curves(stack: Stack) -> CurvesByName:
+def _stack_curves(stack: Stack, regions: list[Region], name: str) -> CurvesByName:
     """One curve a region; z from the plane of the highest Tenengrad; the optics are taken as unknown."""
     z_um = stack.z_um - stack.z_um[int(np.argmax([MEASURES["tenengrad"](p) for p in stack.pixels]))]
-    regions = _regions(stack.pixels.shape[1:])
-    rows = [_measure([plane[region] for plane in stack.pixels], _scorer(None)) for region in regions]
+    planes = list(stack.pixels)
+    rows = [_measure(planes, _scorer(None), region) for region in track(regions, description=name)]
     return _curves(z_um, rows)
 
 
-def _regions(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
-    """The frame cut into squares of at most 384 px, at least four."""
+def regions_of(shape: tuple[int, ...]) -> Iterator[Region]:
+    """Squares that cut up a frame, at least four; none of one too small for four tiles."""
     size = min(REGION_PX, shape[0] // 2, shape[1] // 2)
-    for y in range(0, shape[0] - size + 1, size):
-        for x in range(0, shape[1] - size + 1, size):
-            yield slice(y, y + size), slice(x, x + size)
+    if size >= TILE_PX:
+        for y in range(0, shape[0] - size + 1, size):
+            for x in range(0, shape[1] - size + 1, size):
+                yield y, x, size, size
 
 
 def _figures(optical: Curves, gaussian: Curves, real: list[Curves]) -> dict[str, float | None]:
