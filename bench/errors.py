@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.searches import FOCUSED
 
 Array = NDArray[np.float64]
 Figures = dict[str, float | int | None]
@@ -59,6 +61,41 @@ class Errors:
         """Of |error|; no answer counts as the largest. None where it is no number."""
         worst = np.nan_to_num(np.abs(self.error_um), nan=np.inf)
         return _finite(float(np.quantile(worst, level, method="higher")))
+
+
+class Ending(Protocol):
+    """How a search ended by itself; σ is what it said of its error."""
+
+    @property
+    def exposures(self) -> int: ...
+
+    @property
+    def error_um(self) -> float: ...
+
+    @property
+    def sigma_um(self) -> float: ...
+
+    @property
+    def outcome(self) -> str: ...
+
+
+E = TypeVar("E", bound=Ending)
+
+
+def of_answers(endings: Sequence[E], unit: str, unit_um: Callable[[E], float]) -> dict[str, Any]:
+    """Of all searches; errors, in a unit that each may have its own of, are those of the answers given as focused."""
+    told = [e for e in endings if e.outcome == FOCUSED]
+    errors = np.array([abs(e.error_um) / unit_um(e) for e in told])
+    outcomes = [e.outcome for e in endings]
+    return {
+        "runs": len(endings),
+        "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        "images_mean": _or_none(np.mean, np.array([e.exposures for e in endings])),
+        f"median_{unit}": _or_none(np.median, errors),
+        f"p95_{unit}": _or_none(lambda each: np.quantile(each, 0.95, method="higher"), errors),
+        f"max_{unit}": _or_none(np.max, errors),
+        "within_2_sigma": _or_none(np.mean, np.array([abs(e.error_um) <= 2 * e.sigma_um for e in told])),
+    }
 
 
 def trimmed(error_um: Array, width: float = 0.5) -> Array:

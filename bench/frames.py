@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench.errors import of_answers
 from bench.runs import CALIBRATION_FOCUS_UM, calibration_by, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import OBJECTIVES, Setting
@@ -217,20 +218,10 @@ def microscope(objective: str) -> SimulatedMicroscope:
 
 
 def figures_of(endings: list[FrameEnding]) -> dict[str, Any]:
-    """Of all searches; errors, in depths of field, are those of the answers that were given as focused."""
+    """As `of_answers`, in depths of field, and how many of the answers made another shape of the field."""
     told = [e for e in endings if e.outcome == FOCUSED]
-    error_dof = [abs(e.error_um) / e.case.setting.instrument.depth_of_field_um for e in told]
-    outcomes = [e.outcome for e in endings]
-    return {
-        "runs": len(endings),
-        "images_mean": float(np.mean([e.exposures for e in endings])) if endings else None,
-        "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        "median_dof": float(np.median(error_dof)) if told else None,
-        "p95_dof": float(np.quantile(error_dof, 0.95, method="higher")) if told else None,
-        "max_dof": max(error_dof, default=None),
-        "within_2_sigma": float(np.mean([abs(e.error_um) <= 2 * e.sigma_um for e in told])) if told else None,
-        "not_called_flat": sum(e.shape not in SHAPES_OF_FLAT for e in told),
-    }
+    errors = of_answers(endings, "dof", lambda e: e.case.setting.instrument.depth_of_field_um)
+    return errors | {"not_called_flat": sum(e.shape not in SHAPES_OF_FLAT for e in told)}
 
 
 def _print(endings: list[FrameEnding], figures: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench.errors import of_answers
 from bench.frames import FLAT_SAMPLES, SAMPLE_OF_CALIBRATION
 from bench.runs import CALIBRATION_FOCUS_UM, CALIBRATION_PLANES_UM, calibration_by, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
@@ -148,20 +149,8 @@ def _row(pair: tuple[Light, Light], known: Known, searches: list[SearchEnding]) 
 
 
 def figures_of(searches: list[SearchEnding]) -> dict[str, Any]:
-    """Of some searches; errors are those of the answers that were given as focused."""
-    told = [s for s in searches if s.outcome == FOCUSED]
-    error_um = [abs(s.error_um) for s in told]
-    outcomes = [s.outcome for s in searches]
-    return {
-        "runs": len(searches),
-        "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-        "images_mean": float(np.mean([s.exposures for s in searches])) if searches else None,
-        "median_um": float(np.median(error_um)) if told else None,
-        "p95_um": float(np.quantile(error_um, 0.95, method="higher")) if told else None,
-        "max_um": max(error_um, default=None),
-        "within_2_sigma": float(np.mean([abs(s.error_um) <= 2 * s.sigma_um for s in told])) if told else None,
-        "silent": sum(s.is_silent for s in searches),
-    }
+    """As `of_answers`, in µm, and how many were silent failures."""
+    return of_answers(searches, "um", lambda _: 1.0) | {"silent": sum(s.is_silent for s in searches)}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
