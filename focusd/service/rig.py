@@ -103,6 +103,11 @@ class Cue:
         """Whether what waits for it has begun."""
         return self.given_s < math.inf
 
+    @property
+    def age_s(self) -> float:
+        """Since it was given; 0 before."""
+        return max(0.0, time.monotonic() - self.given_s)
+
 
 class DeviceThread:
     """One device's own thread: one call at a time, each within a deadline.
@@ -167,10 +172,9 @@ class DeviceThread:
 
         future.add_done_callback(tell)
         while not future.done():
-            left_s = min(begun.given_s, now_s := time.monotonic()) + self._deadline_s - now_s
-            if left_s <= 0:
+            if begun.age_s >= self._deadline_s:
                 raise self._latch.set(f"the {self._name} did not answer within {self._deadline_s:g} s")
-            with anyio.move_on_after(left_s):
+            with anyio.move_on_after(self._deadline_s - begun.age_s):
                 await ended.wait()
 
     def _work(self) -> None:
@@ -178,6 +182,7 @@ class DeviceThread:
             future, function, after = item
             try:
                 after.wait()
+                self._latch.check()  # a device that answers too late gives its cue after all
                 with STAGE_SECONDS.labels(self._name).time():
                     future.set_result(function())
             except BaseException as error:

@@ -296,6 +296,25 @@ async def test_a_camera_that_hangs_after_its_cue_latches_a_fault(fake: FakeMicro
         assert rig.fault
 
 
+async def test_a_move_that_waits_does_not_begin_after_a_fault(fake: FakeMicroscope) -> None:
+    fake.hang("snap")
+    async with rig_of(fake, SOON_S) as rig:
+
+        async def exposed_too_late(exposed: Cue) -> None:
+            with pytest.raises(HardwareError):
+                await rig.snap()
+            exposed.give()
+
+        async def moved_and_exposed() -> None:
+            async with stages() as both:
+                both.start_soon(rig.move_to, 10, exposed := Cue())
+                await exposed_too_late(exposed)
+
+        with pytest.raises(HardwareError, match="the camera did not answer"):
+            await moved_and_exposed()
+        assert not any(call.startswith("move") for call in fake.calls)
+
+
 async def test_failure_of_a_cancelled_call_reaches_nobody(fake: FakeMicroscope) -> None:
     exposure = fake.hang("snap")
     fake.failures["snap"] = HardwareError("no light")
