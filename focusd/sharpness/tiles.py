@@ -75,4 +75,6 @@ def _contrast(tiles: Tiles, coarse: Tensor) -> Tensor:
     windows = coarse.unfold(0, side, 1).unfold(1, side, 1)[
         first[0].to(coarse.device), first[1].to(coarse.device)
     ]
-    return (windows.std((-2, -1)) / (windows.mean((-2, -1)).abs() + 1e-6)).cpu()
+    mean = windows.mean((-2, -1), keepdim=True)
+    deviation = (windows - mean).square_().mean((-2, -1)).sqrt()  # `std` takes seven times as long
+    return (deviation / (mean[..., 0, 0].abs() + 1e-6)).cpu()
