@@ -112,13 +112,14 @@ class PosteriorSearch:
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
         self.observations.append(observation)
-        evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
-        self._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior, surveyed)
+        self._posterior = None
 
     @property
     def belief(self) -> Posterior:
-        """The posterior after the last exposure; there has to be one."""
-        assert self._posterior is not None, "nothing has been observed yet"
+        """The posterior after the last exposure; there has to be one. It is made when it is asked for."""
+        if self._posterior is None:
+            evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
+            self._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior, surveyed)
         return self._posterior
 
     @property
@@ -224,7 +225,7 @@ class PosteriorSearch:
         *scored, last = self._evidence(observations)
         evidence = [*scored, replace(last, b=None)]
         known = self._calibration, self._limits_um, self._prior
-        if self._is_known(self.estimate):
+        if self._posterior and self._is_known(self.estimate):
             return posterior_near(self.belief.mode_um, evidence, *known)
         if is_quick:
             return posterior(evidence, *known, iterations=ROUGH_ITERATIONS)

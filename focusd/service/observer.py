@@ -85,6 +85,8 @@ class Observer:
         self.exposures = 0
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
+        self._checked: int | None = None
+        """The operation's last frame that was, but for a quick look: to do so takes milliseconds."""
         self._light: float | None = None
         """Mean of the operation's first frame."""
 
@@ -96,7 +98,7 @@ class Observer:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         """
         self.stopwatch = Stopwatch()
-        self._first = self._light = None
+        self._first = self._light = self._checked = None
         self.exposures = 0
         self._sent_um = start_um = await self.rig.begin_operation()
         try:
@@ -258,10 +260,13 @@ class Observer:
         return reached_um
 
     def _check(self, frame: Frame, quick: bool = False) -> None:
+        if frame.sequence == self._checked:
+            return
         _refuse_dead(frame)
+        self._refuse_other_light(frame)
         if not quick:
             self._refuse_saturated(frame)
-        self._refuse_other_light(frame)
+            self._checked = frame.sequence
 
     def _glimpse(
         self, frame: Frame, roi: Region | None, thinned: bool = False, known: BlockSpectra | None = None

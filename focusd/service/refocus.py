@@ -136,7 +136,7 @@ class Refocus:
         async with self._turn:
             task_status.started()
             observation = await self._observer.look(frame, self._roi, only=self._search.telling_tiles())
-            await to_thread.run_sync(self._search.add, observation)
+            self._search.add(observation)
         self._tell(observation)
 
     async def _judged(self, frame: Frame) -> float | Found:
