@@ -78,9 +78,10 @@ def block_spectra(
     if together:
         power[wanted] = torch.cat(list(each(partial(_banded_power, pixels, size), together))).numpy()
     y_px, x_px = np.meshgrid(np.array(rows) + size / 2, np.array(columns) + size / 2, indexing="ij")
+    power = np.maximum(power, QUANTISATION)
     return BlockSpectra(
         power[..., :-1],
-        np.maximum(power[..., -1], QUANTISATION),
+        power[..., -1],
         band_modes(size),
         band_spread(size),
         y_px,
