@@ -100,6 +100,7 @@ async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
         assert len(microscope.snaps) == 4
+        assert len(microscope.moves) == 5, "the stage waits where the next one will be exposed"
         gate.open()
     assert len(microscope.snaps) == 7
 
