@@ -129,6 +129,11 @@ class Search(Protocol):
         """
         ...
 
+    def so_far(self) -> dict[str, float]:
+        """The focus as far as it is known, its standard uncertainty and the one that is asked for, in µm; empty: nobody
+        knows yet."""
+        ...
+
     def decide(self) -> Focus:
         """The focus.
 

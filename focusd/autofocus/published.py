@@ -69,6 +69,10 @@ class PublishedSearch:
         """None: the scores alone decide."""
         return None
 
+    def so_far(self) -> dict[str, float]:
+        """Empty: it knows the focus when its scores are convex."""
+        return {}
+
     def decide(self) -> Focus:
         """The focus.
 

@@ -209,6 +209,13 @@ class PosteriorSearch:
         local = local_map(self.observations, self._calibration, estimate.focus_um)
         return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
 
+    def so_far(self) -> dict[str, float]:
+        """As `Search.so_far`, from the first exposure on."""
+        if not self.observations:
+            return {}
+        known = self.estimate
+        return {"focus_um": known.focus_um, "sigma_um": known.sigma_um, "target_um": self._target_um}
+
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
         """The exposures so far and one more, all with the blocks that it has."""
         before = self.observations

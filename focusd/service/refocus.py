@@ -200,7 +200,11 @@ class Refocus:
         """Refuse one more exposure, after so many, and some ahead of it that are still to be taken."""
         elapsed_s = self._observer.stopwatch.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
-        self._budget.check(exposed + ahead, elapsed_s, self._exposure_ms, dose_ms)
+        try:
+            self._budget.check(exposed + ahead, elapsed_s, self._exposure_ms, dose_ms)
+        except BudgetError as error:
+            known = self._search.so_far()
+            raise BudgetError(error.message + _in_words(known), **known) from None
 
     def _affordable(self, planes_um: list[float]) -> list[float]:
         """As many of the first planes as the budget holds.
@@ -236,6 +240,14 @@ class Refocus:
             "seconds_by_stage": stopwatch.split(),
             "probes": [summary(o) for o in observations],
         }
+
+
+def _in_words(known: dict[str, float]) -> str:
+    """What a search that has to end knows by then."""
+    if not known:
+        return ""
+    so_far = f"; so far it is {known['focus_um']:.2f} ± {known['sigma_um']:.2f} µm"
+    return f"{so_far}, and ± {known['target_um']:.2f} µm is asked for (target_um)"
 
 
 def _warning(geometry: Geometry) -> str:

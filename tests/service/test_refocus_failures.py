@@ -173,6 +173,14 @@ async def test_a_budget_within_the_opening_still_scores_what_was_exposed(
     assert spent.value.data["dose_ms"] == 1
 
 
+async def test_a_spent_budget_says_what_is_known_of_the_focus(calibrated: RigOperations) -> None:
+    with pytest.raises(BudgetError, match=r"so far it is .* ± .* µm, and ± .* µm is asked for") as spent:
+        await refocus(calibrated, strategy="posterior", max_exposures=2, target_um=1e-3)
+    told = spent.value.data
+    assert told["sigma_um"] > told["target_um"] == 1e-3
+    assert abs(told["focus_um"]) < 5 * told["sigma_um"]
+
+
 def uphill(defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scores of no focus at all: never convex."""
     return 0.5 + 0.002 * defocus_um
