@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from focusd.optics.bands import band_modes
+from focusd.optics.bands import band_modes, band_of, mean_in_bands
 from focusd.sharpness.spectra import BLOCK_PX, MAX_BLOCKS, QUANTISATION, block_spectra
 
 
@@ -26,6 +26,16 @@ def test_white_noise_has_its_variance_in_every_band(shape: tuple[int, int]) -> N
     tolerance = 6 / np.sqrt(band_modes(spectra.size_px))
     assert (np.abs(mean / 49 - 1) < tolerance).all()
     assert spectra.noise.mean() == pytest.approx(49, rel=0.5)
+
+
+@pytest.mark.parametrize("size", [8, 75, 100, 256])
+def test_a_band_holds_the_mean_of_its_frequencies_and_the_last_one_the_corners(size: int) -> None:
+    blocks = np.random.default_rng(1).standard_normal((3, size, size))
+    spectra = np.fft.rfft2(blocks)
+    squares = np.stack([spectra.real**2, spectra.imag**2], axis=-1).astype(np.float32)
+    power, band = np.abs(spectra) ** 2, band_of(size)
+    expected = [power[:, band == number].mean(-1) for number in range(band.max() + 1)]
+    assert mean_in_bands(squares) == pytest.approx(np.stack(expected, axis=-1), rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (2048, 2048), (256, 4096), (100, 300)])
