@@ -30,7 +30,7 @@ from bench.searches import (
 from bench.stacks import readable_stacks, tell
 from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.observation import Observation
-from focusd.autofocus.search import PosteriorSearch
+from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.errors import FocusdError, HardwareError
 from focusd.microscope.recorded import Stack, read_stack
@@ -120,9 +120,14 @@ def groups(observations: list[Observation], images: int) -> Iterator[tuple[Obser
 
 
 def _search(calibration: Calibration, limits_um: tuple[float, float]) -> PosteriorSearch:
-    target_um = TARGET_DOF * calibration.axial_unit_um
+    dof_um = calibration.axial_unit_um
     return PosteriorSearch(
-        calibration, limits_um, away_is_low=True, threshold=STRUCTURE_THRESHOLD, target_um=target_um
+        calibration,
+        limits_um,
+        away_is_low=True,
+        threshold=STRUCTURE_THRESHOLD,
+        target_um=TARGET_DOF * dof_um,
+        usable_um=USABLE_DOF * dof_um,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -16,7 +16,7 @@ from focusd.autofocus.geometry import geometry_of
 from focusd.autofocus.observation import Observation, tiles_with_structure
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch, golden_section_point
-from focusd.autofocus.search import PosteriorSearch
+from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
 from focusd.autofocus.shift import locate
 from focusd.errors import FocusdError
 from focusd.sharpness.classical import MEASURES
@@ -39,12 +39,14 @@ class Step:
         error_um: of the focus as then believed; NaN where nothing is believed.
         sigma_um: as then stated; NaN where none is.
         outcome: `searching`, or how the search would end here.
+        is_usable: whether it would be reported, were the budget spent.
     """
 
     defocus_um: float
     error_um: float
     sigma_um: float
     outcome: str
+    is_usable: bool = False
 
 
 Trace = list[Step]
@@ -59,6 +61,7 @@ def posterior_search(rig: Rig, calibration: Calibration) -> PosteriorSearch:
         away_is_low=True,
         threshold=STRUCTURE_THRESHOLD,
         target_um=TARGET_DOF * setting.instrument.depth_of_field_um,
+        usable_um=USABLE_DOF * setting.instrument.depth_of_field_um,
         prior=Prior(0.0, setting.start_um) if setting.warm else None,
     )
 
@@ -82,13 +85,13 @@ def posterior_steps(
             return
         following, outcome = _following(search)
         (answer_um, sigma_um), truth = _answer(search, dof_um), focus_um()
-        yield Step(z_um - truth, answer_um - truth, sigma_um, outcome)
+        yield Step(z_um - truth, answer_um - truth, sigma_um, outcome, search.is_usable)
         z_um = search.probe_um() if following is None else following
 
 
 def _answer(search: PosteriorSearch, dof_um: float) -> tuple[float, float]:
     """The focus and its σ as the daemon reports them, or would have to, if it had to stop here."""
-    if not search.satisfied:
+    if not search.is_usable:
         return search.estimate.focus_um, search.estimate.sigma_um
     focus = search.decide()
     return surface_of(focus, geometry_of(focus.local, None, dof_um, "increasing"), "mean")
@@ -162,4 +165,4 @@ def alone(steps: Iterator[Step], budget: int = BUDGET) -> tuple[int, Step]:
             return count, step
         if count == budget:
             break
-    return count, Step(step.defocus_um, step.error_um, step.sigma_um, "budget_spent")
+    return count, replace(step, outcome=FOCUSED if step.is_usable else "budget_spent")

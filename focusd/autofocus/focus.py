@@ -134,10 +134,15 @@ class Search(Protocol):
         knows yet."""
         ...
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the focus is known well enough to end with, once the budget is spent."""
+        ...
+
     def decide(self) -> Focus:
-        """The focus.
+        """The focus, of a search that is satisfied or usable.
 
         Raises:
-            NoConvergenceError: it is not known well enough.
+            NoConvergenceError: it is neither.
         """
         ...

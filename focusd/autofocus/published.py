@@ -73,6 +73,11 @@ class PublishedSearch:
         """Empty: it knows the focus when its scores are convex."""
         return {}
 
+    @property
+    def is_usable(self) -> bool:
+        """No: it has no uncertainty until its scores are convex."""
+        return False
+
     def decide(self) -> Focus:
         """The focus.
 

@@ -42,6 +42,9 @@ FLOOR_UNITS = 0.02
 """What no number of exposures takes away from σ, in λ·n/NA²: the calibration's own origin."""
 SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
+USABLE_DOF = 0.25
+"""A focus of such a σ, twice which is half the depth of field, is better than none where the budget is spent and nobody
+has asked for less."""
 VERIFIED_UNITS = 0.4
 """An exposure so close to the focus verifies it."""
 MAX_MISFIT = 50.0
@@ -83,6 +86,7 @@ class PosteriorSearch:
         away_is_low: of two probes as good, the one away from the sample is taken.
         threshold: probability of structure from which a tile counts.
         target_um: σ at which the search ends.
+        usable_um: σ with which it may end when its budget is spent; None: the target alone.
         verify: expose once more at the focus before it ends.
         prior: of a warm start.
     """
@@ -95,6 +99,7 @@ class PosteriorSearch:
         away_is_low: bool,
         threshold: float,
         target_um: float,
+        usable_um: float | None = None,
         verify: bool = True,
         prior: Prior | None = None,
     ) -> None:
@@ -103,6 +108,7 @@ class PosteriorSearch:
         self._away_is_low = away_is_low
         self._threshold = threshold
         self._target_um = target_um
+        self._usable_um = max(target_um, usable_um or 0.0)
         self._verify = verify
         self._prior = prior
         self.observations: list[Observation] = []
@@ -131,8 +137,15 @@ class PosteriorSearch:
     def satisfied(self) -> bool:
         """Whether the focus is known to the target, from two planes or more that show something and are explained, and
         verified if that is asked for."""
-        estimate = self.estimate
-        known = self._is_known(estimate) and self.belief.misfit <= MAX_MISFIT
+        return self._is_found(self._target_um)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether all of that is so, but for a σ that is only small enough to be of use."""
+        return bool(self.observations) and self._is_found(self._usable_um)
+
+    def _is_found(self, at_most_um: float) -> bool:
+        known = self._is_known(self.estimate, at_most_um) and self.belief.misfit <= MAX_MISFIT
         two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
         there = self._shows_something and not self.belief.at_edge
         return known and two_planes and there and (self._is_verified or not self._verify)
@@ -194,20 +207,25 @@ class PosteriorSearch:
         return float(min(good, key=lambda z: abs(z - here_um) + away * z))
 
     def decide(self) -> Focus:
-        """The focus, once the search is satisfied.
+        """The focus, once the search is satisfied, or usable and without a budget.
 
         Raises:
             AmbiguousError: it is not known well enough; and as for `next_z_um`.
         """
         self._refuse_hopeless()
         estimate = self.estimate
-        if not self.satisfied:
+        known = f"σ = {estimate.sigma_um:.2f} µm, {self._target_um:.2f} µm is wanted"
+        if not self.is_usable:
             raise AmbiguousError(
-                f"the exposures fit no single focus well enough (σ = {estimate.sigma_um:.2f} µm, "
-                f"{self._target_um:.2f} µm is wanted); try another field, or a longer exposure",
+                f"the exposures fit no single focus well enough ({known}); try another field, or a longer exposure"
             )
         local = local_map(self.observations, self._calibration, estimate.focus_um)
-        return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
+        if self.satisfied:
+            return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
+        message = (
+            f"the budget is spent ({known}); allow more exposures, or expose longer, to know the focus better"
+        )
+        return Focus(estimate.focus_um, estimate.sigma_um, local, message, self._usable_um)
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, from the first exposure on."""
@@ -232,7 +250,7 @@ class PosteriorSearch:
         *scored, last = self._evidence(observations)
         evidence = [*scored, replace(last, b=None)]
         known = self._calibration, self._limits_um, self._prior
-        if self._posterior and self._is_known(self.estimate):
+        if self._posterior and self._is_known(self.estimate, self._target_um):
             return posterior_near(self.belief.mode_um, evidence, *known)
         if is_quick:
             return posterior(evidence, *known, iterations=ROUGH_ITERATIONS)
@@ -250,8 +268,8 @@ class PosteriorSearch:
         floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
         return Estimate(belief.best_um, float(np.hypot(belief.sigma_um, floor_um)), belief.certainty)
 
-    def _is_known(self, estimate: Estimate) -> bool:
-        return estimate.sigma_um <= self._target_um and estimate.certainty >= MIN_CERTAINTY
+    def _is_known(self, estimate: Estimate, at_most_um: float) -> bool:
+        return estimate.sigma_um <= at_most_um and estimate.certainty >= MIN_CERTAINTY
 
     @property
     def _is_verified(self) -> bool:

@@ -27,7 +27,7 @@ from focusd.autofocus.observation import Observation
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch
 from focusd.autofocus.pupil import PupilFit
-from focusd.autofocus.search import PosteriorSearch
+from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
 from focusd.config import RigConfig
 from focusd.errors import CalibrationError, FocusdError, RequestError
 from focusd.optics.instrument import Instrument
@@ -204,12 +204,14 @@ class RigOperations:
             raise RequestError(
                 f"unknown strategy {strategy!r}; this focusd knows 'posterior' and 'published'"
             )
+        dof_um = self._depth_of_field_um(lambda: calibration)
         return PosteriorSearch(
             calibration,
             limits_um,
             away_is_low=away_is_low,
             threshold=threshold,
-            target_um=target_um or config.target_dof * self._depth_of_field_um(lambda: calibration),
+            target_um=target_um or config.target_dof * dof_um,
+            usable_um=None if target_um else USABLE_DOF * dof_um,
             verify=config.verify,
             prior=Prior(*prior) if prior else None,
         )

@@ -110,7 +110,12 @@ class Refocus:
         """Expose and score until the search is satisfied."""
         wanted = await self._judged(await self._opened(start_um))
         while isinstance(wanted, float):
-            self._check_budget(len(self._search.observations))
+            try:
+                self._check_budget(len(self._search.observations))
+            except BudgetError:
+                if self._search.is_usable:
+                    return await to_thread.run_sync(self._found)
+                raise
             near_um = NEAR_DOF * self._field.dof_um
             wanted = await self._judged(await self._observer.expose(wanted, near_um))
         return wanted
@@ -187,8 +192,9 @@ class Refocus:
         """What the search makes of the exposures so far and of one more."""
         self._search.add(observation)
         z_um = self._search.next_z_um()
-        if z_um is not None:
-            return float(z_um)
+        return self._found() if z_um is None else float(z_um)
+
+    def _found(self) -> Found:
         focus, field = self._search.decide(), self._field
         return focus, geometry_of(focus.local, field.pixel_um, field.dof_um, field.towards_sample)
 

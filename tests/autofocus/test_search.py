@@ -31,6 +31,7 @@ def search_of(
     *,
     limits_um: tuple[float, float] = LIMITS_UM,
     target_um: float = TARGET_UM,
+    usable_um: float | None = None,
     verify: bool = True,
     prior: Prior | None = None,
 ) -> PosteriorSearch:
@@ -40,6 +41,7 @@ def search_of(
         away_is_low=True,
         threshold=0.5,
         target_um=target_um,
+        usable_um=usable_um,
         verify=verify,
         prior=prior,
     )
@@ -100,6 +102,25 @@ def test_a_warm_start_needs_no_more_than_a_cold_one(calibration: Calibration) ->
     focus = run(warm, 33.0)
     assert focus.z_um == pytest.approx(33.0, abs=0.3)
     assert len(warm.observations) <= len(cold.observations)
+
+
+def test_without_a_budget_a_focus_that_is_of_use_is_better_than_none(calibration: Calibration) -> None:
+    search, strict = (
+        search_of(calibration, target_um=0.01, usable_um=2.0),
+        search_of(calibration, target_um=0.01),
+    )
+    assert not search.is_usable, "before anything has been seen"
+    for z_um in (0.0, 30.0, 20.0):
+        for each in (search, strict):
+            assert not each.is_usable, "not before it has been verified"
+            each.add(exposure(z_um, 20.0))
+    assert (search.satisfied, search.is_usable, strict.is_usable) == (False, True, False)
+    focus = search.decide()
+    assert focus.z_um == pytest.approx(20.0, abs=0.5)
+    assert "the budget is spent" in focus.message
+    assert 0.01 < focus.sigma_um <= focus.target_um == 2.0
+    with pytest.raises(AmbiguousError):
+        strict.decide()
 
 
 def test_a_wrong_prior_is_overruled(calibration: Calibration) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from focusd.errors import BudgetError
 from focusd.service.operations import RigOperations
 from tests.service.scripted import (
     Reports,
@@ -53,6 +54,22 @@ async def test_far_from_focus_the_uncertainty_is_that_of_the_scores(
 ) -> None:
     scorer.focus_um = focus_um
     assert (await refocus(calibrated))["sigma_um"] < 3
+
+
+async def test_a_focus_that_is_of_use_is_kept_when_the_budget_is_spent(
+    tmp_path: Path, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+) -> None:
+    config = config_of(tmp_path, autofocus={"target_dof": 1e-4})  # nothing is ever known so well
+    async with operations_of(config, microscope, scorer) as operations:
+        await calibrate_at_focus(operations)
+        scorer.focus_um = 21.0
+        result = await refocus(operations, strategy="posterior")
+        assert result["exposures"] == 8
+        assert result["z_found_um"] == microscope.z_um == pytest.approx(21.0, abs=0.5)
+        assert "the budget is spent (σ = " in result["message"]
+        with pytest.raises(BudgetError):
+            await refocus(operations, strategy="posterior", target_um=1e-3)
+    assert microscope.z_um == pytest.approx(21.0, abs=0.5), "where it began"
 
 
 async def test_progress_and_end_are_reported(calibrated: RigOperations) -> None:
