@@ -94,9 +94,13 @@ class SimulatedCamera(SimpleCameraDevice):
         self._configured_ms = self._exposure_ms = camera.exposure_ms
         self._bit_depth = camera.bit_depth or 16
         self._binning = 1
-        self._random = torch.Generator().manual_seed(settings.seed)
+        self.seed_noise(settings.seed)
         super().__init__()
         self.set_property_allowed_values("Binning", [str(factor) for factor in range(1, 9)])
+
+    def seed_noise(self, seed: int) -> None:
+        """Begin the noise of all further frames anew."""
+        self._random = torch.Generator().manual_seed(seed)
 
     def sensor_shape(self) -> tuple[int, int]:
         """(y, x) of a frame."""
@@ -166,8 +170,8 @@ class SimulatedMicroscope(MicroManagerMicroscope):
         """
         self.world = World(settings, instrument_of(objective, camera))
         z_stage = SimulatedStage(settings, _start_um(stage))
-        eye = SimulatedCamera(self.world, z_stage, settings, camera)
-        core = core_with(eye, z_stage, camera.name)
+        self._eye = SimulatedCamera(self.world, z_stage, settings, camera)
+        core = core_with(self._eye, z_stage, camera.name)
         try:
             super().__init__(core, camera, stage)
         except BaseException:
@@ -175,12 +179,13 @@ class SimulatedMicroscope(MicroManagerMicroscope):
             raise
 
     def set_scene(self, sample: str, seed: int, focus_z_um: float) -> None:
-        """Put another sample on the slide. Safe from any thread.
+        """Put another sample on the slide: it and the noise of its frames follow from the seed. Safe from any thread.
 
         Raises:
             ConfigError: there is no such sample.
         """
         self.world.set_scene(sample, seed, focus_z_um)
+        self._eye.seed_noise(seed)
 
 
 def open_simulated(config: RigConfig) -> SimulatedMicroscope:

@@ -171,6 +171,15 @@ def test_the_scene_can_be_changed_between_exposures(opened: Opener) -> None:
     assert sharpness(sharp.pixels) > 4 * sharpness(empty.pixels)
 
 
+def test_a_scene_that_is_put_on_again_has_the_same_noise(opened: Opener) -> None:
+    microscope, frames = opened(), []
+    for seed in (1, 1, 2):
+        microscope.set_scene("empty", seed, focus_z_um=0.0)
+        frames.append(microscope.snap().pixels)
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert (frames[0] != frames[2]).any()
+
+
 def test_an_unknown_sample_is_refused_with_the_known_ones(opened: Opener) -> None:
     with pytest.raises(ConfigError, match=r"microscope\.sample: .*'cheese'.*cells.*filaments"):
         opened(sample="cheese")
