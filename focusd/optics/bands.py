@@ -139,7 +139,7 @@ def banded_transfer(
         min(size - size % 2, _kernel_px(float(np.abs(u).max()), instrument)),
         {j: torch.tensor([float(waves)]) for j, waves in aberrations.items()},
     )
-    squares = torch.view_as_real(kernel_transfer(kernel, (size, size))).square()
+    squares = torch.view_as_real(kernel_transfer(kernel, (size, size))).square_()
     return mean_in_bands(squares.numpy())[:, :-1].astype(float).clip(1e-9)
 
 

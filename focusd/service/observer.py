@@ -86,7 +86,7 @@ class Observer:
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
         self._checked: int | None = None
-        """The operation's last frame that was, but for a quick look: to do so takes milliseconds."""
+        """Number of the operation's last frame that was checked in full, which takes milliseconds: once is enough."""
         self._light: float | None = None
         """Mean of the operation's first frame."""
 

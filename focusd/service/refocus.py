@@ -111,7 +111,7 @@ class Refocus:
         wanted = await self._judged(await self._opened(start_um))
         while isinstance(wanted, float):
             try:
-                self._check_budget(len(self._search.observations))
+                self._check_budget()
             except BudgetError:
                 if self._search.is_usable:
                     return await to_thread.run_sync(self._found)
@@ -202,12 +202,13 @@ class Refocus:
         progress = {"exposure": len(self._search.observations), "of": self._budget.exposures}
         self._report("focus.progress", summary(observation) | progress)
 
-    def _check_budget(self, exposed: int, ahead: int = 0) -> None:
-        """Refuse one more exposure, after so many, and some ahead of it that are still to be taken."""
+    def _check_budget(self, ahead: int = 0) -> None:
+        """Refuse one more exposure, after those taken and some that are still to be taken before it."""
+        exposures = len(self._search.observations) + ahead
         elapsed_s = self._observer.stopwatch.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
         try:
-            self._budget.check(exposed + ahead, elapsed_s, self._exposure_ms, dose_ms)
+            self._budget.check(exposures, elapsed_s, self._exposure_ms, dose_ms)
         except BudgetError as error:
             known = self._search.so_far()
             raise BudgetError(error.message + _in_words(known), **known) from None
@@ -218,7 +219,7 @@ class Refocus:
         Raises:
             BudgetError: it holds none.
         """
-        self._check_budget(0)
+        self._check_budget()
         count = 1
         while count < len(planes_um) and self._can_afford_after(count):
             count += 1
@@ -226,7 +227,7 @@ class Refocus:
 
     def _can_afford_after(self, ahead: int) -> bool:
         try:
-            self._check_budget(0, ahead)
+            self._check_budget(ahead)
         except BudgetError:  # to be raised once those before have been scored
             return False
         return True

@@ -154,8 +154,8 @@ def _crops_around(frame: Tensor, rows: list[int], columns: list[int]) -> Tensor:
 
 
 def _windows(level: Tensor) -> Tensor:
-    """All views of a level, (…, rows, columns, 128, 128), by their first pixels."""
-    return level.unfold(-2, TILE_PX, 1).unfold(-2, TILE_PX, 1)
+    """All views of a level, (rows, columns, 128, 128), by their first pixels."""
+    return level.unfold(0, TILE_PX, 1).unfold(1, TILE_PX, 1)
 
 
 def _crops(levels: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
@@ -171,15 +171,15 @@ def _crops(levels: list[Tensor], y: Tensor, x: Tensor) -> Tensor:
 def _binned(frame: Tensor, binning: int) -> Tensor:
     """The frame averaged over blocks, in single precision; a frame smaller than a block is one pixel."""
     frame = frame.float()
-    block = [min(binning, extent) for extent in frame.shape[-2:]]
+    block = [min(binning, extent) for extent in frame.shape]
     # Sums of whole slices are ten times as fast as pooling on a CPU; to divide them once is half the rest.
     return _summed(_summed(frame, block[0]).mT, block[1]).mT.div_(math.prod(block))
 
 
 def _summed(frame: Tensor, block: int) -> Tensor:
     """Rows, each the sum of a block of them."""
-    whole = frame.shape[-2] // block * block
-    first, *rest = (frame[..., row:whole:block, :] for row in range(block))
+    whole = len(frame) // block * block
+    first, *rest = (frame[row:whole:block] for row in range(block))
     total = first + rest[0] if rest else first.clone()
     for row in rest[1:]:
         total += row

@@ -280,11 +280,17 @@ async def test_a_stage_that_hangs_leaves_the_prepared_exposure_undone(fake: Fake
 
 
 async def test_the_time_of_the_move_is_not_the_cameras(fake: FakeMicroscope) -> None:
-    async with rig_of(fake, SOON_S) as rig, anyio.create_task_group() as tasks:
-        tasks.start_soon(rig.snap, arrived := Cue())
-        await anyio.sleep(2 * SOON_S)
-        await rig.move_to(10, None, arrived)
-        await fake.has_begun("snap")
+    async with rig_of(fake, SOON_S) as rig:
+        arrived = Cue()
+
+        async def move_late() -> None:
+            await anyio.sleep(2 * SOON_S)
+            await rig.move_to(10, None, arrived)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(move_late)
+            frame = await rig.snap(arrived)
+        assert (frame.sequence, frame.z_um) == (1, 10)
     assert not rig.fault
 
 
