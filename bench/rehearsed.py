@@ -29,14 +29,14 @@ class RehearsedCamera(SimulatedCamera):
 
     def snap(self, buffer: np.ndarray) -> Mapping[str, object]:
         """Expose one frame; takes the exposure time."""
-        began_s = time.monotonic()
+        began_s = time.perf_counter()
         z_um = round(self._stage.optical_z_um(), 3)
         if z_um not in self._frames:
             super().snap(buffer)
             self._frames[z_um] = buffer.copy()
             self.rendered += 1
         buffer[:] = self._frames[z_um]
-        time.sleep(max(0.0, began_s + self.get_exposure() / 1000 - time.monotonic()))
+        time.sleep(max(0.0, began_s + self.get_exposure() / 1000 - time.perf_counter()))
         return {}
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
+from focusd.terminal import print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
@@ -106,6 +107,7 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: errors that focusd raises on purpose become one line."""
+    print_utf8()
     try:
         app()
     except FocusdError as error:

@@ -7,15 +7,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from platformdirs import user_state_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from focusd.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-STATE_DIR = "~/.local/state/focusd"
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _state_dir() -> Path:
+    return Path(os.environ.get("STATE_DIRECTORY") or user_state_dir("focusd", appauthor=False))
 
 
 class Section(BaseModel):
@@ -255,8 +258,9 @@ class RigConfig(Section):
     """Everything about one rig."""
 
     name: str = "rig"
-    state_dir: Path = Field(default_factory=lambda: Path(os.environ.get("STATE_DIRECTORY", STATE_DIR)))
-    """Calibrations live here, below the rig's name. Under systemd: what StateDirectory= says."""
+    state_dir: Path = Field(default_factory=_state_dir)
+    """Calibrations live here, below the rig's name. Under systemd: what StateDirectory= says; else where this
+    system keeps such things."""
     objective: ObjectiveConfig
     camera: CameraConfig
     stage: StageConfig

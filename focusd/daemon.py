@@ -6,7 +6,9 @@ import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,12 +33,14 @@ from focusd.service.opening import opened_rig, state_folder
 from focusd.service.operations import RigOperations
 from focusd.service.record import recorded
 from focusd.service.rig import Rig
+from focusd.service.signals import ending_signals
 from focusd.service.store import CalibrationStore
 from focusd.service.watchdog import Notifier, keep_alive, watch
 from focusd.sharpness.choice import open_backends
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.weights import load_model
 from focusd.wire.server import serve
+from focusd.wire.sockets import LOOP
 
 log = structlog.get_logger(__name__)
 
@@ -61,15 +65,17 @@ class Ending:
     def leave(self) -> NoReturn:
         """End now. What native libraries do when the interpreter goes must neither hang nor change the exit code."""
         logging.shutdown()
-        if self.again:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
+        if self.again and sys.platform == "win32":  # which has no exec
+            subprocess.Popen([sys.executable, *sys.orig_argv[1:]])
+        elif self.again:
             os.execv(sys.executable, sys.orig_argv)
         os._exit(0)
 
     def within_bounds(self) -> None:
         """Arm an alarm that ends the process if a hung native call outlives the shutdown."""
-        signal.signal(signal.SIGALRM, lambda *_: self.leave())
-        signal.setitimer(signal.ITIMER_REAL, SHUTDOWN_S)
+        alarm = threading.Timer(SHUTDOWN_S, self.leave)
+        alarm.daemon = True
+        alarm.start()
 
 
 def run(config: RigConfig) -> NoReturn:
@@ -81,7 +87,7 @@ def run(config: RigConfig) -> NoReturn:
     configure_logging(config.log)
     ending = Ending()
     try:
-        anyio.run(_run, config, ending)
+        anyio.run(_run, config, ending, backend_options=LOOP)
     except BaseExceptionGroup as group:
         raise _first(group) from None
     ending.leave()
@@ -96,8 +102,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _run(config: RigConfig, ending: Ending) -> None:
     """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
     notifier = Notifier()
-    async with anyio.create_task_group() as tasks:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with ending_signals() as signals:
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(_hear, signals, ending, notifier)
             await serve_rig(config, ending, notifier)
             tasks.cancel_scope.cancel()
@@ -105,7 +111,7 @@ async def _run(config: RigConfig, ending: Ending) -> None:
 
 async def _hear(signals: AsyncIterator[signal.Signals], ending: Ending, notifier: Notifier) -> None:
     async for number in signals:
-        log.info("stopping", signal=signal.Signals(number).name)
+        log.info("stopping", signal=number.name)
         ending.again = False
         if not ending.asked.is_set():
             notifier.tell("STOPPING=1", "STATUS=stopping")

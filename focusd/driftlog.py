@@ -50,10 +50,15 @@ class EventLog:
         os.close(self._descriptor)
 
     def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o644)
-        self._size = os.fstat(self._descriptor).st_size
-        if self._size and os.pread(self._descriptor, 1, self._size - 1) != b"\n":
+        as_it_is: int = getattr(os, "O_BINARY", 0)  # Windows would turn each line's end into two bytes
+        self._descriptor = os.open(self._path, os.O_APPEND | os.O_CREAT | os.O_RDWR | as_it_is, 0o644)
+        self._size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if self._size and self._last_byte() != b"\n":
             self._size += os.write(self._descriptor, b"\n")  # what was cut off stays a line of its own
+
+    def _last_byte(self) -> bytes:
+        os.lseek(self._descriptor, -1, os.SEEK_END)
+        return os.read(self._descriptor, 1)
 
     def _rotate(self) -> None:
         self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -66,6 +67,12 @@ def test_errors_are_one_line_and_exit_1(endpoints: list[str]) -> None:
     assert wrong.returncode == 1
     assert "max_exposures" in wrong.stderr
     assert ctl("refocus", "--roi", "1,2", *endpoints).returncode == 2
+
+
+def test_what_goes_into_a_pipe_is_utf8_whatever_the_system_would_write(endpoints: list[str]) -> None:
+    windows = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    shown = subprocess.run([*CTL, "refocus", *endpoints], capture_output=True, timeout=60, env=windows)
+    assert (shown.returncode, "σ" in shown.stdout.decode()) == (0, True), shown.stderr.decode()
 
 
 def test_reconnecting_what_is_not_at_fault_is_refused(endpoints: list[str]) -> None:

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from time import monotonic
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class FaultyMicroscope:
 
     def move_to(self, z_um: float) -> None:
         """Move, unless armed."""
-        self.moves.append((z_um, monotonic()))
+        self.moves.append((z_um, perf_counter()))
         self._meet("move")
         self._inner.move_to(min(max(z_um, self.soft_um[0]), self.soft_um[1]))
 
@@ -99,7 +99,7 @@ class FaultyMicroscope:
 
     def fired(self) -> None:
         """Note the moment of the harm, the first alone."""
-        self.fired_s = self.fired_s or monotonic()
+        self.fired_s = self.fired_s or perf_counter()
 
     def _meet(self, action: str) -> None:
         if action == self._action:

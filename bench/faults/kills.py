@@ -69,8 +69,8 @@ def living(given: T, life: Callable[[T], None]) -> Iterator[BaseProcess]:
 
 def answers(client: Client, patience_s: float = 60.0) -> bool:
     """Whether it does, in the end."""
-    deadline_s = time.monotonic() + patience_s
-    while time.monotonic() < deadline_s:
+    deadline_s = time.perf_counter() + patience_s
+    while time.perf_counter() < deadline_s:
         with suppress(FocusdError):
             return "session" in client.ping()
     return False
@@ -88,12 +88,12 @@ def kill(config: RigConfig, random: Random) -> list[Event]:
             time.sleep(random.uniform(0, 0.3))
         else:
             assert answers(client), "the daemon did not start"
-            until_s = time.monotonic() + random.uniform(0, LIFE_S)
-            while time.monotonic() < until_s:
+            until_s = time.perf_counter() + random.uniform(0, LIFE_S)
+            while time.perf_counter() < until_s:
                 with suppress(FocusdError):
                     (client.calibrate if random.random() < 0.3 else client.refocus)(wait=False)
                     answered = client.since(0)["events"]
-                time.sleep(min(0.1, max(0.0, until_s - time.monotonic())))
+                time.sleep(min(0.1, max(0.0, until_s - time.perf_counter())))
             if random.random() < 0.5:  # killed right after an answer
                 answered = client.since(0)["events"]
         assert process.pid

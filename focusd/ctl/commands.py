@@ -15,6 +15,7 @@ from focusd.ctl.following import follow, news, patient
 from focusd.ctl.showing import flat, line, out, print_json, print_result, shown, two_columns
 from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
+from focusd.terminal import print_utf8
 from focusd.wire.catchup import complete
 from focusd.wire.client import CONTROL, EVENTS
 from focusd.wire.keys import ClientKeys
@@ -27,6 +28,7 @@ app.add_typer(slide.app, name="map")
 
 def main() -> None:
     """Entry point of `focusctl`."""
+    print_utf8()
     try:
         app()
     except FocusdError as error:

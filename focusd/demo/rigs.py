@@ -55,6 +55,12 @@ def recorded_rig(state_dir: Path, path: Path, stack: Stack, start_um: float) -> 
     }
 
 
+if sys.platform == "win32":  # SIGTERM kills there, and Ctrl-Break reaches all of a group
+    _STOP, _OWN_GROUP = signal.CTRL_BREAK_EVENT, subprocess.CREATE_NEW_PROCESS_GROUP
+else:
+    _STOP, _OWN_GROUP = signal.SIGTERM, 0
+
+
 class DemoDaemon:
     """A daemon in a process of its own."""
 
@@ -67,7 +73,7 @@ class DemoDaemon:
         self._log = file.with_suffix(".log")
         with self._log.open("wb") as log:
             command = [sys.executable, "-m", "focusd", "run", "--config", str(file)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, creationflags=_OWN_GROUP)
         self.client = Client(server["control"], server["events"], name="demo")
 
     def wait_until_ready(self) -> None:
@@ -76,8 +82,8 @@ class DemoDaemon:
         Raises:
             FocusdError: it ended instead, or never answered; the message holds the end of its log.
         """
-        deadline_s = time.monotonic() + START_S
-        while time.monotonic() < deadline_s and self._process.poll() is None:
+        deadline_s = time.perf_counter() + START_S
+        while time.perf_counter() < deadline_s and self._process.poll() is None:
             with contextlib.suppress(UnreachableError):
                 self.client.ping()
                 return
@@ -85,10 +91,13 @@ class DemoDaemon:
         raise FocusdError(f"the daemon did not start: …{self._log.read_text(errors='replace')[-800:]}")
 
     def stop(self) -> None:
-        """End the daemon as an operator would, with SIGTERM."""
+        """End the daemon as an operator would, with a signal."""
         self.client.close()
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        try:
+            if self._process.poll() is None:
+                self._process.send_signal(_STOP)
+        except OSError:  # on Windows without a console
+            self._process.terminate()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

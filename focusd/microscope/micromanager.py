@@ -66,7 +66,7 @@ class MicroManagerMicroscope:
         z_um = self.position_um()
         with _reported("take an image"):
             streamed = self._stream.next() if self._stream else self._snapped()
-            time_s = time.monotonic()
+            time_s = time.perf_counter()
             reported_bits = int(self._core.getImageBitDepth())
         pixels = grey(streamed.image)
         self._sequence += streamed.exposures
@@ -110,9 +110,9 @@ class MicroManagerMicroscope:
 
     def _wait_for_stage(self) -> None:
         """As the core's own `waitForDevice`, which looks only every 10 ms."""
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.perf_counter() + self._timeout_s
         while self._core.deviceBusy(self._stage):
-            if time.monotonic() > deadline_s:
+            if time.perf_counter() > deadline_s:
                 raise HardwareError(
                     f"the stage has not settled after {self._timeout_s:g} s; check its load and tuning"
                 )

@@ -17,7 +17,7 @@ class Frame:
         pixels: (y, x), uint8 or uint16, never signed.
         z_um: where the stage stood, read back.
         exposure_ms: exposure time.
-        time_s: `time.monotonic()` at the end of the exposure.
+        time_s: `time.perf_counter()` at the end of the exposure.
         sequence: counts the exposures of this microscope from 1.
         full_scale: the largest value a pixel can have, e.g. 4095 for a 12-bit camera.
         exposures: that the sample was lit for, those of dropped frames of a sequence included.

@@ -162,7 +162,7 @@ class RecordedMicroscope:
             self._image(self._z_um),
             self._z_um,
             self._exposure_ms,
-            time.monotonic(),
+            time.perf_counter(),
             self._sequence,
             self._full_scale,
         )

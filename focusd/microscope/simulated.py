@@ -49,12 +49,12 @@ class SimulatedStage(StageDevice):
 
     def set_position_um(self, val: float) -> None:
         """Start to move; `busy` until it has settled."""
-        self._move = _Move(self.get_position_um(), val, self.optical_z_um(), time.monotonic())
+        self._move = _Move(self.get_position_um(), val, self.optical_z_um(), time.perf_counter())
 
     def get_position_um(self) -> float:
         """Where the motor is now."""
         move = self._move
-        path_um = self._velocity_um_per_s * (time.monotonic() - move.started_s)
+        path_um = self._velocity_um_per_s * (time.perf_counter() - move.started_s)
         low, high = sorted((move.from_um, move.to_um))
         forward = move.to_um >= move.from_um
         return min(move.from_um + path_um, high) if forward else max(move.from_um - path_um, low)
@@ -68,7 +68,7 @@ class SimulatedStage(StageDevice):
         """Whether it moves or settles."""
         move = self._move
         duration_s = abs(move.to_um - move.from_um) / self._velocity_um_per_s + self._settling_s
-        return time.monotonic() < move.started_s + duration_s
+        return time.perf_counter() < move.started_s + duration_s
 
     def stop(self) -> None:
         """Stay where it is now."""
@@ -128,10 +128,10 @@ class SimulatedCamera(SimpleCameraDevice):
 
     def snap(self, buffer: np.ndarray) -> Mapping[str, object]:
         """Expose one frame; takes the exposure time, or the time to compute it where that is longer."""
-        started_s = time.monotonic()
+        started_s = time.perf_counter()
         light = self._world.light(self._stage.optical_z_um(), started_s)
         buffer[:] = self._camera().expose(self._electrons(light), self._random).numpy()
-        time.sleep(max(0.0, started_s + self._exposure_ms / 1000 - time.monotonic()))
+        time.sleep(max(0.0, started_s + self._exposure_ms / 1000 - time.perf_counter()))
         return {}
 
     def _electrons(self, light: Tensor) -> Tensor:

@@ -64,11 +64,11 @@ class World:
         height, width = self._shape
         texture = SAMPLES[sample]((height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX), seed)
         # One assignment: an exposure under way keeps the scene it began with.
-        self._scene = _Scene(torch.fft.rfft2(torch.from_numpy(texture)), focus_z_um, time.monotonic())
+        self._scene = _Scene(torch.fft.rfft2(torch.from_numpy(texture)), focus_z_um, time.perf_counter())
 
     def focus_z_um(self, time_s: float | None = None) -> float:
-        """The z at which the field's centre is in focus, at a `time.monotonic()` (None: now)."""
-        return self._focus_z_um(self._scene, time.monotonic() if time_s is None else time_s)
+        """The z at which the field's centre is in focus, at a `time.perf_counter()` (None: now)."""
+        return self._focus_z_um(self._scene, time.perf_counter() if time_s is None else time_s)
 
     def _focus_z_um(self, scene: _Scene, time_s: float) -> float:
         return scene.focus_z_um + self._settings.drift_um_per_min * (time_s - scene.since_s) / 60
@@ -78,7 +78,7 @@ class World:
 
         Args:
             z_um: of the focal plane.
-            time_s: `time.monotonic()`.
+            time_s: `time.perf_counter()`.
         """
         scene = self._scene
         defocus_um = z_um - self._focus_z_um(scene, time_s)

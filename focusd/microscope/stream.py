@@ -54,11 +54,11 @@ class Stream:
         """
         if not self._running:
             self._running = True  # also of a start that fails half-way
-            self._lit_since_s = time.monotonic()
+            self._lit_since_s = time.perf_counter()
             self._interval_s = math.inf
             self._core.startContinuousSequenceAcquisition(0)
         self._newest()
-        return self._begun_after(time.monotonic())
+        return self._begun_after(time.perf_counter())
 
     def stop(self) -> None:
         """End the stream, if one runs."""
@@ -69,7 +69,7 @@ class Stream:
     def _begun_after(self, asked_s: float) -> Streamed:
         before_s = came_s = asked_s
         while True:
-            looked_s = time.monotonic()
+            looked_s = time.perf_counter()
             if (image := self._newest()) is not None:
                 if came_s > asked_s:
                     self._interval_s = max(self._exposure_s, looked_s - came_s)

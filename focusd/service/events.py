@@ -50,7 +50,7 @@ class EventBus:
             session=self.session,
             seq=self._seq,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            monotonic_s=time.monotonic(),
+            monotonic_s=time.perf_counter(),
             job_id=job_id,
             topic=topic,
             # What was true at this moment stays so, whatever the publisher does with its payload.

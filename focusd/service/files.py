@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
+import sys
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
+from filelock import FileLock, Timeout
 
 log = structlog.get_logger(__name__)
 
 SEAL = "sha256"
+WINDOWS_PAUSES_S = (0.01, 0.05, 0.2)
+"""Windows replaces no file that somebody reads at that moment, a virus scanner for one."""
 
 
 def sealed(values: dict[str, Any]) -> str:
@@ -51,11 +56,30 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".new")
     try:
         _write_through(temporary, text)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk it would only take up room
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put one file into another's place."""
+    for pause_s in WINDOWS_PAUSES_S if sys.platform == "win32" else ():
+        try:
+            os.replace(new, old)
+        except PermissionError:
+            time.sleep(pause_s)
+        else:
+            return
+    os.replace(new, old)
+
+
+def _sync_folder(path: Path) -> None:
+    """Write a folder's entries to disk. Windows cannot open one; NTFS keeps a journal of them."""
+    if sys.platform == "win32":
+        return
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
@@ -84,5 +108,10 @@ def lock(path: Path, resources: ExitStack) -> None:
         BlockingIOError: another process holds it.
         OSError: it cannot be made.
     """
-    file = resources.enter_context(path.open("w"))
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path.parent.stat()  # a folder that is not there is an error, and not to be made
+    held = FileLock(path, thread_local=False)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds it", str(path)) from None
+    resources.callback(held.release)

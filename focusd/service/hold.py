@@ -115,7 +115,7 @@ class Hold:
         jobs: Jobs,
         config: HoldConfig,
         exposure_ms: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         interrupted: str | None = None,
     ) -> None:
         self._operations = operations

@@ -57,7 +57,7 @@ class Job:
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     """Code, message and data: not the exception, whose traceback would keep camera frames alive."""
-    progress_s: float = field(default_factory=time.monotonic)
+    progress_s: float = field(default_factory=time.perf_counter)
     """When it last reported something, or began."""
     ended_s: float | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -65,7 +65,7 @@ class Job:
 
     def report(self, bus: EventBus, topic: str, payload: Payload) -> Event:
         """Publish an event of this job, which is a sign of its progress."""
-        self.progress_s = time.monotonic()
+        self.progress_s = time.perf_counter()
         return bus.publish(topic, payload, self.id)
 
     @property
@@ -102,7 +102,9 @@ class Job:
 class Jobs:
     """Runs one job at a time in a task group of the caller's, and none while another client has the lease."""
 
-    def __init__(self, bus: EventBus, tasks: TaskGroup, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, bus: EventBus, tasks: TaskGroup, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.lease = Lease(clock)
         self._bus = bus
         self._tasks = tasks

@@ -25,7 +25,7 @@ class _Grant:
 class Lease:
     """One client's exclusive use of the microscope. It ends by itself unless its holder prolongs it in time."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._grant: _Grant | None = None
 

@@ -38,22 +38,22 @@ class Stopwatch:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"exposing": 0.0, "moving": 0.0, "scoring": 0.0}
     )
-    began_s: float = field(default_factory=time.monotonic)
+    began_s: float = field(default_factory=time.perf_counter)
 
     @contextmanager
     def timing(self, stage: str, after: Cue | None = None) -> Iterator[None]:
         """Count the block's time, however it ends; of one that waits for a cue, from then on."""
-        began_s = time.monotonic()
+        began_s = time.perf_counter()
         try:
             yield
         finally:
             began_s = max(began_s, after.given_s) if after else began_s
-            self.seconds[stage] += max(0.0, time.monotonic() - began_s)
+            self.seconds[stage] += max(0.0, time.perf_counter() - began_s)
 
     @property
     def elapsed_s(self) -> float:
         """Since the operation began."""
-        return time.monotonic() - self.began_s
+        return time.perf_counter() - self.began_s
 
     def split(self) -> dict[str, float]:
         """Seconds by stage; `waiting` is what no stage accounts for."""

@@ -66,7 +66,7 @@ class Cue:
     """Given by one device's thread when its part has ended, it lets the other's begin, without the event loop.
 
     Attributes:
-        given_s: when, by `time.monotonic()`; infinite before.
+        given_s: when, by `time.perf_counter()`; infinite before.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Cue:
     def give(self) -> None:
         """Let the other begin at once, unless its caller is gone."""
         if self._given.set_running_or_notify_cancel():
-            self.given_s = time.monotonic()
+            self.given_s = time.perf_counter()
             self._given.set_result(None)
 
     def revoke(self) -> None:
@@ -106,7 +106,7 @@ class Cue:
     @property
     def age_s(self) -> float:
         """Since it was given; 0 before."""
-        return max(0.0, time.monotonic() - self.given_s)
+        return max(0.0, time.perf_counter() - self.given_s)
 
 
 class DeviceThread:
@@ -197,7 +197,7 @@ class Rig:
         last_z_um: the last z read back, which never waits for hardware; None before the first.
         deadline_s: of a call to a device.
         streams: whether the camera does, from an operation's first exposure to its end.
-        progress_s: when the hardware last answered, by `time.monotonic()`.
+        progress_s: when the hardware last answered, by `time.perf_counter()`.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Rig:
         self.streams = camera.acquisition == "sequence"
         exposures = STREAMED_EXPOSURES if self.streams else 1
         self.deadline_s = deadline_s = stage.timeout_s + exposures * camera.exposure_ms / 1000
-        self.progress_s = time.monotonic()
+        self.progress_s = time.perf_counter()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
         self._microscope = microscope
@@ -358,5 +358,5 @@ class Rig:
                 log.warning("the stage could not be stopped and goes on to its target", reason=error.message)
 
     def _seen(self, z_um: float) -> float:
-        self.last_z_um, self.progress_s = z_um, time.monotonic()
+        self.last_z_um, self.progress_s = z_um, time.perf_counter()
         return z_um

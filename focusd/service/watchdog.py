@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -39,7 +40,7 @@ class Notifier:
 
     def tell(self, *assignments: str) -> None:
         """Send `NAME=value` lines. A service manager that does not listen is no reason to stop."""
-        if not self._address:
+        if sys.platform == "win32" or not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram, suppress(OSError):
@@ -86,4 +87,4 @@ async def keep_alive(notifier: Notifier, hung: Callable[[], bool]) -> None:
 
 def watch(jobs: Jobs, rig: Rig) -> Callable[[], bool]:
     """`hangs` of this service, now."""
-    return lambda: hangs(jobs, rig, time.monotonic())
+    return lambda: hangs(jobs, rig, time.perf_counter())

@@ -146,7 +146,7 @@ class Scorer:
         spectra: BlockSpectra | None,
         only: NDArray[np.bool_] | None,
     ) -> FocusMeasure:
-        began_s = time.monotonic()
+        began_s = time.perf_counter()
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
         scale = 1.0 if self.sampling is None else self.sampling / factor / CANONICAL_SAMPLING
@@ -161,7 +161,7 @@ class Scorer:
         scores = np.full((3, *tiles.y.shape), np.nan)
         scores[:, asked] = score_tiles(backend, cut, tiles.y[asked], tiles.x[asked])
         if asked.all():  # a few have another share of what all cost together
-            self._pace.took(time.monotonic() - began_s, tiles.y.numel())
+            self._pace.took(time.perf_counter() - began_s, tiles.y.numel())
         b, log_sigma, structure = scores
         return FocusMeasure(
             b=b * scale,

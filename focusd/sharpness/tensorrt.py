@@ -78,7 +78,8 @@ def cached(engine: Path, weights: Path, build: Build) -> Path:
 def engine_path(weights_sha256: str, parts: list[str]) -> Path:
     """Where the engine is kept that depends on these weights, versions and hardware."""
     key = json.dumps([ENGINE_VERSION, BATCHES, weights_sha256, *parts])
-    return user_cache_path("focusd") / "engines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt2"
+    name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt2"
+    return user_cache_path("focusd", appauthor=False) / "engines" / name
 
 
 def installed_libraries() -> list[str]:

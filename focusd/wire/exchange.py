@@ -33,7 +33,7 @@ class Exchange:
         method: str,
         params: JsonObject,
         timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         pixels: Sequence[bytes] = (),
     ) -> None:
         self._endpoint = endpoint

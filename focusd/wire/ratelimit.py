@@ -24,7 +24,7 @@ class RateLimit:
         per_s: requests per second.
     """
 
-    def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._per_s = per_s
         self._clock = clock
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()

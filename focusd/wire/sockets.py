@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from focusd.wire.messages import MAX_FRAME_BYTES
 
 log = structlog.get_logger(__name__)
 
+LOOP = {"loop_factory": asyncio.SelectorEventLoop}
+"""For `anyio.run`: Windows' own event loop cannot wait for ZeroMQ's sockets; elsewhere this is the usual one."""
 LINGER_MS = 100
 """How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
 
@@ -80,11 +83,17 @@ def _ask_for_keys(
         )
     authenticator = AsyncioAuthenticator(context)
     authenticator.start()
-    resources.callback(authenticator.stop)
+    resources.callback(_stop, authenticator)
     authenticator.configure_curve_callback("*", AllowList(folder))
     for socket in sockets:
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = pair.public, pair.secret
+
+
+def _stop(authenticator: AsyncioAuthenticator) -> None:
+    """The event loop must no longer wait for its socket: one that is closed ends the loop on Windows."""
+    asyncio.get_running_loop().remove_reader(authenticator.zap_socket.FD)
+    authenticator.stop()
 
 
 def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:

@@ -58,7 +58,7 @@ class ScriptedMicroscope:
         pixels = np.full(SHAPE, 10_000, np.uint16)
         pixels.flat[4 : 4 + round(self.saturated * pixels.size)] = FULL_SCALE
         pixels.view(np.float64).flat[0] = self.z_um
-        return Frame(pixels, self.z_um, 1.0, time.monotonic(), len(self.snaps), FULL_SCALE)
+        return Frame(pixels, self.z_um, 1.0, time.perf_counter(), len(self.snaps), FULL_SCALE)
 
     def position_um(self) -> float:
         return self.z_um

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,30 @@ def test_a_lock_is_held_until_its_owner_is_done(tmp_path: Path) -> None:
             lock(tmp_path / "lock", other)
     with ExitStack() as other:
         lock(tmp_path / "lock", other)
+
+
+def test_a_lock_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), ExitStack() as resources:
+        lock(tmp_path / "none" / "lock", resources)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("refusals", [2, 9])
+def test_on_windows_a_file_that_somebody_reads_is_replaced_once_they_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    path = tmp_path / "rig.json"
+    write_atomically(path, "old")
+    tries = iter([True] * refusals)
+
+    def replace(new: Path, old: Path) -> None:
+        if next(tries, False):
+            raise PermissionError(errno.EACCES, "a scanner reads it", str(old))
+        os.rename(new, old)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(PermissionError) if refusals > 3 else nullcontext():
+        write_atomically(path, "new")
+    assert path.read_text(encoding="utf-8") == ("old" if refusals > 3 else "new")
+    assert list(tmp_path.iterdir()) == [path]

@@ -30,8 +30,8 @@ daemon.run(config.load_config(Path(sys.argv[1])))
 
 def wait_for_another(daemon: Daemon, session: str) -> None:
     """Return when another session answers: the old one may do so for a moment, and nobody does for some more."""
-    deadline_s = time.monotonic() + 90
-    while time.monotonic() < deadline_s:
+    deadline_s = time.perf_counter() + 90
+    while time.perf_counter() < deadline_s:
         with suppress(UnreachableError):
             if daemon.client.ping()["session"] != session:
                 return

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from focusd.wire.sockets import LOOP
 from tests.wire.daemon import Daemon, running_daemon
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", LOOP
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ async def daemon() -> AsyncIterator[Daemon]:
 @pytest.fixture(scope="module")
 def threaded_daemon() -> Iterator[Daemon]:
     with (
-        start_blocking_portal("asyncio") as portal,
+        start_blocking_portal("asyncio", LOOP) as portal,
         portal.wrap_async_context_manager(running_daemon()) as daemon,
     ):
         yield daemon

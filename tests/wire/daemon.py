@@ -27,7 +27,7 @@ from focusd.service.logs import configure_logging
 from focusd.service.record import Record, recorded
 from focusd.service.slidemap import SlideMap
 from focusd.wire.server import serve
-from focusd.wire.sockets import Endpoints
+from focusd.wire.sockets import LOOP, Endpoints
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 
@@ -134,4 +134,4 @@ async def _main() -> None:
 
 if __name__ == "__main__":
     configure_logging(LogConfig(level="warning"))
-    anyio.run(_main)
+    anyio.run(_main, backend_options=LOOP)

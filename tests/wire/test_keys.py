@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import selectors
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +71,18 @@ async def test_a_client_on_the_list_asks_and_listens(folder: Path) -> None:
     async with running_daemon(config_of(folder)) as daemon:
         assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == {"session": daemon.bus.session}
         assert await asked(daemon, keys_of(folder, "ada"), first_event) == daemon.bus.session
+
+
+def test_an_event_loop_like_windows_ends_in_peace(folder: Path) -> None:
+    async def main() -> None:
+        async with running_daemon(config_of(folder)) as daemon:
+            assert await asked(daemon, keys_of(folder, "ada"), Client.ping)
+        await anyio.sleep(0.01)  # once more round the loop, whose select refuses sockets that are closed
+
+    def plain_select() -> asyncio.SelectorEventLoop:
+        return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+    anyio.run(main, backend_options={"loop_factory": plain_select})
 
 
 @pytest.mark.parametrize("name", ["eve", None])
