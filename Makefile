@@ -14,6 +14,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict focusd
+	$(BIN)/mypy --strict --platform win32 --cache-dir .mypy_cache/win32 focusd
 	$(BIN)/lint-imports
 
 # PyTorch's newest releases on PyPI bring gigabytes of CUDA; the range in pyproject.toml does not.

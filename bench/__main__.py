@@ -76,6 +76,7 @@ def soak(
     refocus_sigma_um: Annotated[
         float | None, typer.Option(help="A refocus of this error instead of the real one.")
     ] = None,
+    light: Annotated[float, typer.Option(min=0.0001, help="Of the timelapse; 1: the calibration's.")] = 1.0,
     quick: Annotated[bool, typer.Option(help="One hour: minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("bench-output"),
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
@@ -84,7 +85,7 @@ def soak(
     from bench.soak import Soak, run_soak
 
     hours = min(hours, 1.0) if quick else hours
-    run_soak(Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um), out, json)
+    run_soak(Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um, light), out, json)
 
 
 @app.command()

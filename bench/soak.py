@@ -48,7 +48,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Soak:
-    """What is simulated."""
+    """What is simulated.
+
+    Attributes:
+        light: of the timelapse, as a share of the calibration's.
+    """
 
     hours: float
     velocity_um_per_min: float
@@ -56,6 +60,7 @@ class Soak:
     sample: str
     seed: int
     refocus_sigma_um: float | None
+    light: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ async def _policy(
 async def _bench(soak: Soak) -> AsyncIterator[Bench]:
     """Calibrate on another sample before the drift begins, as a user would."""
     with tempfile.TemporaryDirectory(prefix="focusd-soak-") as state:
-        config, clock = _config(Path(state), soak.sample, soak.seed), Clock()
+        config, clock = _config(Path(state), soak.sample, soak.seed, soak.light), Clock()
         slide = _config(Path(state), "gravel", soak.seed)
         store, scorer = CalibrationStore(Path(state)), open_scorer(config)
         still = Drift(np.zeros(10), np.zeros(10, bool))
@@ -218,7 +223,8 @@ async def _operations(
         await rig.aclose()
 
 
-def _config(state: Path, sample: str, seed: int) -> RigConfig:
+def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfig:
+    electrons = {"electrons": 8000.0 * light, "background_electrons": 200.0 * light}
     return RigConfig.model_validate(
         {
             "name": "soak",
@@ -226,7 +232,14 @@ def _config(state: Path, sample: str, seed: int) -> RigConfig:
             "objective": {"name": "10x/0.3", "magnification": 10.0, "na": 0.3},
             "camera": {"name": "soak", "pixel_um": 6.5, "exposure_ms": 10.0},
             "stage": {"min_um": -2000.0, "max_um": 2000.0, "towards_sample": "increasing"},
-            "microscope": {"kind": "simulated", "sample": sample, "seed": seed, "width": 256, "height": 256},
+            "microscope": {
+                "kind": "simulated",
+                "sample": sample,
+                "seed": seed,
+                "width": 256,
+                "height": 256,
+                **electrons,
+            },
         }
     )
 
@@ -319,7 +332,7 @@ def _told(figures: Figures) -> str:
 
 def _table(policies: list[Figures], soak: Soak) -> Table:
     drift = f"{soak.velocity_um_per_min:g} µm/min, steps of {soak.step_um:g} µm"
-    title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}"
+    title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}, {8000 * soak.light:g} electrons"
     table = Table("policy", "RMS, DOF", "p95, DOF", "in focus", "exposures/h", title=title)
     for p in policies:
         name = f"{p.name}, {p.interval_s:.0f} s" if p.interval_s else p.name

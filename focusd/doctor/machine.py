@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from focusd.config import LOCAL, RigConfig
 from focusd.doctor.finding import Finding, failure, ok, warning
 from focusd.sharpness.weights import load_model
 from focusd.wire import keys as key_files
+
+LISTENERS = "netstat -ano" if sys.platform == "win32" else "ss -ltnp"
 
 
 def weights(config: RigConfig) -> Iterator[Finding]:
@@ -24,7 +28,7 @@ def gpu(_config: RigConfig) -> Iterator[Finding]:
     """Whether torch sees the GPU that is there."""
     if torch.cuda.is_available():
         yield ok("GPU", torch.cuda.get_device_name())
-    elif not list(Path("/dev").glob("nvidia[0-9]*")):
+    elif not _nvidia_is_there():
         yield ok("GPU", f"none; the CPU scores, with {torch.get_num_threads()} threads")
     elif torch.version.cuda is None:
         do = "install a CUDA build of torch (https://pytorch.org) into focusd's environment"
@@ -32,6 +36,12 @@ def gpu(_config: RigConfig) -> Iterator[Finding]:
     else:
         do = "run nvidia-smi as the same user; under systemd install the drop-in gpu.conf"
         yield warning("GPU", "there is one, and torch cannot use it: the CPU scores", do)
+
+
+def _nvidia_is_there() -> bool:
+    if sys.platform == "win32":
+        return shutil.which("nvidia-smi") is not None  # it comes with the driver
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def keys(config: RigConfig) -> Iterator[Finding]:
@@ -58,7 +68,7 @@ def ports(config: RigConfig) -> Iterator[Finding]:
             try:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
-                do = f"stop what listens there (`ss -ltnp` names it), or set another server.{name}"
+                do = f"stop what listens there (`{LISTENERS}` names it), or set another server.{name}"
                 yield failure(f"server.{name}", f"{endpoint}: {error.strerror}", do)
                 continue
         reach = "this machine" if endpoint.startswith(LOCAL) else "other machines"

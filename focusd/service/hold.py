@@ -16,6 +16,7 @@ import anyio
 import structlog
 
 from focusd.autofocus.lock import Check, Follow, Lock, LockSettings
+from focusd.autofocus.search import USABLE_DOF
 from focusd.autofocus.tracking import DriftModel, SharpnessWatch
 from focusd.config import HoldConfig
 from focusd.errors import (
@@ -36,7 +37,8 @@ log = structlog.get_logger(__name__)
 CHECK, FOLLOW = "hold-check", "hold-follow"
 """The kinds of its jobs."""
 _CHECK_SIGMA = 0.05
-"""σ of a check, in depths of field: small, since the velocity is learnt from differences of checks."""
+"""σ of a check, in depths of field: small, since the velocity is learnt from differences of checks. A sample with too
+little light for it is checked as well as a refocus would, and more often."""
 _BUSY_S = 0.5
 """How soon to try again when the microscope is somebody else's."""
 _SOONEST_S, _LATEST_S = 0.05, 60.0
@@ -52,6 +54,7 @@ class Operations(Protocol):
         strategy: str | None,
         max_exposures: int | None,
         target_um: float | None,
+        usable_um: float | None,
         prior: tuple[float, float] | None,
         report: Report,
     ) -> Payload:
@@ -264,6 +267,7 @@ class Hold:
             strategy=None,
             max_exposures=None,
             target_um=_CHECK_SIGMA * held.dof_um,
+            usable_um=USABLE_DOF * held.dof_um,
             prior=held.lock.expected(self._clock()),
             report=counted,
         )

@@ -129,6 +129,7 @@ class RigOperations:
         max_seconds: float | None = None,
         max_dose_ms: float | None = None,
         target_um: float | None = None,
+        usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
         surface: Surface | None = None,
         report: Report,
@@ -140,6 +141,8 @@ class RigOperations:
             strategy: `posterior` or `published`.
             max_exposures, max_seconds, max_dose_ms: the budget.
             target_um: σ at which the posterior search ends.
+            usable_um: σ with which it may end when its budget is spent; None: `target_um` if that is given, else a
+                quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             surface: what of a field that is not flat is brought into focus.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
@@ -156,7 +159,7 @@ class RigOperations:
         self.slide.forget_focus()
         with _reported(report, "refocus"):
             calibration = await to_thread.run_sync(self._calibration)
-            search = self._search(chosen, calibration, target_um, prior)
+            search = self._search(chosen, calibration, target_um, usable_um, prior)
             run = Refocus(
                 self._observer,
                 search,
@@ -187,6 +190,7 @@ class RigOperations:
         strategy: str,
         calibration: Calibration,
         target_um: float | None,
+        usable_um: float | None,
         prior: tuple[float, float] | None,
     ) -> Search:
         """A new search.
@@ -211,7 +215,7 @@ class RigOperations:
             away_is_low=away_is_low,
             threshold=threshold,
             target_um=target_um or config.target_dof * dof_um,
-            usable_um=None if target_um else USABLE_DOF * dof_um,
+            usable_um=usable_um or target_um or USABLE_DOF * dof_um,
             verify=config.verify,
             prior=Prior(*prior) if prior else None,
         )

@@ -96,7 +96,7 @@ class Refocus:
                 raise
         return {
             "outcome": "focused",
-            "message": focus.message or _warning(geometry),
+            "message": "; ".join(filter(None, (focus.message, _warning(geometry)))),
             "z_start_um": start_um,
             "focus_um": target_um,
             "z_found_um": z_um,

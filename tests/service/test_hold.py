@@ -13,6 +13,7 @@ import pytest
 
 from focusd.config import HoldConfig
 from focusd.errors import BusyError, CalibrationError, HardwareError
+from focusd.service import hold as hold_module
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import CHECK, Hold
 from focusd.service.jobs import Jobs, Report
@@ -132,6 +133,16 @@ async def test_lost_it_lets_the_stage_rest_says_why_and_comes_back(held: Holding
     assert abs(held.error_um) < 4.1
 
 
+async def test_a_sample_too_poor_for_its_usual_checks_is_held_all_the_same(
+    held: Holding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold_module, "_CHECK_SIGMA", 1e-4)  # each check spends its budget
+    await held.engage()
+    await held.pass_s(600, drift_um_per_min=1.0)
+    assert {d["state"] for d in held.drift[1:]} == {"locked"}
+    assert abs(held.error_um) < 4.1
+
+
 async def test_a_focus_out_of_reach_is_not_followed(held: Holding) -> None:
     await held.engage()
     await held.pass_s(60)
@@ -180,7 +191,7 @@ async def refocused(held: Holding, roi: tuple[int, int, int, int] | None = None)
     asked: dict[str, Any] = {"roi": roi, "strategy": None, "max_exposures": None}
 
     async def refocus(report: Report) -> dict[str, Any]:
-        return await held.hold._operations.refocus(**asked, target_um=None, prior=None, report=report)
+        return await held.hold._operations.refocus(**asked, target_um=None, report=report)
 
     job = held.jobs.start("refocus", refocus, "bob", params=asked)
     await job.wait()

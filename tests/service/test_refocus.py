@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from focusd.errors import BudgetError
+from focusd.service import refocus as refocus_module
 from focusd.service.operations import RigOperations
 from tests.service.scripted import (
     Reports,
@@ -121,6 +122,14 @@ async def test_an_interval_wider_than_the_calibration_is_clipped_and_says_so(
     assert result["message"] == "the search was clipped to the calibrated range"
     opening = sorted(probe["z_um"] for probe in result["probes"][:3])
     assert opening == pytest.approx([HOME_UM - 97, HOME_UM, HOME_UM + 103], abs=0.5)
+
+
+async def test_what_limited_the_search_does_not_hide_what_the_field_looks_like(
+    calibrated: RigOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refocus_module, "_warning", lambda geometry: "the field is tilted")
+    result = await refocus(calibrated)
+    assert result["message"] == "the search was clipped to the calibrated range; the field is tilted"
 
 
 async def test_an_interval_beyond_the_limits_is_clipped_and_says_so(
