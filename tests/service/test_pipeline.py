@@ -94,13 +94,11 @@ async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_
     gate = Gate(scorer, at=2)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(short_stack, operations, Reports())
-        await reached(
-            lambda: len(microscope.snaps) == 4
-        )  # scored, held, waiting in the stream, waiting for it
+        # One is scored, one held, one waits in the stream and one for it; the stage stands where the next will be.
+        await reached(lambda: (len(microscope.snaps), len(microscope.moves)) == (4, 5))
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-        assert len(microscope.snaps) == 4
-        assert len(microscope.moves) == 5, "the stage waits where the next one will be exposed"
+        assert (len(microscope.snaps), len(microscope.moves)) == (4, 5)
         gate.open()
     assert len(microscope.snaps) == 7
 

@@ -54,6 +54,7 @@ class ScriptedOperations:
         max_seconds: float | None = None,
         max_dose_ms: float | None = None,
         target_um: float | None = None,
+        usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
         surface: Literal["mean", "median", "nearest"] | None = None,
         report: Report,
