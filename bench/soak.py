@@ -42,6 +42,8 @@ INTERVALS_S = (30.0, 600.0)
 _ALIKE = 1.05
 """Intervals of so little difference are the same."""
 MODELLED_EXPOSURES = 3
+ELECTRONS = 8000.0
+"""At the brightest places of the sample, in the calibration's light."""
 
 Array = NDArray[np.float64]
 
@@ -224,7 +226,6 @@ async def _operations(
 
 
 def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfig:
-    electrons = {"electrons": 8000.0 * light, "background_electrons": 200.0 * light}
     return RigConfig.model_validate(
         {
             "name": "soak",
@@ -238,7 +239,8 @@ def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfi
                 "seed": seed,
                 "width": 256,
                 "height": 256,
-                **electrons,
+                "electrons": ELECTRONS * light,
+                "background_electrons": ELECTRONS / 40 * light,
             },
         }
     )
@@ -332,7 +334,7 @@ def _told(figures: Figures) -> str:
 
 def _table(policies: list[Figures], soak: Soak) -> Table:
     drift = f"{soak.velocity_um_per_min:g} µm/min, steps of {soak.step_um:g} µm"
-    title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}, {8000 * soak.light:g} electrons"
+    title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}, {ELECTRONS * soak.light:g} electrons"
     table = Table("policy", "RMS, DOF", "p95, DOF", "in focus", "exposures/h", title=title)
     for p in policies:
         name = f"{p.name}, {p.interval_s:.0f} s" if p.interval_s else p.name

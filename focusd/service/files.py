@@ -64,7 +64,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Put one file into another's place."""
+    """Give a file another name, whether or not one of that name exists."""
     for pause_s in WINDOWS_PAUSES_S if sys.platform == "win32" else ():
         try:
             os.replace(new, old)
@@ -96,7 +96,7 @@ def _write_through(path: Path, text: str) -> None:
 def set_aside(path: Path, reason: object) -> Path:
     """Rename a bad file, so that it can be looked at and does no more harm; returns its new path."""
     aside = path.with_name(f"{path.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-    os.replace(path, aside)
+    _replace(path, aside)
     log.error("a bad file was set aside", file=str(path), aside=str(aside), reason=str(reason))
     return aside
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import selectors
 import signal
 
@@ -26,7 +25,7 @@ def test_each_signal_wakes_an_idle_loop_and_what_was_there_before_comes_back(loo
         heard = []
         with ending_signals() as signals, anyio.fail_after(5):
             for number in ENDING:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
                 heard.append(await anext(signals))
         return heard
 
@@ -38,7 +37,7 @@ def test_many_at_once_are_no_error() -> None:
     async def main() -> signal.Signals:
         with ending_signals() as signals, anyio.fail_after(5):
             for _ in range(1000):
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             return await anext(signals)
 
     assert anyio.run(main) == signal.SIGTERM
