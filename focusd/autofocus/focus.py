@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from focusd.autofocus.geometry import Geometry, LocalMap
 from focusd.autofocus.observation import Mask, Observation
-from focusd.errors import AmbiguousError, NoSampleError, OutOfRangeError
+from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
 from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
@@ -85,6 +85,24 @@ def nothing_seen() -> NoSampleError:
     """What a search raises after three exposures that show nothing."""
     return NoSampleError(
         "the field holds nothing to focus on; move to a textured field, or raise the exposure"
+    )
+
+
+def suspected(what: str) -> HardwareError:
+    """What a search raises where the frames contradict the z at which the stage says they were taken."""
+    return HardwareError(
+        f"the images contradict the reported z: it seems that {what}; check stage and camera (`focusd doctor "
+        "--hardware`), and calibrate anew if stage, objective or light have been changed",
+        suspect=what,
+    )
+
+
+def explained_nowhere() -> AmbiguousError:
+    """What a search raises where no focus, and no fault that it knows, explains the exposures."""
+    return AmbiguousError(
+        "the calibration explains these exposures nowhere; take it on a sample of this kind, with this objective and "
+        "in this light, or look whether the field moves or changes while it is exposed, and whether stage and camera "
+        "do what they report",
     )
 
 

@@ -65,7 +65,7 @@ def _explained(
     power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
     noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, :, None, None]
     frames_um = np.array([o.z_um for o in observations])[:, None, None]
-    transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um)
+    transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um / 2)
     blocks = observations[0].blocks
     given = power, noise, blocks.modes, blocks.spread, *transferred, calibration.transfer.log_object
     return explain(*singles(*given), iterations=iterations)

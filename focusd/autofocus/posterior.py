@@ -229,9 +229,9 @@ def _weighed(
 ) -> Posterior:
     misfit = float(misfit_of(comparison, len(evidence)))
     log_weight = -0.5 * comparison.chi2 / (misfit * CORRELATED_BANDS)
-    log_weight += _of_scores(z_um, evidence, calibration)
+    log_weight += log_scores(np.subtract.outer([e.z_um for e in evidence], z_um), evidence, calibration)
     if prior:
-        log_weight += _of_prior(z_um, prior)
+        log_weight += log_prior(z_um, prior, float(np.ptp(z_um)))
     return _of_density(z_um, np.exp(log_weight - log_weight.max()), comparison.log_object, misfit)
 
 
@@ -241,17 +241,25 @@ def misfit_of(comparison: Comparison, frames: int) -> Array:
     return np.asarray(np.maximum(1.0, comparison.chi2.min(-1) / freedom))
 
 
-def _of_scores(z_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:
-    """Log likelihood of the scores; of one field they err together, so that all count as one."""
-    scored = [e for e in evidence if e.b is not None]
-    defocus = np.subtract.outer([e.z_um for e in scored], z_um)
-    difference = calibration.excess(np.array([[e.b] for e in scored]), defocus)
-    variance = np.array([[e.sigma**2 + CURVE_ERROR**2] for e in scored])
-    return np.asarray(
-        (-0.5 * (SCORE_FREEDOM + 1) * np.log1p(difference**2 / variance / SCORE_FREEDOM)).mean(0)
-    )
+def log_scores(defocus_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:
+    """Logarithm of the likelihood of the scores, (…); those of one field err together, so that all count as one.
+
+    Args:
+        defocus_um: (frames, …) of each frame.
+    """
+    scored = [frame for frame, e in enumerate(evidence) if e.b is not None]
+    defocus = defocus_um[scored].reshape(len(scored), -1)
+    difference = calibration.excess(np.array([[evidence[frame].b] for frame in scored]), defocus)
+    variance = np.array([[evidence[frame].sigma ** 2 + CURVE_ERROR**2] for frame in scored])
+    log = -0.5 * (SCORE_FREEDOM + 1) * np.log1p(difference**2 / variance / SCORE_FREEDOM)
+    return np.asarray(log.mean(0).reshape(defocus_um.shape[1:]))
 
 
-def _of_prior(z_um: Array, prior: Prior) -> Array:
+def log_prior(z_um: Array, prior: Prior, range_um: float) -> Array:
+    """Logarithm of the probability per µm of the focus before the first exposure.
+
+    Args:
+        range_um: that of all places where the focus may lie.
+    """
     known = np.exp(-0.5 * ((z_um - prior.focus_um) / prior.sigma_um) ** 2) / prior.sigma_um
-    return np.log((1 - UNIFORM_SHARE) * known + UNIFORM_SHARE / np.ptp(z_um))
+    return np.log((1 - UNIFORM_SHARE) * known + UNIFORM_SHARE / range_um)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.autofocus.axis import AxisBelief, examine
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import Focus, beyond_reach, nothing_seen
+from focusd.autofocus.focus import Focus, beyond_reach, explained_nowhere, nothing_seen, suspected
 from focusd.autofocus.local import local_map
 from focusd.autofocus.observation import (
     Mask,
@@ -52,12 +53,18 @@ MAX_MISFIT = 50.0
 largest of 736 focuses was 37 (bench/mix.py, tuning textures); of samples of another kind than calibrated up to 550."""
 MISFIT_EXPOSURES = 4
 """After so many of them a search gives up that nothing explains."""
+SUSPECT_EXPOSURES = 3
+"""Two exposures fit one focus or another whatever the hardware does."""
+ODD_MISFIT = 3.0
+"""χ² per value above which the hardware is looked at before the search goes on."""
 BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
 _HYPOTHESES = 40
 _OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 _APART_UNITS = 0.25
+_BESIDE_UNITS = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
+"""Around a focus in doubt, in the order in which they are exposed."""
 _AS_GOOD = 1.1
 """Probes whose expected σ is within this factor of the least are as good; the nearest of them is taken."""
 
@@ -112,13 +119,25 @@ class PosteriorSearch:
         self._verify = verify
         self._prior = prior
         self.observations: list[Observation] = []
+        self._verifying_um: list[float] = []
+        """Exposures taken where the focus was believed to be, after that was known."""
         self._posterior: Posterior | None = None
+        self._axis: AxisBelief | None = None
         self._surveyed: tuple[list[BlockSpectra], Comparison] | None = None
 
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
+        if self._expects(observation.z_um):
+            self._verifying_um.append(observation.z_um)
         self.observations.append(observation)
-        self._posterior = None
+        self._posterior = self._axis = None
+
+    def _expects(self, z_um: float) -> bool:
+        """Whether the exposures so far put the focus there."""
+        if self._posterior is None:
+            return False
+        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
+        return self._posterior.sigma_um <= near_um and abs(z_um - self._posterior.best_um) <= near_um
 
     @property
     def belief(self) -> Posterior:
@@ -129,8 +148,16 @@ class PosteriorSearch:
         return self._posterior
 
     @property
+    def axis(self) -> AxisBelief:
+        """What the exposures say if the reported z may be wrong; there have to be two of them."""
+        if self._axis is None:
+            evidence = self._evidence(self.observations)
+            self._axis = examine(evidence, self._calibration, self._prior, self.belief)
+        return self._axis
+
+    @property
     def estimate(self) -> Estimate:
-        """The focus as far as it is known."""
+        """The focus as far as it is known, if the reported z is right."""
         return self._estimate_of(self.belief)
 
     @property
@@ -145,10 +172,20 @@ class PosteriorSearch:
         return bool(self.observations) and self._is_found(self._usable_um)
 
     def _is_found(self, at_most_um: float) -> bool:
+        return self._seems_found(at_most_um) and self._with_doubt.sigma_um <= at_most_um
+
+    def _seems_found(self, at_most_um: float) -> bool:
+        """Whether the focus is found, if the reported z is right."""
         known = self._is_known(self.estimate, at_most_um) and self.belief.misfit <= MAX_MISFIT
         two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
         there = self._shows_something and not self.belief.at_edge
         return known and two_planes and there and (self._is_verified or not self._verify)
+
+    @property
+    def _with_doubt(self) -> Estimate:
+        """The focus and its σ, if the reported z may be wrong."""
+        sigma_um = float(np.hypot(self.axis.sigma_um, self._floor_um))
+        return Estimate(self.axis.focus_um, sigma_um, self.belief.certainty)
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the search is satisfied.
@@ -197,6 +234,8 @@ class PosteriorSearch:
             return opening_um[len(self.observations) - 1]
         if estimate.sigma_um <= self._target_um and not self._is_verified:
             return estimate.focus_um
+        if self._seems_found(self._target_um):
+            return self._doubted_um()
         if self._seems_beyond:
             return self.belief.mode_um
         candidates = self._candidates()
@@ -205,6 +244,19 @@ class PosteriorSearch:
         here_um = self.observations[-1].z_um
         away = 1e-6 if self._away_is_low else -1e-6
         return float(min(good, key=lambda z: abs(z - here_um) + away * z))
+
+    def _doubted_um(self) -> float:
+        """An exposure that shows whether z is right: at the focus that all hypotheses together give, or beside it."""
+        unit_um = self._calibration.axial_unit_um
+        reach_um = max(abs(step) for step in _BESIDE_UNITS) * unit_um
+        centre_um = float(
+            np.clip(self.axis.focus_um, *(self.belief.best_um + np.array([-reach_um, reach_um])))
+        )
+        wanted = np.clip(centre_um + unit_um * np.array(_BESIDE_UNITS), *self._limits_um)
+        exposed = np.array([o.z_um for o in self.observations])
+        apart_um = np.abs(np.subtract.outer(wanted, exposed)).min(1)
+        new = np.flatnonzero(apart_um >= _APART_UNITS * unit_um)
+        return float(wanted[new[0] if len(new) else int(np.argmax(apart_um))])
 
     def decide(self) -> Focus:
         """The focus, once the search is satisfied, or usable and without a budget.
@@ -220,6 +272,7 @@ class PosteriorSearch:
                 f"the exposures fit no single focus well enough ({known}); try another field, or a longer exposure"
             )
         local = local_map(self.observations, self._calibration, estimate.focus_um)
+        estimate = self._with_doubt
         if self.satisfied:
             return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
         message = (
@@ -265,15 +318,19 @@ class PosteriorSearch:
         return self._surveyed[1]
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
-        floor_um = FLOOR_UNITS * self._calibration.axial_unit_um
-        return Estimate(belief.best_um, float(np.hypot(belief.sigma_um, floor_um)), belief.certainty)
+        return Estimate(belief.best_um, float(np.hypot(belief.sigma_um, self._floor_um)), belief.certainty)
+
+    @property
+    def _floor_um(self) -> float:
+        return FLOOR_UNITS * self._calibration.axial_unit_um
 
     def _is_known(self, estimate: Estimate, at_most_um: float) -> bool:
         return estimate.sigma_um <= at_most_um and estimate.certainty >= MIN_CERTAINTY
 
     @property
     def _is_verified(self) -> bool:
-        return self._was_near(self.belief.best_um, VERIFIED_UNITS)
+        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
+        return any(abs(z_um - self.belief.best_um) <= near_um for z_um in self._verifying_um)
 
     @property
     def _seems_beyond(self) -> bool:
@@ -297,13 +354,17 @@ class PosteriorSearch:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
+        if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect:
+            raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
-            raise AmbiguousError(
-                "the calibration explains these exposures nowhere; take it on a sample of this kind, in the same "
-                "light, or look whether the field moves or changes while it is exposed"
-            )
+            raise explained_nowhere()
         if self._seems_beyond and self._was_near(self.belief.mode_um, BEYOND_UNITS):
             raise beyond_reach()
+
+    @property
+    def _is_odd(self) -> bool:
+        """Whether it is time to ask if the hardware is as it says: before an answer, and where little fits."""
+        return self._seems_found(self._usable_um) or self.belief.misfit > ODD_MISFIT
 
     def _evidence(self, observations: list[Observation]) -> list[Evidence]:
         """Exposures, judged by the tiles and blocks that hold something in them together."""

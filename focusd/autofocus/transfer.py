@@ -8,7 +8,6 @@ does: partial coherence, aberrations, gamma, the camera's own filter.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,16 +96,16 @@ class Transfer:
         error = np.hypot(error, _gap_error(z_um, log_power, axial_unit_um))
         return cls(z_um, log_power, error, log_object, axial_unit_um)
 
-    def at(self, defocus_um: Array, spacing_um: float = 0.0) -> tuple[Array, Array]:
+    def at(self, defocus_um: Array, spread_um: Array | float = 0.0) -> tuple[Array, Array]:
         """Logarithm of the transfer and its deviation at any defocus, (…, bands).
 
         Beyond the stack it is that of the stack's end, and the less certain the further away.
 
         Args:
-            spacing_um: of candidates for the focus, which each stand for all defocus up to the next one.
+            spread_um: how far from the stated defocus the real one may be.
         """
         inside_um = np.clip(defocus_um, self.z_um[0], self.z_um[-1])
-        known_um = math.hypot(ASTIGMATISM * self.axial_unit_um, spacing_um / 2)
+        known_um = np.hypot(ASTIGMATISM * self.axial_unit_um, spread_um)
         blur_um = np.hypot(defocus_um - inside_um, known_um)
         monotone, error, slope = np.moveaxis(self._monotone(inside_um), -2, 0)
         log_t = _log_power(self._power, inside_um, monotone)
@@ -225,10 +224,30 @@ def compare(
         spacing_um: of candidates that stand for all positions up to the next one.
         iterations: of the fit of the object.
     """
-    power = np.stack([s.power for s in spectra])[:, None, :]
-    noise = noise_of(spectra)[:, None, None]
-    transferred = transfer.at(np.subtract.outer(z_um, candidates_um), spacing_um)
+    return compare_at(
+        np.subtract.outer(z_um, candidates_um), spectra, transfer, spacing_um / 2, iterations=iterations
+    )
+
+
+def compare_at(
+    defocus_um: Array,
+    spectra: Sequence[Spectrum],
+    transfer: Transfer,
+    spread_um: Array | float = 0.0,
+    *,
+    iterations: int = ITERATIONS,
+) -> Comparison:
+    """`compare` for candidates that say the defocus of each frame themselves.
+
+    Args:
+        defocus_um: (frames, …) of each frame under each candidate.
+        spread_um: how far from that the real one may be, as for `Transfer.at`.
+    """
+    of_frames = (len(spectra),) + (1,) * (defocus_um.ndim - 1)
+    power = np.stack([s.power for s in spectra]).reshape(*of_frames, -1)
+    noise = noise_of(spectra).reshape(*of_frames, 1)
     bands = spectra[0].modes, spectra[0].spread
+    transferred = transfer.at(defocus_um, spread_um)
     return explain(*singles(power, noise, *bands, *transferred, transfer.log_object), iterations=iterations)
 
 

@@ -1,0 +1,230 @@
+"""Whether the reported z is true: other accounts of where the frames of a run were really taken.
+
+A search believes that each frame was taken at the z that the stage reported. A stage may move by less or by more than
+it reports, or not at all, and a camera may deliver the frame before. Each such hypothesis says where the frames were
+really taken, relative to the last one. Under each of them the spectra are compared with the calibrated transfer, for
+every defocus that the last frame may have; the object is free in all of them, so that only the changes from frame to
+frame count. Where another hypothesis explains the frames better than the reported z does, σ grows, because the focus
+then lies elsewhere; where one that accuses the hardware is nearly sure, it is named.
+
+Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. The hypotheses
+of a scale near 1 stand for them too, and accuse nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.autofocus.calibration import Calibration
+from focusd.autofocus.posterior import (
+    CORRELATED_BANDS,
+    Evidence,
+    Posterior,
+    Prior,
+    log_prior,
+    log_scores,
+    misfit_of,
+)
+from focusd.autofocus.transfer import ROUGH_ITERATIONS, compare_at
+
+Array = NDArray[np.float64]
+
+SCALES = np.array([0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5])
+"""Of the axis: how far the stage really moves, of what it says."""
+OPTICS = (0.79, 1.36)
+"""Scales in between may be those of other optics; beyond them the stage is suspected."""
+SCALED = 0.02
+"""Probability, before any frame, that the scale is another one than calibrated."""
+LAGGING = 0.01
+"""Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
+SURE_ODDS = math.exp(7.0)
+"""Odds from which a hypothesis that accuses the hardware is reported as an error."""
+_SCALE_SPREAD = 0.35
+"""Standard deviation of the logarithm of the scale, if it is not the calibrated one."""
+_FLAT = 0.05
+"""Of the scales' probabilities: no scale is impossible."""
+_COARSE_UNITS = 0.35
+"""Between two values of the last frame's defocus, λ·n/NA²."""
+_FINE_UNITS = 0.08
+_NEAR_UNITS = 2.0
+"""Around what the reported z gives, the defocus is looked at finely: there the decision falls."""
+_UNKNOWN_UNITS = 4.0
+"""How far away a frame may have been taken of which nothing is known: the first of a camera that is one frame late."""
+_UNLIKELY = 9.0
+"""What the scores alone make less likely than the best by this factor, e⁹, is left out."""
+_DOUBTED = 3.0
+"""So much wider is a warm start's prior under a hypothesis that accuses the hardware; an axial unit at least."""
+_LEAST_SCALE = 0.05
+"""A stage that hardly moves has no focus that it could be sent to."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One account of where the frames of a run were really taken.
+
+    Attributes:
+        accuses: what it suspects the hardware of, in words; empty for other optics.
+        apart_um: (frames,) z of each frame minus that of the last, as it really was.
+        spread_um: (frames,) how far from that each may have been taken.
+        scale: how far the stage really moves, of what it says.
+        chance: its probability before any frame.
+    """
+
+    accuses: str
+    apart_um: Array
+    spread_um: Array
+    scale: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class AxisBelief:
+    """What all hypotheses together say of the focus.
+
+    Attributes:
+        focus_um: mean over all of them, as a z to send the stage to.
+        sigma_um: standard uncertainty over all of them.
+        suspect: what the hardware is suspected of, if that is nearly sure; else empty.
+    """
+
+    focus_um: float
+    sigma_um: float
+    suspect: str
+
+
+def examine(
+    evidence: Sequence[Evidence], calibration: Calibration, prior: Prior | None, reported: Posterior
+) -> AxisBelief:
+    """Weigh the reported z against all other hypotheses.
+
+    Args:
+        evidence: of two exposures or more, in their order.
+        prior: of a warm start.
+        reported: what the frames say if each was taken where the stage said.
+    """
+    z_um = np.array([e.z_um for e in evidence])
+    given = hypotheses(z_um, calibration.axial_unit_um)
+    last_um = _grid_um(calibration, z_um[-1] - reported.best_um, reported.sigma_um)
+    spread_um = np.gradient(last_um) / 2
+    defocus_um = np.stack([h.apart_um for h in given], 1)[:, :, None] + last_um
+    focus_um = z_um[-1] - last_um / np.array([[max(h.scale, _LEAST_SCALE)] for h in given])
+    range_um = float(np.ptp(calibration.transfer.z_um))
+    scores = log_scores(defocus_um, evidence, calibration)
+    likely = scores > scores.max() - _UNLIKELY
+    log = scores + np.log([h.chance for h in given])[:, None] + np.log(2 * spread_um)
+    for row, hypothesis in enumerate(given):
+        log[row] += _log_prior(focus_um[row], hypothesis, prior, range_um, calibration.axial_unit_um)
+    blur_um = np.hypot(np.stack([h.spread_um for h in given], 1)[:, :, None], spread_um)
+    spectra = [e.spectrum for e in evidence]
+    found = compare_at(
+        defocus_um[:, likely], spectra, calibration.transfer, blur_um[:, likely], iterations=ROUGH_ITERATIONS
+    )
+    misfit = float(misfit_of(found, len(evidence)))
+    log = log[likely] - 0.5 * found.chi2 / (CORRELATED_BANDS * misfit)
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    return _believed(
+        weight, focus_um[likely].clip(*_within(reported, range_um)), given, np.nonzero(likely)[0]
+    )
+
+
+def _log_prior(
+    focus_um: Array, hypothesis: Hypothesis, prior: Prior | None, range_um: float, unit_um: float
+) -> Array:
+    """Logarithm of what was known of the focus before, per µm. Hardware that is accused has had its part in that."""
+    if prior is None:
+        return np.full(len(focus_um), -math.log(range_um))
+    if hypothesis.accuses:
+        prior = Prior(prior.focus_um, max(_DOUBTED * prior.sigma_um, unit_um))
+    return log_prior(focus_um, prior, range_um)
+
+
+def hypotheses(z_um: Array, unit_um: float) -> list[Hypothesis]:
+    """All of them, the first being that the reported z is true.
+
+    Args:
+        z_um: (frames,) as the stage reported them, in the order of exposure.
+        unit_um: λ·n/NA².
+    """
+    true = Hypothesis("", z_um - z_um[-1], np.zeros(len(z_um)), 1.0, 1 - SCALED - LAGGING)
+    return [true, *_scaled(z_um), *_late(z_um, unit_um)]
+
+
+def _scaled(z_um: Array) -> list[Hypothesis]:
+    apart_um = z_um - z_um[-1]
+    chances = np.exp(-0.5 * (np.log(SCALES.clip(0.1)) / _SCALE_SPREAD) ** 2) + _FLAT
+    chances *= SCALED / chances.sum()
+    between = np.abs(np.gradient(SCALES)) / 2
+    return [
+        Hypothesis(
+            _scale_in_words(scale), scale * apart_um, half * np.abs(apart_um), float(scale), float(chance)
+        )
+        for scale, half, chance in zip(SCALES, between, chances, strict=True)
+    ]
+
+
+def _scale_in_words(scale: float) -> str:
+    if OPTICS[0] <= scale <= OPTICS[1]:
+        return ""
+    if scale == 0:
+        return "the stage does not move, or the camera delivers the same image again and again"
+    return f"the stage moves by about {scale:.2g} times what it reports"
+
+
+def _late(z_um: Array, unit_um: float) -> list[Hypothesis]:
+    """Frames of the z before, and a stage that got stuck on the way."""
+    before_um = np.concatenate([z_um[:1], z_um[:-1]])
+    unknown_um = np.zeros(len(z_um))
+    unknown_um[0] = _UNKNOWN_UNITS * unit_um
+    stale = "the camera delivers the frame before instead of the one that was asked for"
+    found = [(stale, before_um, np.zeros(len(z_um))), (stale, before_um, unknown_um)]
+    for last in range(1, len(z_um) - 1):
+        stuck_um = z_um[np.minimum(np.arange(len(z_um)), last)]
+        found.append(
+            ("the stage, or the camera's image, got stuck on the way", stuck_um, np.zeros(len(z_um)))
+        )
+    return [Hypothesis(name, at - z_um[-1], blur, 1.0, LAGGING / len(found)) for name, at, blur in found]
+
+
+def _grid_um(calibration: Calibration, centre_um: float, sigma_um: float) -> Array:
+    """Values of the last frame's defocus: all that is calibrated, closer together around what the reported z gives."""
+    unit_um = calibration.axial_unit_um
+    first_um, last_um = calibration.transfer.z_um[[0, -1]]
+    everywhere = np.arange(first_um, last_um, _COARSE_UNITS * unit_um)
+    near = np.arange(-_NEAR_UNITS, _NEAR_UNITS, _FINE_UNITS) * unit_um
+    width_um = max(min(sigma_um, unit_um), _FINE_UNITS / 2 * unit_um)
+    finest = np.linspace(-4, 4, 33) * width_um
+    apart_um = np.abs(everywhere - centre_um)
+    beyond = near[np.abs(near) > finest[-1]]
+    return np.sort(
+        np.concatenate([everywhere[apart_um > _NEAR_UNITS * unit_um], centre_um + beyond, centre_um + finest])
+    )
+
+
+def _within(reported: Posterior, range_um: float) -> tuple[float, float]:
+    """Where a focus is looked for at all: a stage that hardly moves would put it anywhere."""
+    return reported.best_um - range_um, reported.best_um + range_um
+
+
+def _believed(
+    weight: Array, focus_um: Array, given: Sequence[Hypothesis], index: NDArray[np.intp]
+) -> AxisBelief:
+    """The belief that weighted places of the focus make, each of the hypothesis with an index."""
+    mean_um = float((weight * focus_um).sum())
+    sigma_um = math.sqrt(float((weight * (focus_um - mean_um) ** 2).sum()))
+    probability = np.bincount(index, weight, len(given)).astype(np.float64)
+    return AxisBelief(mean_um, sigma_um, _suspect(probability, given))
+
+
+def _suspect(probability: Array, given: Sequence[Hypothesis]) -> str:
+    """What the likeliest of the accusing hypotheses suspects, if together they are nearly sure."""
+    accusing = np.array([bool(s.accuses) for s in given])
+    guilty = float(probability[accusing].sum())
+    if guilty < SURE_ODDS * (1 - guilty):
+        return ""
+    return given[int(np.argmax(np.where(accusing, probability, 0.0)))].accuses
