@@ -28,7 +28,7 @@ from focusd.autofocus.posterior import (
     Prior,
     log_prior,
     log_scores,
-    misfit_of,
+    raw_misfit_of,
 )
 from focusd.autofocus.transfer import ROUGH_ITERATIONS, compare_at
 
@@ -44,6 +44,10 @@ LAGGING = 0.01
 """Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
 SURE_ODDS = math.exp(7.0)
 """Odds from which a hypothesis that accuses the hardware is reported as an error."""
+EXPLAINED_MISFIT = 4.0
+"""χ² per value up to which a hypothesis explains the frames: the least bad of bad ones proves nothing."""
+DOUBT_ODDS = 1.0
+"""Odds from which such a hypothesis is told to a person, where a search ends without a focus."""
 _SCALE_SPREAD = 0.35
 """Standard deviation of the logarithm of the scale, if it is not the calibrated one."""
 _FLAT = 0.05
@@ -89,12 +93,14 @@ class AxisBelief:
     Attributes:
         focus_um: mean over all of them, as a z to send the stage to.
         sigma_um: standard uncertainty over all of them.
-        suspect: what the hardware is suspected of, if that is nearly sure; else empty.
+        suspect: what the hardware is suspected of, in words, if that is nearly sure; else empty.
+        doubt: the same if it is at least more probable than not.
     """
 
     focus_um: float
     sigma_um: float
     suspect: str
+    doubt: str
 
 
 def examine(
@@ -124,13 +130,26 @@ def examine(
     found = compare_at(
         defocus_um[:, likely], spectra, calibration.transfer, blur_um[:, likely], iterations=ROUGH_ITERATIONS
     )
-    misfit = float(misfit_of(found, len(evidence)))
-    log = log[likely] - 0.5 * found.chi2 / (CORRELATED_BANDS * misfit)
-    weight = np.exp(log - log.max())
-    weight /= weight.sum()
-    return _believed(
-        weight, focus_um[likely].clip(*_within(reported, range_um)), given, np.nonzero(likely)[0]
+    raw = float(raw_misfit_of(found, len(evidence)))
+    misfit = max(1.0, raw)
+    log = log[likely] - 0.5 * min(1.0, raw) * found.log_variance / CORRELATED_BANDS
+    weight = _weight(log, found.chi2, misfit)
+    # A sample that the reported z explains badly is no proof: hardware is accused by what is left after that.
+    strict = _weight(log, found.chi2, math.sqrt(misfit * max(misfit, reported.misfit)))
+    mean_um, sigma_um = _moments(focus_um[likely].clip(*_within(reported, range_um)), weight)
+    is_explained = misfit <= EXPLAINED_MISFIT
+    chances, strictly = (
+        np.bincount(np.nonzero(likely)[0], each, len(given)).astype(np.float64) for each in (weight, strict)
     )
+    doubt = _accused(chances, given, DOUBT_ODDS)
+    return AxisBelief(mean_um, sigma_um, _accused(strictly, given, SURE_ODDS) if is_explained else "", doubt)
+
+
+def _weight(log: Array, chi2: Array, misfit: float) -> Array:
+    """Probabilities, with unit sum, of places whose spectra are explained so well."""
+    log = log - 0.5 * chi2 / (CORRELATED_BANDS * misfit)
+    weight = np.exp(log - log.max())
+    return np.asarray(weight / weight.sum())
 
 
 def _log_prior(
@@ -211,20 +230,16 @@ def _within(reported: Posterior, range_um: float) -> tuple[float, float]:
     return reported.best_um - range_um, reported.best_um + range_um
 
 
-def _believed(
-    weight: Array, focus_um: Array, given: Sequence[Hypothesis], index: NDArray[np.intp]
-) -> AxisBelief:
-    """The belief that weighted places of the focus make, each of the hypothesis with an index."""
+def _moments(focus_um: Array, weight: Array) -> tuple[float, float]:
+    """Mean and standard deviation."""
     mean_um = float((weight * focus_um).sum())
-    sigma_um = math.sqrt(float((weight * (focus_um - mean_um) ** 2).sum()))
-    probability = np.bincount(index, weight, len(given)).astype(np.float64)
-    return AxisBelief(mean_um, sigma_um, _suspect(probability, given))
+    return mean_um, math.sqrt(float((weight * (focus_um - mean_um) ** 2).sum()))
 
 
-def _suspect(probability: Array, given: Sequence[Hypothesis]) -> str:
-    """What the likeliest of the accusing hypotheses suspects, if together they are nearly sure."""
-    accusing = np.array([bool(s.accuses) for s in given])
-    guilty = float(probability[accusing].sum())
-    if guilty < SURE_ODDS * (1 - guilty):
+def _accused(chances: NDArray[np.float64], given: Sequence[Hypothesis], odds: float) -> str:
+    """What the likeliest of the accusing hypotheses suspects, if these odds or more are for them all together."""
+    accusing = np.array([bool(h.accuses) for h in given])
+    guilty = float(chances[accusing].sum())
+    if guilty < odds * (1 - guilty):
         return ""
-    return given[int(np.argmax(np.where(accusing, probability, 0.0)))].accuses
+    return given[int(np.argmax(np.where(accusing, chances, 0.0)))].accuses

@@ -97,20 +97,32 @@ def suspected(what: str) -> HardwareError:
     )
 
 
-def explained_nowhere() -> AmbiguousError:
-    """What a search raises where no focus, and no fault that it knows, explains the exposures."""
+def explained_nowhere(doubt: str) -> AmbiguousError:
+    """What a search raises where no focus, and no fault that it is sure of, explains the exposures.
+
+    Args:
+        doubt: the fault that explains them best, if one does.
+    """
     return AmbiguousError(
-        "the calibration explains these exposures nowhere; take it on a sample of this kind, with this objective and "
-        "in this light, or look whether the field moves or changes while it is exposed, and whether stage and camera "
-        "do what they report",
+        "the calibration explains these exposures nowhere; "
+        + (f"it may be that {doubt}; else " if doubt else "")
+        + "take it on a sample of this kind, with this objective and in this light, or look whether the field moves or "
+        "changes while it is exposed, and whether stage and camera do what they report"
     )
 
 
-def beyond_reach() -> OutOfRangeError:
+def far_away(whereabouts: str) -> OutOfRangeError:
+    """What a search raises where all exposures lie too far from the focus.
+
+    Args:
+        whereabouts: what is known of the focus, in words.
+    """
+    return OutOfRangeError(whereabouts)
+
+
+def beyond_reach(whereabouts: str = "bring the sample closer to focus") -> OutOfRangeError:
     """What a search raises where the best place is an end of those that could be looked at."""
-    return OutOfRangeError(
-        "the focus lies beyond the calibrated range or the stage's limits; bring the sample closer to focus"
-    )
+    return OutOfRangeError(f"the focus lies beyond the calibrated range or the stage's limits; {whereabouts}")
 
 
 class Search(Protocol):
@@ -150,6 +162,11 @@ class Search(Protocol):
     def so_far(self) -> dict[str, float]:
         """The focus as far as it is known, its standard uncertainty and the one that is asked for, in µm; empty: nobody
         knows yet."""
+        ...
+
+    @property
+    def whereabouts(self) -> str:
+        """What is known of the focus where it is not found, in words; empty: nothing that would help."""
         ...
 
     @property

@@ -127,18 +127,18 @@ def _descent(density: Array) -> int:
 def survey(
     evidence: Sequence[Evidence],
     calibration: Calibration,
-    limits_um: tuple[float, float],
+    within_um: tuple[float, float],
     iterations: int = ITERATIONS,
 ) -> Comparison:
     """What the spectra say over the whole range, coarsely: it does not depend on the scores."""
-    z_um = _coarse_um(evidence, calibration, limits_um)
+    z_um = _coarse_um(within_um)
     return _compared(z_um, evidence, calibration, z_um[1] - z_um[0], iterations)
 
 
 def posterior(
     evidence: Sequence[Evidence],
     calibration: Calibration,
-    limits_um: tuple[float, float],
+    within_um: tuple[float, float],
     prior: Prior | None = None,
     surveyed: Comparison | None = None,
     iterations: int = ITERATIONS,
@@ -146,29 +146,27 @@ def posterior(
     """The probability of the focus after one exposure or more.
 
     Args:
-        evidence: in the order of exposure: the focus is looked for where the first one's defocus lies in the
-            calibrated range.
-        limits_um: the stage's; the focus is not looked for beyond them.
+        within_um: the focus is not looked for beyond these two places.
         surveyed: the `survey` of this evidence, where it has been made.
         iterations: of the fit of the object; fewer are quicker.
     """
-    coarse_um = _coarse_um(evidence, calibration, limits_um)
-    surveyed = surveyed or survey(evidence, calibration, limits_um, iterations)
+    coarse_um = _coarse_um(within_um)
+    surveyed = surveyed or survey(evidence, calibration, within_um, iterations)
     coarse = _weighed(coarse_um, surveyed, evidence, calibration, prior)
     near_um = coarse.mode_um
-    return _refined(coarse, posterior_near(near_um, evidence, calibration, limits_um, prior, iterations))
+    return _refined(coarse, posterior_near(near_um, evidence, calibration, within_um, prior, iterations))
 
 
 def posterior_near(
     near_um: float,
     evidence: Sequence[Evidence],
     calibration: Calibration,
-    limits_um: tuple[float, float],
+    within_um: tuple[float, float],
     prior: Prior | None = None,
     iterations: int = ROUGH_ITERATIONS,
 ) -> Posterior:
     """The `posterior` of a focus that is known to lie near a z, and is not looked for elsewhere."""
-    z_um = np.unique(_around(near_um, _coarse_um(evidence, calibration, limits_um)))
+    z_um = np.unique(_around(near_um, _coarse_um(within_um)))
     comparison = _compared(z_um, evidence, calibration, 0.0, iterations)
     return _weighed(z_um, comparison, evidence, calibration, prior)
 
@@ -192,14 +190,9 @@ def _of_density(z_um: Array, density: Array, log_object: Array, misfit: float) -
     return Posterior(z_um, weight / weight.sum(), log_object, misfit)
 
 
-def _coarse_um(
-    evidence: Sequence[Evidence], calibration: Calibration, limits_um: tuple[float, float]
-) -> Array:
+def _coarse_um(within_um: tuple[float, float]) -> Array:
     """Where the focus may lie, evenly spaced."""
-    first_um, last_um = calibration.transfer.z_um[[0, -1]]
-    low = max(evidence[0].z_um - last_um, limits_um[0])
-    high = min(evidence[0].z_um - first_um, limits_um[1])
-    return np.linspace(low, high, COARSE_STEPS)
+    return np.linspace(*within_um, COARSE_STEPS)
 
 
 def _around(z_um: float, coarse_um: Array) -> Array:
@@ -236,9 +229,14 @@ def _weighed(
 
 
 def misfit_of(comparison: Comparison, frames: int) -> Array:
-    """χ² per value at its best, (…); a run that the transfer explains badly counts for less."""
+    """χ² per value at its best, (…), at least 1; a run that the transfer explains badly counts for less."""
+    return np.maximum(1.0, raw_misfit_of(comparison, frames))
+
+
+def raw_misfit_of(comparison: Comparison, frames: int) -> Array:
+    """χ² per value at its best, (…); below 1 the errors are smaller than they are taken to be."""
     freedom = np.maximum(1.0, comparison.bands.mean(-1) * (frames - 1))
-    return np.asarray(np.maximum(1.0, comparison.chi2.min(-1) / freedom))
+    return np.asarray(comparison.chi2.min(-1) / freedom)
 
 
 def log_scores(defocus_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:

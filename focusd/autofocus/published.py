@@ -74,6 +74,11 @@ class PublishedSearch:
         return {}
 
     @property
+    def whereabouts(self) -> str:
+        """Empty: the scores alone decide, once they are convex."""
+        return ""
+
+    @property
     def is_usable(self) -> bool:
         """No: it has no uncertainty until its scores are convex."""
         return False

@@ -6,6 +6,7 @@ sign. When σ is under its target, one exposure where the focus is believed to b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.axis import AxisBelief, examine
 from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import Focus, beyond_reach, explained_nowhere, nothing_seen, suspected
+from focusd.autofocus.focus import (
+    Focus,
+    beyond_reach,
+    explained_nowhere,
+    far_away,
+    nothing_seen,
+    suspected,
+)
 from focusd.autofocus.local import local_map
 from focusd.autofocus.observation import (
     Mask,
@@ -32,6 +40,7 @@ from focusd.autofocus.posterior import (
     survey,
 )
 from focusd.autofocus.transfer import ROUGH_ITERATIONS, Comparison, distances
+from focusd.autofocus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.errors import AmbiguousError
 from focusd.optics.bands import BlockSpectra
 
@@ -63,6 +72,8 @@ BEYOND_UNITS = 0.25
 _HYPOTHESES = 40
 _OFFSETS_UNITS = (-6.0, -4.0, -3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 _APART_UNITS = 0.25
+_BESIDE_FOCUS_UNITS = 0.35
+"""Within `VERIFIED_UNITS`."""
 _BESIDE_UNITS = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
 """Around a focus in doubt, in the order in which they are exposed."""
 _AS_GOOD = 1.1
@@ -123,7 +134,7 @@ class PosteriorSearch:
         """Exposures taken where the focus was believed to be, after that was known."""
         self._posterior: Posterior | None = None
         self._axis: AxisBelief | None = None
-        self._surveyed: tuple[list[BlockSpectra], Comparison] | None = None
+        self._surveyed: tuple[list[BlockSpectra], tuple[float, float], Comparison] | None = None
 
     def add(self, observation: Observation) -> None:
         """Take one more exposure into account."""
@@ -144,7 +155,7 @@ class PosteriorSearch:
         """The posterior after the last exposure; there has to be one. It is made when it is asked for."""
         if self._posterior is None:
             evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
-            self._posterior = posterior(evidence, self._calibration, self._limits_um, self._prior, surveyed)
+            self._posterior = posterior(evidence, self._calibration, self._within_um, self._prior, surveyed)
         return self._posterior
 
     @property
@@ -179,7 +190,7 @@ class PosteriorSearch:
         known = self._is_known(self.estimate, at_most_um) and self.belief.misfit <= MAX_MISFIT
         two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
         there = self._shows_something and not self.belief.at_edge
-        return known and two_planes and there and (self._is_verified or not self._verify)
+        return known and two_planes and there and (self.is_verified or not self._verify)
 
     @property
     def _with_doubt(self) -> Estimate:
@@ -232,18 +243,30 @@ class PosteriorSearch:
         opening_um = self.opening_um(self.observations[0].z_um)
         if len(self.observations) <= len(opening_um):
             return opening_um[len(self.observations) - 1]
-        if estimate.sigma_um <= self._target_um and not self._is_verified:
-            return estimate.focus_um
+        if estimate.sigma_um <= self._target_um and not self.is_verified:
+            return self._verifying_probe_um(estimate.focus_um)
         if self._seems_found(self._target_um):
             return self._doubted_um()
         if self._seems_beyond:
-            return self.belief.mode_um
+            return self._edge_um
         candidates = self._candidates()
         expected = self._expected_sigma(candidates)
         good = candidates[expected <= _AS_GOOD * expected.min()]
         here_um = self.observations[-1].z_um
         away = 1e-6 if self._away_is_low else -1e-6
         return float(min(good, key=lambda z: abs(z - here_um) + away * z))
+
+    def _verifying_probe_um(self, focus_um: float) -> float:
+        """Where an exposure verifies a focus: there, or a little beyond it where that plane has been exposed already.
+
+        The same plane would say the same again, whatever the stage does.
+        """
+        exposed = np.array([o.z_um for o in self.observations])
+        if np.abs(exposed - focus_um).min() >= _APART_UNITS * self._calibration.axial_unit_um:
+            return focus_um
+        beside_um = _BESIDE_FOCUS_UNITS * self._calibration.axial_unit_um
+        beyond_um = focus_um + math.copysign(beside_um, focus_um - float(exposed.mean()))
+        return float(np.clip(beyond_um, *self._limits_um))
 
     def _doubted_um(self) -> float:
         """An exposure that shows whether z is right: at the focus that all hypotheses together give, or beside it."""
@@ -281,11 +304,25 @@ class PosteriorSearch:
         return Focus(estimate.focus_um, estimate.sigma_um, local, message, self._usable_um)
 
     def so_far(self) -> dict[str, float]:
-        """As `Search.so_far`, from the first exposure on."""
-        if not self.observations:
+        """As `Search.so_far`, as soon as one place is more probable than all others together."""
+        if not self.observations or self.estimate.certainty < MIN_CERTAINTY or self._is_far:
             return {}
         known = self.estimate
         return {"focus_um": known.focus_um, "sigma_um": known.sigma_um, "target_um": self._target_um}
+
+    @property
+    def whereabouts(self) -> str:
+        """As `Search.whereabouts`, from the first exposure on."""
+        if not self.observations:
+            return ""
+        evidence = self._evidence(self.observations)
+        if len(evidence) >= SUSPECT_EXPOSURES and self.axis.doubt and not self._is_far:
+            return f"it may be that {self.axis.doubt}"
+        return whereabouts(evidence, self._calibration)
+
+    @property
+    def _is_far(self) -> bool:
+        return not telling(self._evidence(self.observations), self._calibration)
 
     def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
         """The exposures so far and one more, all with the blocks that it has."""
@@ -302,7 +339,7 @@ class PosteriorSearch:
         """The posterior when the last of the exposures is not yet scored."""
         *scored, last = self._evidence(observations)
         evidence = [*scored, replace(last, b=None)]
-        known = self._calibration, self._limits_um, self._prior
+        known = self._calibration, self._within_um, self._prior
         if self._posterior and self._is_known(self.estimate, self._target_um):
             return posterior_near(self.belief.mode_um, evidence, *known)
         if is_quick:
@@ -311,11 +348,23 @@ class PosteriorSearch:
 
     def _survey(self, observations: list[Observation]) -> Comparison:
         """What the spectra of these exposures say, made once: before the last is scored they say the same as after."""
-        blocks = [o.blocks for o in observations]
-        if self._surveyed is None or not _are_same(self._surveyed[0], blocks):
-            evidence = self._evidence(observations)
-            self._surveyed = blocks, survey(evidence, self._calibration, self._limits_um)
-        return self._surveyed[1]
+        blocks, within_um = [o.blocks for o in observations], self._within_um
+        known = self._surveyed
+        if known is None or known[1] != within_um or not _are_same(known[0], blocks):
+            found = survey(self._evidence(observations), self._calibration, within_um)
+            self._surveyed = known = blocks, within_um, found
+        return known[2]
+
+    @property
+    def _within_um(self) -> tuple[float, float]:
+        """Where the focus may lie: in the calibrated range around the first exposure whose score says so, or around any
+        of them if none does."""
+        evidence = self._evidence(self.observations)
+        near = [e for e in evidence if could_be_inside(e, self._calibration)][:1] or evidence
+        first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
+        low_um, high_um = self._limits_um
+        lowest_um, highest_um = min(e.z_um for e in near) - last_um, max(e.z_um for e in near) - first_um
+        return float(max(lowest_um, low_um)), float(min(highest_um, high_um))
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
         return Estimate(belief.best_um, float(np.hypot(belief.sigma_um, self._floor_um)), belief.certainty)
@@ -328,7 +377,7 @@ class PosteriorSearch:
         return estimate.sigma_um <= at_most_um and estimate.certainty >= MIN_CERTAINTY
 
     @property
-    def _is_verified(self) -> bool:
+    def is_verified(self) -> bool:
         near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
         return any(abs(z_um - self.belief.best_um) <= near_um for z_um in self._verifying_um)
 
@@ -336,6 +385,15 @@ class PosteriorSearch:
     def _seems_beyond(self) -> bool:
         """Whether the focus seems to lie beyond reach; an exposure at the end of that has to confirm it."""
         return len(self.observations) >= 3 and self.belief.at_edge
+
+    @property
+    def _edge_um(self) -> float:
+        """The place to look at before a focus counts as beyond reach: the end towards which the contrast rises."""
+        low_um, high_um = self._reach_um
+        way = rising(self._evidence(self.observations))
+        return {"lower": low_um, "higher": high_um}.get(
+            way, float(np.clip(self.belief.mode_um, low_um, high_um))
+        )
 
     def _was_near(self, z_um: float, units: float) -> bool:
         """Whether a place was exposed."""
@@ -354,12 +412,12 @@ class PosteriorSearch:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
-        if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect:
+        if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and not self._is_far:
             raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
-            raise explained_nowhere()
-        if self._seems_beyond and self._was_near(self.belief.mode_um, BEYOND_UNITS):
-            raise beyond_reach()
+            raise far_away(self.whereabouts) if self._is_far else explained_nowhere(self.axis.doubt)
+        if self._seems_beyond and self._was_near(self._edge_um, BEYOND_UNITS):
+            raise beyond_reach(self.whereabouts)
 
     @property
     def _is_odd(self) -> bool:
@@ -380,10 +438,17 @@ class PosteriorSearch:
         offsets = unit_um * np.array(_OFFSETS_UNITS)
         hypotheses = self._quantiles(9)
         wanted = np.concatenate([here_um + offsets, self.belief.best_um + offsets, hypotheses])
-        wanted = np.unique(wanted.round(3).clip(*self._limits_um))
+        wanted = np.unique(wanted.round(3).clip(*self._reach_um))
         exposed = np.array([o.z_um for o in self.observations])
         apart = np.abs(np.subtract.outer(wanted, exposed)).min(1) >= _APART_UNITS * unit_um
         return np.asarray(wanted[apart] if apart.any() else wanted)
+
+    @property
+    def _reach_um(self) -> tuple[float, float]:
+        """Where a search may look before it knows the focus: no further from its start than is calibrated."""
+        first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
+        start_um, (low_um, high_um) = self.observations[0].z_um, self._limits_um
+        return max(start_um - last_um, low_um), min(start_um - first_um, high_um)
 
     def _quantiles(self, count: int) -> Array:
         """Equally probable hypotheses."""

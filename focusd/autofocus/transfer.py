@@ -198,6 +198,8 @@ class Comparison:
         bands: (…, candidates) how many of them hold more signal than noise in some frame.
         residuals: (frames, …, candidates, bands) in units of their standard deviation.
         brightness: (frames, …, candidates) of each frame, in units of what is expected (`DIMMING`).
+        log_variance: (…, candidates) sum over all values of the logarithm of the variance that a candidate expects: one
+            that expects little explains more, and is to be believed less for it.
     """
 
     chi2: Array
@@ -205,6 +207,7 @@ class Comparison:
     bands: Array
     residuals: Array
     brightness: Array
+    log_variance: Array
 
 
 def compare(
@@ -293,7 +296,7 @@ def explain(
     relative = brightness / DIMMING
     told = (share.max(0) > 0.5).sum(-1)
     chi2 = np.einsum("f...b,f...b->...", standard, standard) + (relative**2).sum(0)
-    return Comparison(chi2, log_object, told, standard, relative)
+    return Comparison(chi2, log_object, told, standard, relative, -np.log(weight).sum((0, -1)))
 
 
 def _brightness(residual: Array, weight: Array, share: Array) -> tuple[Array, Array]:

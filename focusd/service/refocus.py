@@ -211,7 +211,11 @@ class Refocus:
             self._budget.check(exposures, elapsed_s, self._exposure_ms, dose_ms)
         except BudgetError as error:
             known = self._search.so_far()
-            raise BudgetError(error.message + _in_words(known), **known) from None
+            raise BudgetError(error.message + self._known_in_words(known), **known) from None
+
+    def _known_in_words(self, known: dict[str, float]) -> str:
+        """What the search knows by now of the focus."""
+        return _in_words(known) or (f"; {told}" if (told := self._search.whereabouts) else "")
 
     def _affordable(self, planes_um: list[float]) -> list[float]:
         """As many of the first planes as the budget holds.
