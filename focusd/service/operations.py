@@ -262,6 +262,7 @@ class RigOperations:
             "z_um": self._rig.last_z_um,
             "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
             "fault": self._rig.fault,
+            "unrecorded": self._rig.unrecorded,
             "model": self._scorer.model.name,
             "backend": self._scorer.backend,
             "calibration": await to_thread.run_sync(self._calibration_state),

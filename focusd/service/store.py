@@ -14,7 +14,7 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.moffat import Moffat
 from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError
-from focusd.service.files import sealed, set_aside, unsealed, write_atomically
+from focusd.service.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 
 FORMAT = 3
 
@@ -69,7 +69,7 @@ class CalibrationStore:
         try:
             stamp = _stamp(path)
             if self._read.get(path, (None,))[0] != stamp:
-                self._read[path] = stamp, _from_json(unsealed(path.read_text(encoding="utf-8")))
+                self._read[path] = stamp, _from_json(unsealed(read_small_text(path)))
             return self._read[path][1]
         except FileNotFoundError as error:
             raise CalibrationError(
