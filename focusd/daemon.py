@@ -90,6 +90,7 @@ def run(config: RigConfig) -> NoReturn:
     """
     configure_logging(config.log)
     allow_descriptors()
+    os.environ.setdefault("PATH", os.defpath)  # pymmcore-plus takes it for granted
     ending = Ending()
     with ending_signals() as signals:
         try:

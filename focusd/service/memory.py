@@ -81,17 +81,26 @@ class RigMemory:
 
     def recall(self) -> Record:
         """Read the record. One that cannot be read counts as a fault: nobody knows what it was about to say."""
-        usual, spare = self._read(self.path), self._read(self._spare)
-        self.record = usual if usual.fault or not spare.fault else spare
+        self.record = self._spared() or self._usual()
         return self.record
 
-    def _read(self, path: Path) -> Record:
+    def _usual(self) -> Record:
         try:
-            return _from_text(read_small_text(path, LARGEST_BYTES))
+            return _read(self.path)
         except FileNotFoundError:
-            return _missing(path)
+            return _missing(self.path)
         except (OSError, ValueError) as error:
-            return Record(fault=_unreadable(path, error), why="the record was lost")
+            return Record(fault=_unreadable(self.path, error), why="the record was lost")
+
+    def _spared(self) -> Record | None:
+        """A fault that may not have reached the usual place; None: there is none."""
+        try:
+            record = _read(self._spare)
+        except OSError:  # nor could it have been written there
+            return None
+        except ValueError as error:
+            return Record(fault=f"{self._spare} holds a fault and cannot be read ({error})")
+        return record if record.fault else None
 
     def write(self, record: Record) -> None:
         """Replace the record. A disk that refuses is reported, and forgets no fault."""
@@ -199,8 +208,8 @@ def _to_text(record: Record) -> str:
     return sealed({"format": FORMAT, **asdict(record), "written": written})
 
 
-def _from_text(text: str) -> Record:
-    values = unsealed(text)
+def _read(path: Path) -> Record:
+    values = unsealed(read_small_text(path, LARGEST_BYTES))
     if values.pop("format", None) != FORMAT:
         raise ValueError(f"it is of another format than {FORMAT}")
     return TypeAdapter(Record).validate_json(json.dumps(values))
