@@ -135,6 +135,16 @@ def set_aside(path: Path, reason: object) -> Path:
     return aside
 
 
+def make_way(path: Path) -> None:
+    """Set aside what lies in the place of a file of ours and is none: a pipe, a device, a folder, a broken link.
+
+    Raises:
+        OSError: it cannot be set aside.
+    """
+    if os.path.lexists(path) and not os.path.isfile(path):
+        set_aside(path, "it is no ordinary file")
+
+
 def lock(path: Path, resources: ExitStack) -> None:
     """Hold `path` locked against other processes until `resources` close, or this process ends however it does.
 

@@ -75,7 +75,7 @@ def _hold_state(folder: Path, resources: ExitStack) -> None:
             f"another focusd runs this rig (it holds {folder / 'lock'}): stop it, or give this rig another name"
         ) from error
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(error.filename or folder, error) from error
 
 
 def hold_hardware(config: RigConfig, resources: ExitStack) -> None:
@@ -95,7 +95,7 @@ def hold_hardware(config: RigConfig, resources: ExitStack) -> None:
             ) from error
 
 
-def _unwritable(path: Path, error: OSError) -> RigTakenError:
+def _unwritable(path: Path | str, error: OSError) -> RigTakenError:
     return RigTakenError(
         f"{path}: cannot be written ({error.strerror}); check state_dir in the configuration"
     )

@@ -81,6 +81,7 @@ class RigOperations:
         """
         offsets = self._offsets(range_um, step_um)
         with _reported(report, "calibrate"):
+            await to_thread.run_sync(self._store.require_room)
             async with self._observer.operation() as start_um:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
                 known: list[PupilFit] = []

@@ -17,6 +17,8 @@ from focusd.errors import CalibrationError
 from focusd.service.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 
 FORMAT = 3
+ROOM_BYTES = 256 << 10
+"""More than a calibration takes on disk."""
 
 
 def file_name(objective: str) -> str:
@@ -58,6 +60,22 @@ class CalibrationStore:
                 f"{path}: the calibration cannot be written ({error.strerror}); check state_dir in the configuration"
             ) from error
         return path
+
+    def require_room(self) -> None:
+        """Find out, before light is spent, whether a calibration could be written.
+
+        Raises:
+            CalibrationError: the disk refuses.
+        """
+        trial = self._folder / "room"
+        try:
+            write_atomically(trial, " " * ROOM_BYTES)
+            trial.unlink()
+        except OSError as error:
+            raise CalibrationError(
+                f"{self._folder}: a calibration cannot be written here ({error.strerror}), so that none was taken; "
+                "make room, or check state_dir in the configuration"
+            ) from error
 
     def load(self, objective: str) -> Calibration:
         """Read the objective's calibration.

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from focusd.errors import FocusdError
 from focusd.service.events import EventBus
 from focusd.service.record import Record, recorded
+from tests.service.test_files import ODD, link_to_a_device
 
 # ruff: noqa: ASYNC240 - looking at the files is the test
 pytestmark = pytest.mark.anyio
@@ -96,6 +97,20 @@ async def test_a_corrupt_file_is_set_aside_and_reported(tmp_path: Path, harm: Ca
     (aside,) = tmp_path.glob("events.sqlite.corrupt-*")
     assert aside.stat().st_size == size
     assert [entry["event"] for entry in logs] == ["a corrupt record of events was set aside"]
+
+
+# Not a device: SQLite's files get a mode, which as root would be the device's from then on if this failed.
+@pytest.mark.parametrize("put", [put for put in ODD if put is not link_to_a_device])
+@pytest.mark.parametrize("name", ["events.sqlite", "events.sqlite-wal", "events.sqlite-shm"])
+async def test_whatever_lies_in_the_place_of_the_record_costs_no_event(
+    tmp_path: Path, put: Callable[[Path], object], name: str
+) -> None:
+    put(tmp_path / name)
+    bus = EventBus()
+    with recorded(bus, tmp_path / "events.sqlite") as record:
+        bus.publish("drift", {"z_um": 1.0})
+        events = await record.since(bus.session, 0, 10)
+    assert [event["data"] for event in events] == [{"z_um": 1.0}]
 
 
 async def test_a_disk_that_refuses_is_reported_and_costs_only_the_record(
