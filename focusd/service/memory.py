@@ -104,13 +104,17 @@ class RigMemory:
 
     def write(self, record: Record) -> None:
         """Replace the record. A disk that refuses is reported, and forgets no fault."""
-        if record.fault:
-            with suppress(OSError):
-                write_atomically(self._spare, _to_text(record))
+        self.spare(record)
         try:
             self._replace(record)
         except OSError as error:
             self._refused(error)
+
+    def spare(self, record: Record) -> None:
+        """Write a fault to the runtime folder, until it has reached the usual place."""
+        if record.fault:
+            with suppress(OSError):
+                write_atomically(self._spare, _to_text(record))
 
     def begin_to_open(self) -> None:
         """Before the hardware is opened: should that never end, it counts as a fault.
@@ -162,7 +166,8 @@ class Recorder:
             self._changed.set()
         if event["topic"] == "state" and "hold" in event["data"]:
             self._hold = _described(event["data"]["hold"])
-        # At any event: a fault is on disk long before the job that met it has ended.
+        if self._rig.fault != self._memory.record.fault:  # at any event: no client hears of a fault before
+            self._memory.spare(self._now())
         if (self._rig.fault, self._hold) != (self._memory.record.fault, self._memory.record.hold):
             self._changed.set()
 
