@@ -45,8 +45,12 @@ def state(config: RigConfig) -> Iterator[Finding]:
 
 
 def _last_run(record: Path) -> Iterator[Finding]:
-    if not record.exists():
-        yield ok("last run", "there was none")
+    if not os.path.lexists(record):
+        if any(record.parent.glob(f"{record.name}.bad-*")):
+            do = "look at the hardware, start focusd, then run `focusctl reconnect`"
+            yield failure("last run", "it could not write its record, and may have ended in a fault", do)
+        else:
+            yield ok("last run", "there was none")
         return
     try:
         values = unsealed(read_small_text(record))

@@ -64,8 +64,9 @@ def read_small_text(path: Path, largest_bytes: int = LARGEST_BYTES) -> str:
         OSError: it cannot be read; FileNotFoundError: it is not there.
         ValueError: it is no ordinary file, too large, or no text.
     """
-    # A pipe that nobody writes into would block the opening itself.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    # A pipe that nobody writes into would block the opening itself; Windows would change the ends of lines.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is no ordinary file")
         content = file.read(largest_bytes + 1)

@@ -126,6 +126,9 @@ class Record:
         batch = self._batch()
         while batch:
             try:
+                if database and not self._path.exists():  # its folder was removed, and what it holds with it
+                    database.close()
+                    database = None
                 database = database or self._open()
                 _run(database, batch)
                 self._complains = True

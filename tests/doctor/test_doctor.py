@@ -77,6 +77,12 @@ def damaged_record(values: dict[str, Any], folder: Path) -> None:
     record.write_text(record.read_text(encoding="utf-8").replace("hung", "sang"), encoding="utf-8")
 
 
+def lost_record(values: dict[str, Any], folder: Path) -> None:
+    fault(values, folder)
+    record = Path(values["state_dir"]) / "bench" / "rig.json"
+    record.rename(record.with_name("rig.json.bad-20260101T000000000000"))
+
+
 def bad_calibration(values: dict[str, Any], folder: Path) -> None:
     file = Path(values["state_dir"]) / "bench" / "calibrations" / "10x_0.3.json"
     file.parent.mkdir(parents=True)
@@ -112,6 +118,7 @@ def no_config_file(values: dict[str, Any], folder: Path) -> None:
         (wrong_key, "configuration", "stage.speed: unknown key", "configs/"),
         (state_in_the_way, "state", "cannot be written", "state_dir"),
         (fault, "last run", "the camera hung", "focusctl reconnect"),
+        (lost_record, "last run", "may have ended in a fault", "focusctl reconnect"),
         (damaged_record, "last run", "checksum", "focusctl reconnect"),
         (bad_calibration, "calibration", "calibrate anew", "message"),
         (no_weights, "weights", "reinstall focusd", "message"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sqlite3
 import sys
@@ -111,6 +112,17 @@ async def test_whatever_lies_in_the_place_of_the_record_costs_no_event(
         bus.publish("drift", {"z_um": 1.0})
         events = await record.since(bus.session, 0, 10)
     assert [event["data"] for event in events] == [{"z_um": 1.0}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="removes no file that is open")
+async def test_a_folder_that_is_removed_costs_no_later_event(tmp_path: Path) -> None:
+    path, bus = tmp_path / "state" / "events.sqlite", EventBus()
+    with recorded(bus, path) as record:
+        for number in range(3):
+            bus.publish("drift", {"number": number})
+            events = await record.since(bus.session, 0, 10)
+            assert [event["data"] for event in events] == [{"number": number}]
+            shutil.rmtree(path.parent)
 
 
 async def test_a_disk_that_refuses_is_reported_and_costs_only_the_record(
