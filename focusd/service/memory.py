@@ -74,14 +74,17 @@ class RigMemory:
 
     def __init__(self, path: Path, runtime: Path | None = None) -> None:
         self.path = path
-        self.record = Record()
+        self.record = self._on_disk = Record()
         self.unwritten: str | None = None
         digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
         self._spare = (runtime or _runtime_folder()) / f"focusd-{digest}.json"
 
     def recall(self) -> Record:
         """Read the record. One that cannot be read counts as a fault: nobody knows what it was about to say."""
-        self.record = self._spared() or self._usual()
+        spared = self._spared()
+        if spared is None:
+            self._on_disk = self._usual()
+        self.record = spared or self._on_disk
         return self.record
 
     def _usual(self) -> Record:
@@ -131,6 +134,7 @@ class RigMemory:
     def _replace(self, record: Record) -> None:
         self.record = record
         write_atomically(self.path, _to_text(record))
+        self._on_disk = record
         with suppress(OSError):
             self._spare.unlink(missing_ok=True)
         if self.unwritten:
@@ -142,7 +146,7 @@ class RigMemory:
         if self.unwritten != reason:
             log.warning("the rig's record cannot be written; focusd goes on trying", reason=reason)
         self.unwritten = reason
-        if self.record.fault:
+        if self.record.fault and not self._on_disk.fault:
             with suppress(OSError):
                 set_aside(self.path, "it says nothing of the fault that came after it")
 

@@ -18,6 +18,7 @@ from focusd.demo.rigs import free_ports
 from focusd.doctor import Finding, examine, healthy
 from focusd.doctor import rig as rig_checks
 from focusd.errors import HardwareError
+from focusd.service.claims import claim
 from focusd.service.files import lock, sealed
 from focusd.wire.keys import allow, new_pair
 from tests.system.daemon import rig, write
@@ -54,6 +55,18 @@ def test_hardware_is_opened_only_when_asked(
     assert found(tmp_path, values)["devices"].level == "skipped"
     broken = found(tmp_path, values, hardware=True)["devices"]
     assert (broken.level, broken.says) == ("failure", "it is switched off")
+
+
+def test_hardware_that_another_process_drives_is_not_opened(tmp_path: Path, values: dict[str, Any]) -> None:
+    file = tmp_path / "rig.cfg"
+    file.write_text("Device,Z,DemoCamera,DStage\n", encoding="utf-8")
+    (tmp_path / "adapters").mkdir()
+    values["microscope"] = {"kind": "micromanager", "config_file": "rig.cfg", "adapter_path": "adapters"}
+    with ExitStack() as driver:
+        claim(f"the file {file}", driver)
+        devices = found(tmp_path, values, hardware=True)["devices"]
+    assert devices.level == "failure"
+    assert "another focusd drives this hardware" in devices.says
 
 
 def wrong_key(values: dict[str, Any], _folder: Path) -> None:

@@ -165,6 +165,21 @@ def test_a_record_that_was_set_aside_and_not_written_anew_is_a_fault(tmp_path: P
         assert memory.recall().fault
 
 
+def test_a_fault_that_is_on_disk_stays_there_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when focusd is started again and again on a full disk."""
+    RigMemory(tmp_path / "rig.json", tmp_path).write(Record(5.0, "refocus", FAULT))
+    for _ in range(2):
+        with monkeypatch.context() as full:
+            full.setattr(os, "replace", refuse)
+            memory = RigMemory(tmp_path / "rig.json", tmp_path)
+            assert (memory.recall().fault, memory.record.z_um) == (FAULT, 5.0)
+            memory.write(memory.record)
+            assert memory.unwritten
+    assert [path.name for path in tmp_path.iterdir()] == ["rig.json"]
+
+
 def refuse(_new: Path, _old: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
