@@ -185,6 +185,21 @@ def refuse(_new: Path, _old: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_fault_is_remembered_before_anybody_is_told_of_what_comes_after_it(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    rig, bus = Rig(ScriptedMicroscope(), config.stage, config.camera), EventBus()
+    memory = RigMemory(tmp_path / "rig.json", tmp_path / "runtime")
+    memory.begin_to_open()
+    memory.forget_fault("the hardware was opened")
+    recorder = Recorder(memory, rig)  # whose thread has not come to it
+    rig._latch.set(FAULT)
+    with bus.subscribed(recorder.hear):
+        bus.publish("log", {"event": "any event"})
+        assert RigMemory(memory.path, tmp_path / "runtime").recall().fault == FAULT
+    await rig.aclose()
+
+
+@pytest.mark.anyio
 async def test_what_the_disk_refuses_is_tried_again_and_the_state_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
