@@ -227,7 +227,7 @@ async def test_a_calibration_that_could_not_be_stored_takes_no_light(
     assert microscope.z_um == HOME_UM
 
 
-async def test_calibration_that_cannot_be_stored_brings_the_stage_home_and_leaves_the_old_one(
+async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
     calibrated: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (await calibrated.state())["calibration"]
