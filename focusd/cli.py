@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from json import dumps as json_of
@@ -15,7 +18,7 @@ from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
-from focusd.terminal import print_utf8
+from focusd.terminal import open_standard_streams, print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
@@ -27,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keeps a micr
 def run(
     config: Annotated[Path, typer.Option(help="The rig's TOML file; see configs/.", dir_okay=False)],
 ) -> None:
-    """Run the daemon until SIGINT or SIGTERM."""
+    """Run the daemon until a signal ends it: SIGTERM, Ctrl-C, a terminal that closes."""
     from focusd.config import load_config
 
     rig = load_config(config)
@@ -105,8 +108,21 @@ def version() -> None:
     typer.echo(__version__)
 
 
+def keep_docstrings() -> None:
+    """Begin anew without `PYTHONOPTIMIZE=2` or `-OO`: pymmcore-plus computes with docstrings, which they strip."""
+    if sys.flags.optimize < 2:
+        return
+    command = [sys.executable, "-m", "focusd", *sys.argv[1:]]
+    environment = os.environ | {"PYTHONOPTIMIZE": "1"}
+    if sys.platform == "win32":  # which has no exec
+        raise SystemExit(subprocess.call(command, env=environment))
+    os.execve(sys.executable, command, environment)
+
+
 def main() -> None:
     """Entry point: errors that focusd raises on purpose become one line."""
+    open_standard_streams()
+    keep_docstrings()
     print_utf8()
     try:
         app()

@@ -18,7 +18,12 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _state_dir() -> Path:
-    return Path(os.environ.get("STATE_DIRECTORY") or user_state_dir("focusd", appauthor=False))
+    try:
+        return Path(os.environ.get("STATE_DIRECTORY") or user_state_dir("focusd", appauthor=False))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"state_dir: {error}; or say in the configuration where to keep what a rig remembers"
+        ) from None
 
 
 class Section(BaseModel):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
+DESCRIPTORS = 65536
+"""Files and sockets that this process may have open, where the system lets it: each client takes one."""
 SWITCH_S = 0.0005
 """How long a thread that computes may keep the event loop from running Python."""
 
@@ -79,18 +81,36 @@ class Ending:
 
 
 def run(config: RigConfig) -> NoReturn:
-    """Run until SIGINT or SIGTERM, then end the process with exit code 0.
+    """Run until a signal asks for the end, then end the process with exit code 0.
+
+    Signals are heard from the first moment to the last: a second one must not cut the first one's end short.
 
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
     configure_logging(config.log)
+    allow_descriptors()
+    os.environ.setdefault("PATH", os.defpath)  # pymmcore-plus takes it for granted
     ending = Ending()
-    try:
-        anyio.run(_run, config, ending, backend_options=LOOP)
-    except BaseExceptionGroup as group:
-        raise _first(group) from None
-    ending.leave()
+    with ending_signals() as signals:
+        try:
+            anyio.run(_run, config, ending, signals, backend_options=LOOP)
+        except BaseExceptionGroup as group:
+            logging.shutdown()  # the log comes before the error
+            raise _first(group) from None
+        ending.leave()
+
+
+def allow_descriptors() -> None:
+    """Raise this process's limit of open files and sockets as far as it may: the usual 1024 are soon used up."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with suppress(OSError, ValueError):  # a sandbox may forbid it
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -99,10 +119,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _run(config: RigConfig, ending: Ending) -> None:
-    """Signals are heard from the first moment to the last: a second one must not cut the first one's end short."""
-    notifier = Notifier()
-    with ending_signals() as signals:
+async def _run(config: RigConfig, ending: Ending, signals: AsyncIterator[signal.Signals]) -> None:
+    with closing(Notifier()) as notifier:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_hear, signals, ending, notifier)
             await serve_rig(config, ending, notifier)

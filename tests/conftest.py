@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ import torch
 
 # A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# `nohup` has them ignore the end of the terminal.
+if sys.platform != "win32":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from focusd.config import MicroManagerConfig, RigConfig
 from focusd.doctor.finding import Finding, failure, ok, skipped, warning
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.protocol import Frame
-from focusd.service.files import unsealed
-from focusd.service.opening import state_folder
+from focusd.service.files import read_small_text, unsealed
+from focusd.service.opening import hold_hardware, state_folder
 from focusd.service.store import CalibrationStore
 from focusd.sharpness.views import PREPROCESSING_VERSION
 from focusd.sharpness.weights import load_model
@@ -44,11 +45,15 @@ def state(config: RigConfig) -> Iterator[Finding]:
 
 
 def _last_run(record: Path) -> Iterator[Finding]:
-    if not record.exists():
-        yield ok("last run", "there was none")
+    if not os.path.lexists(record):
+        if any(record.parent.glob(f"{record.name}.bad-*")):
+            do = "look at the hardware, start focusd, then run `focusctl reconnect`"
+            yield failure("last run", "it could not write its record, and may have ended in a fault", do)
+        else:
+            yield ok("last run", "there was none")
         return
     try:
-        values = unsealed(record.read_text(encoding="utf-8"))
+        values = unsealed(read_small_text(record))
     except (OSError, ValueError) as error:
         do = "look at the hardware; focusd starts disconnected, `focusctl reconnect` connects it"
         yield failure("last run", f"{record}: {error}", do)
@@ -118,8 +123,10 @@ def calibration(config: RigConfig) -> Iterator[Finding]:
 
 def devices(config: RigConfig) -> Iterator[Finding]:
     """Camera and stage, opened: one position read, one exposure taken, nothing moved."""
-    microscope = open_microscope(config)
-    try:
+    with ExitStack() as resources:
+        hold_hardware(config, resources)
+        microscope = open_microscope(config)
+        resources.callback(microscope.close)
         z_um, limits = microscope.position_um(), config.stage
         if limits.min_um <= z_um <= limits.max_um:
             yield ok("stage", f"stands at {z_um:.2f} µm, inside {limits.min_um:g} … {limits.max_um:g} µm")
@@ -127,8 +134,6 @@ def devices(config: RigConfig) -> Iterator[Finding]:
             says = f"stands at {z_um:.2f} µm, outside {limits.min_um:g} … {limits.max_um:g} µm"
             yield failure("stage", says, "bring it inside by hand, or correct stage.min_um and stage.max_um")
         yield _light(microscope.snap(), microscope.camera_name, config.autofocus.max_saturated)
-    finally:
-        microscope.close()
 
 
 def _light(frame: Frame, camera: str, max_saturated: float) -> Finding:

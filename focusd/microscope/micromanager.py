@@ -230,6 +230,16 @@ def _adapter_path(config: MicroManagerConfig) -> str:
     return str(Path(path).expanduser())
 
 
+def system_file(config: MicroManagerConfig) -> Path:
+    """Where the Micro-Manager file lies that a configuration names, if it exists.
+
+    Raises:
+        ConfigError: no device adapters are found.
+    """
+    file = Path(config.config_file).expanduser()
+    return file if file.exists() or file.is_absolute() else Path(_adapter_path(config)) / file
+
+
 def _load(core: CMMCorePlus, config: MicroManagerConfig) -> None:
     try:
         core.loadSystemConfiguration(config.config_file)

@@ -1,6 +1,7 @@
 """Logging: a console for people, JSON lines for machines, warnings for subscribers as well.
 
-structlog's and the standard library's records take the same path to stderr.
+structlog's and the standard library's records take the same path to stderr. A thread writes there: a stopped terminal,
+or a pipe that nobody reads, must not stop the daemon.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from queue import Full, Queue
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -25,7 +28,55 @@ _PYMMCORE_PLUS = {"PYMM_LOG_FILE": os.devnull, "PYMM_LOG_LEVEL": "CRITICAL"}
 
 pymmcore-plus 0.18 takes its documented "0" for its default file, which a read-only home refuses.
 """
+_QUEUED = 1000
+"""Lines that wait for a slow terminal; more are lost."""
+_FLUSH_S = 1.0
+"""How long the end of the process waits for them."""
 _sinks: list[Callable[[dict[str, Any]], None]] = []
+
+
+class _Background(logging.Handler):
+    """Writes lines to a stream in a thread of its own; whoever logs never waits for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._queue: Queue[str | threading.Event | None] = Queue(_QUEUED)
+        self._thread = threading.Thread(target=self._write, name="focusd-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a record in line."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            with suppress(Full):
+                self._queue.put_nowait(line)
+
+    def flush(self) -> None:
+        """Return when what was logged before is written, or cannot be for a while."""
+        written = threading.Event()
+        if self._thread.is_alive():
+            with suppress(Full):
+                self._queue.put_nowait(written)
+                written.wait(_FLUSH_S)
+
+    def close(self) -> None:
+        """Write what is in line, and no more."""
+        with suppress(Full):
+            self._queue.put_nowait(None)
+        super().close()
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+            else:
+                with suppress(OSError, ValueError):  # the terminal is gone, or the stream closed
+                    self._stream.write(f"{item}\n")
+                    self._stream.flush()
 
 
 def configure_logging(config: LogConfig) -> None:
@@ -42,7 +93,7 @@ def configure_logging(config: LogConfig) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     os.environ.update(_PYMMCORE_PLUS)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Background(sys.stderr)
     handler.setLevel(config.level.upper())  # importing pymmcore-plus lowers the root logger's own level
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(

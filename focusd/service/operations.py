@@ -81,6 +81,7 @@ class RigOperations:
         """
         offsets = self._offsets(range_um, step_um)
         with _reported(report, "calibrate"):
+            await to_thread.run_sync(self._store.require_room)
             async with self._observer.operation() as start_um:
                 planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
                 known: list[PupilFit] = []
@@ -262,6 +263,7 @@ class RigOperations:
             "z_um": self._rig.last_z_um,
             "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
             "fault": self._rig.fault,
+            "unrecorded": self._rig.unrecorded,
             "model": self._scorer.model.name,
             "backend": self._scorer.backend,
             "calibration": await to_thread.run_sync(self._calibration_state),

@@ -23,6 +23,7 @@ import structlog
 
 from focusd.errors import FocusdError
 from focusd.service.events import Event, EventBus
+from focusd.service.files import make_way
 from focusd.service.metrics import QUEUE
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ _PRUNE_EVERY = 1000
 _ANSWER_S = 3.0
 _PATIENCE_S = 1.0
 """How long the disk may keep an event from its subscribers."""
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the names of the files beside its own."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY, session TEXT NOT NULL, seq INTEGER NOT NULL, body TEXT NOT NULL,
@@ -123,6 +126,9 @@ class Record:
         batch = self._batch()
         while batch:
             try:
+                if database and not self._path.exists():  # its folder was removed, and what it holds with it
+                    database.close()
+                    database = None
                 database = database or self._open()
                 _run(database, batch)
                 self._complains = True
@@ -149,6 +155,8 @@ class Record:
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *_BESIDE):
+            make_way(self._path.with_name(self._path.name + suffix))
         try:
             return _connected(self._path)
         except sqlite3.DatabaseError as error:
@@ -173,7 +181,7 @@ class Record:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         aside = self._path.with_name(f"{self._path.name}.corrupt-{stamp}")
         self._path.rename(aside)
-        for suffix in ("-wal", "-shm"):
+        for suffix in _BESIDE:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         log.warning("a corrupt record of events was set aside", path=str(aside), reason=str(error))
 

@@ -195,6 +195,7 @@ class Rig:
     Attributes:
         camera_name: the camera's, as calibrations record it.
         last_z_um: the last z read back, which never waits for hardware; None before the first.
+        unrecorded: why what happens to this rig cannot be written to disk; None: it can.
         deadline_s: of a call to a device.
         streams: whether the camera does, from an operation's first exposure to its end.
         progress_s: when the hardware last answered, by `time.perf_counter()`.
@@ -215,6 +216,7 @@ class Rig:
         self.progress_s = time.perf_counter()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
+        self.unrecorded: str | None = None
         self._microscope = microscope
         self._guarded = GuardedStage(microscope, stage)
         self._latch = FaultLatch(fault)

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from focusd.autofocus.focusmap import FocusMap, Position
 from focusd.errors import MapError, RequestError
-from focusd.service.files import write_atomically
+from focusd.service.files import parsed, read_small_text, write_atomically
 
 Result = dict[str, Any]
 Xy = tuple[float, float]
@@ -144,7 +144,7 @@ class SlideMap:
 
 def _load(path: Path) -> FocusMap:
     try:
-        return FocusMap.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return FocusMap.from_json(parsed(read_small_text(path)))
     except FileNotFoundError:
         return FocusMap()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:

@@ -14,9 +14,11 @@ from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.moffat import Moffat
 from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError
-from focusd.service.files import sealed, set_aside, unsealed, write_atomically
+from focusd.service.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 
 FORMAT = 3
+ROOM_BYTES = 256 << 10
+"""More than a calibration takes on disk."""
 
 
 def file_name(objective: str) -> str:
@@ -59,6 +61,22 @@ class CalibrationStore:
             ) from error
         return path
 
+    def require_room(self) -> None:
+        """Find out, before light is spent, whether a calibration could be written.
+
+        Raises:
+            CalibrationError: the disk refuses.
+        """
+        trial = self._folder / "room"
+        try:
+            write_atomically(trial, " " * ROOM_BYTES)
+            trial.unlink()
+        except OSError as error:
+            raise CalibrationError(
+                f"{self._folder}: a calibration cannot be written here ({error.strerror}), so that none was taken; "
+                "make room, or check state_dir in the configuration"
+            ) from error
+
     def load(self, objective: str) -> Calibration:
         """Read the objective's calibration.
 
@@ -69,7 +87,7 @@ class CalibrationStore:
         try:
             stamp = _stamp(path)
             if self._read.get(path, (None,))[0] != stamp:
-                self._read[path] = stamp, _from_json(unsealed(path.read_text(encoding="utf-8")))
+                self._read[path] = stamp, _from_json(unsealed(read_small_text(path)))
             return self._read[path][1]
         except FileNotFoundError as error:
             raise CalibrationError(

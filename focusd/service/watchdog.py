@@ -26,31 +26,58 @@ log = structlog.get_logger(__name__)
 STALL_S = 60.0
 """A job that has neither reported nor used the hardware for so long, a hardware call's deadline aside, hangs."""
 PINGS_PER_PERIOD = 3
+LONGEST = 1000
+"""Characters of one assignment; a status that is longer is cut."""
 
 
 class Notifier:
     """Datagrams to the service manager that started this process; nothing happens where none did."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self._address = environment.get("NOTIFY_SOCKET", "")
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        # Opened once: signs of life must not end when the process is out of file descriptors.
+        self._socket = _datagrams() if address else None
         microseconds = environment.get("WATCHDOG_USEC", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.period_s = int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
+        wanted = mine and microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0
+        self.period_s = int(microseconds) / 1e6 if wanted else None
         """How long the service manager waits for a sign of life; None: it wants none."""
 
     def tell(self, *assignments: str) -> None:
-        """Send `NAME=value` lines. A service manager that does not listen is no reason to stop."""
-        if sys.platform == "win32" or not self._address:
-            return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram, suppress(OSError):
-            datagram.setblocking(False)
-            datagram.sendto("\n".join(assignments).encode(), address)
+        """Send `NAME=value` lines, each cut to one printable line: none may hold a second assignment.
+
+        A service manager that does not listen is no reason to stop.
+        """
+        if self._socket:
+            with suppress(OSError):
+                self._socket.sendto("\n".join(map(_one_line, assignments)).encode(), self._address)
+
+    def close(self) -> None:
+        """Tell no more."""
+        if self._socket:
+            self._socket.close()
 
     def tell_state(self, event: Event) -> None:
         """A subscriber of the event bus: the rig's state becomes the service's status."""
         if event["topic"] == "state":
             self.tell(f"STATUS={in_words(event['data'])}")
+
+
+def _datagrams() -> socket.socket | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    except OSError:
+        return None
+    datagrams.setblocking(False)
+    return datagrams
+
+
+def _one_line(text: str) -> str:
+    """Names come from clients, and may hold anything."""
+    return "".join(c if c.isprintable() else " " for c in text[:LONGEST])
 
 
 def in_words(state: Mapping[str, Any]) -> str:

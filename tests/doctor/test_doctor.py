@@ -18,6 +18,7 @@ from focusd.demo.rigs import free_ports
 from focusd.doctor import Finding, examine, healthy
 from focusd.doctor import rig as rig_checks
 from focusd.errors import HardwareError
+from focusd.service.claims import claim
 from focusd.service.files import lock, sealed
 from focusd.wire.keys import allow, new_pair
 from tests.system.daemon import rig, write
@@ -56,6 +57,18 @@ def test_hardware_is_opened_only_when_asked(
     assert (broken.level, broken.says) == ("failure", "it is switched off")
 
 
+def test_hardware_that_another_process_drives_is_not_opened(tmp_path: Path, values: dict[str, Any]) -> None:
+    file = tmp_path / "rig.cfg"
+    file.write_text("Device,Z,DemoCamera,DStage\n", encoding="utf-8")
+    (tmp_path / "adapters").mkdir()
+    values["microscope"] = {"kind": "micromanager", "config_file": "rig.cfg", "adapter_path": "adapters"}
+    with ExitStack() as driver:
+        claim(f"the file {file}", driver)
+        devices = found(tmp_path, values, hardware=True)["devices"]
+    assert devices.level == "failure"
+    assert "another focusd drives this hardware" in devices.says
+
+
 def wrong_key(values: dict[str, Any], _folder: Path) -> None:
     values["stage"]["speed"] = 3.0
 
@@ -75,6 +88,12 @@ def damaged_record(values: dict[str, Any], folder: Path) -> None:
     fault(values, folder)
     record = Path(values["state_dir"]) / "bench" / "rig.json"
     record.write_text(record.read_text(encoding="utf-8").replace("hung", "sang"), encoding="utf-8")
+
+
+def lost_record(values: dict[str, Any], folder: Path) -> None:
+    fault(values, folder)
+    record = Path(values["state_dir"]) / "bench" / "rig.json"
+    record.rename(record.with_name("rig.json.bad-20260101T000000000000"))
 
 
 def bad_calibration(values: dict[str, Any], folder: Path) -> None:
@@ -112,6 +131,7 @@ def no_config_file(values: dict[str, Any], folder: Path) -> None:
         (wrong_key, "configuration", "stage.speed: unknown key", "configs/"),
         (state_in_the_way, "state", "cannot be written", "state_dir"),
         (fault, "last run", "the camera hung", "focusctl reconnect"),
+        (lost_record, "last run", "may have ended in a fault", "focusctl reconnect"),
         (damaged_record, "last run", "checksum", "focusctl reconnect"),
         (bad_calibration, "calibration", "calibrate anew", "message"),
         (no_weights, "weights", "reinstall focusd", "message"),

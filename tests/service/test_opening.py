@@ -12,12 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from focusd.config import RigConfig
+from focusd.config import MicroManagerConfig, RigConfig
 from focusd.errors import ConfigError, HardwareError
 from focusd.service import opening
 from focusd.service.events import EventBus
 from focusd.service.memory import OPENING, Record, Recorder, RigMemory
-from focusd.service.opening import RigTakenError, opened_rig, state_folder
+from focusd.service.opening import BEFORE, RigTakenError, opened_rig, state_folder
 from focusd.service.rig import Rig
 from tests.service.scripted import ScriptedMicroscope, config_of
 
@@ -203,6 +203,65 @@ async def test_one_process_owns_a_rig(
     async with opened_rig(config):
         pass
     assert len(opens) == 2
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EMFILE])
+async def test_hardware_whose_faults_could_not_be_remembered_is_not_opened(
+    config: RigConfig,
+    opens: list[RigConfig],
+    microscope: ScriptedMicroscope,
+    monkeypatch: pytest.MonkeyPatch,
+    error: int,
+) -> None:
+    def refuse(_source: Path, _target: Path) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", refuse)
+        with pytest.raises(RigTakenError, match=f"rig.json: cannot be written .{os.strerror(error)}"):
+            async with opened_rig(config):
+                pass
+    assert not opens
+    async with opened_rig(config) as (rig, _):
+        assert rig.fault is None
+    assert len(opens) == 1
+
+
+async def test_the_words_for_a_fault_do_not_grow_with_each_start(
+    config: RigConfig, opens: list[RigConfig], microscope: ScriptedMicroscope
+) -> None:
+    state_folder(config).mkdir(parents=True)
+    RigMemory(state_folder(config) / "rig.json").write(Record(fault="it hangs"))
+    for _ in range(3):
+        async with opened_rig(config) as (rig, memory), recording(rig, memory):
+            assert rig.fault == f"{BEFORE}it hangs"
+    assert not opens
+
+
+def on_hardware(config: RigConfig, name: str, file: Path) -> RigConfig:
+    """A rig of another name, state folder and ports on the hardware of a Micro-Manager file."""
+    hardware = MicroManagerConfig(kind="micromanager", config_file=str(file))
+    return config.model_copy(
+        update={"name": name, "state_dir": config.state_dir / name, "microscope": hardware}
+    )
+
+
+async def test_one_process_drives_hardware_whatever_the_rig_is_called(
+    config: RigConfig, opens: list[RigConfig], microscope: ScriptedMicroscope, tmp_path: Path
+) -> None:
+    (tmp_path / "rig.cfg").write_text(f"Device,Z,Vendor,{tmp_path}\n")
+    (tmp_path / "copy.cfg").write_text(f"# mine\nDevice,Z,Vendor,{tmp_path}\n")
+    (tmp_path / "other.cfg").write_text(f"Device,Z,Vendor,{tmp_path} 2\n")
+    async with opened_rig(on_hardware(config, "first", tmp_path / "rig.cfg")):
+        for file in ("rig.cfg", "copy.cfg"):
+            with pytest.raises(RigTakenError, match=r"another focusd drives this hardware .* stop it first"):
+                async with opened_rig(on_hardware(config, "second", tmp_path / file)):
+                    pass
+        async with opened_rig(on_hardware(config, "third", tmp_path / "other.cfg")):
+            pass
+    async with opened_rig(on_hardware(config, "second", tmp_path / "rig.cfg")):
+        pass
+    assert len(opens) == 3
 
 
 async def test_a_state_folder_that_cannot_be_made_is_named(config: RigConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -215,14 +217,31 @@ async def test_stack_of_too_few_or_too_many_planes_is_refused_before_it_begins(
     assert not microscope.snaps
 
 
-async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
+async def test_a_calibration_that_could_not_be_stored_takes_no_light(
     operations: RigOperations, microscope: ScriptedMicroscope, tmp_path: Path
 ) -> None:
     (tmp_path / "scripted").write_text("a file where the folder should be")
-    with pytest.raises(CalibrationError, match="cannot be written"):
+    with pytest.raises(CalibrationError, match="cannot be written here"):
         await calibrate_at_focus(operations)
+    assert not microscope.snaps
+    assert microscope.z_um == HOME_UM
+
+
+async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (await calibrated.state())["calibration"]
+    microscope.at_snap = lambda number: monkeypatch.setattr(os, "fsync", refuse) if number == 9 else None
+    with pytest.raises(CalibrationError, match=r"cannot be written .No space left on device"):
+        await calibrate_at_focus(calibrated)
+    monkeypatch.undo()
     assert len(microscope.snaps) == 81
     assert microscope.z_um == HOME_UM
+    assert (await calibrated.state())["calibration"] == before
+
+
+def refuse(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_moves_inside_the_limits_only(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sqlite3
 import sys
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 from focusd.errors import FocusdError
 from focusd.service.events import EventBus
 from focusd.service.record import Record, recorded
+from tests.service.test_files import ODD, link_to_a_device
 
 # ruff: noqa: ASYNC240 - looking at the files is the test
 pytestmark = pytest.mark.anyio
@@ -96,6 +98,31 @@ async def test_a_corrupt_file_is_set_aside_and_reported(tmp_path: Path, harm: Ca
     (aside,) = tmp_path.glob("events.sqlite.corrupt-*")
     assert aside.stat().st_size == size
     assert [entry["event"] for entry in logs] == ["a corrupt record of events was set aside"]
+
+
+# Not a device: SQLite's files get a mode, which as root would be the device's from then on if this failed.
+@pytest.mark.parametrize("put", [put for put in ODD if put is not link_to_a_device])
+@pytest.mark.parametrize("name", ["events.sqlite", "events.sqlite-wal", "events.sqlite-shm"])
+async def test_whatever_lies_in_the_place_of_the_record_costs_no_event(
+    tmp_path: Path, put: Callable[[Path], object], name: str
+) -> None:
+    put(tmp_path / name)
+    bus = EventBus()
+    with recorded(bus, tmp_path / "events.sqlite") as record:
+        bus.publish("drift", {"z_um": 1.0})
+        events = await record.since(bus.session, 0, 10)
+    assert [event["data"] for event in events] == [{"z_um": 1.0}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="removes no file that is open")
+async def test_a_folder_that_is_removed_costs_no_later_event(tmp_path: Path) -> None:
+    path, bus = tmp_path / "state" / "events.sqlite", EventBus()
+    with recorded(bus, path) as record:
+        for number in range(3):
+            bus.publish("drift", {"number": number})
+            events = await record.since(bus.session, 0, 10)
+            assert [event["data"] for event in events] == [{"number": number}]
+            shutil.rmtree(path.parent)
 
 
 async def test_a_disk_that_refuses_is_reported_and_costs_only_the_record(

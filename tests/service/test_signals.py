@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import signal
+import sys
 
 import anyio
 import pytest
@@ -41,3 +42,18 @@ def test_many_at_once_are_no_error() -> None:
             return await anext(signals)
 
     assert anyio.run(main) == signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGHUP")
+def test_under_nohup_the_end_of_the_terminal_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither")
+def test_the_end_of_a_terminal_and_ctrl_backslash_are_heard() -> None:
+    assert {signal.SIGHUP, signal.SIGQUIT} < set(ENDING)

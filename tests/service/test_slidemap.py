@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,7 @@ from focusd.errors import FocusdError, MapError, RequestError
 from focusd.service.operations import RigOperations
 from focusd.service.slidemap import SlideMap
 from tests.service.scripted import ScriptedMicroscope, refocus
+from tests.service.test_files import ODD
 
 pytestmark = pytest.mark.anyio
 DOF_UM = 8.0
@@ -132,7 +134,9 @@ async def test_a_full_disk_leaves_the_map_as_it_was(
     assert await add(slide, 5000.0) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 9}', b"\xff", b'{"format": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 9}', b"\xff", b'{"format": 1}', b"[" * 200_000]
+)
 async def test_an_unreadable_map_says_what_to_do_and_that_helps(
     slide: SlideMap, path: Path, content: bytes
 ) -> None:
@@ -147,6 +151,16 @@ async def test_an_unreadable_map_says_what_to_do_and_that_helps(
 
     assert await slide.clear() == {"cleared": 0}
     assert await add(slide) == 1
+
+
+@pytest.mark.parametrize("put", ODD)
+async def test_whatever_lies_in_the_place_of_a_map_is_refused_at_once(
+    slide: SlideMap, path: Path, put: Callable[[Path], object]
+) -> None:
+    path.parent.mkdir(parents=True)
+    put(path)
+    with pytest.raises(MapError, match="cannot be read"):
+        await slide.get()
 
 
 async def test_clearing_keeps_the_offsets(slide: SlideMap) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from focusd.errors import CalibrationError
 from focusd.service.files import sealed, unsealed
 from focusd.service.store import CalibrationStore
 from tests.autofocus.exposures import exposure
+from tests.service.test_files import ODD
 
 OBJECTIVE = "10x/0.3"
 
@@ -182,6 +184,7 @@ def test_without_a_calibration_the_error_says_how_to_make_one(store: Calibration
         b"{}",
         b'{"format": 2}',
         b'{"format": 2, "z_um": {}, "b": {}, "sigma": {}}',
+        b"[" * 200_000,
     ],
 )
 def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: bytes) -> None:
@@ -189,6 +192,17 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
     path.write_bytes(content)
 
     with pytest.raises(CalibrationError, match=r"10x_0\.3\.json: cannot be read .*; calibrate anew"):
+        store.load(OBJECTIVE)
+
+
+@pytest.mark.parametrize("put", ODD)
+def test_whatever_lies_in_the_place_of_a_calibration_is_refused_at_once(
+    store: CalibrationStore, put: Callable[[Path], object]
+) -> None:
+    path = store.save(OBJECTIVE, calibration_of())
+    path.unlink()
+    put(path)
+    with pytest.raises(CalibrationError, match="cannot be read"):
         store.load(OBJECTIVE)
 
 

@@ -66,6 +66,48 @@ def test_after_a_hang_only_an_operator_connects_the_hardware_again(tmp_path: Pat
         assert daemon.end() == 0
 
 
+STAGE_HANGS_WHILE_FLAG = """
+import sys, time
+from pathlib import Path
+from focusd import config, daemon
+from focusd.microscope.micromanager import MicroManagerMicroscope
+move_to, flag = MicroManagerMicroscope.move_to, Path(sys.argv[2])
+MicroManagerMicroscope.move_to = lambda self, z_um: time.sleep(600) if flag.exists() else move_to(self, z_um)
+daemon.run(config.load_config(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
+def test_a_fault_that_no_file_can_hold_outlives_a_kill(tmp_path: Path) -> None:
+    import resource
+
+    flag = tmp_path / "hang"
+    values = rig(tmp_path / "state", stage={"timeout_s": 0.5})
+    start = lambda path: [sys.executable, "-c", STAGE_HANGS_WHILE_FLAG, str(path), str(flag)]  # noqa: E731
+    with running(tmp_path / "first", values, start) as daemon:
+        assert daemon.client.move(4.0)["z_um"] == 4.0
+        flag.touch()
+        resource.prlimit(
+            daemon.process.pid, resource.RLIMIT_FSIZE, (0, 0)
+        )  # as a full disk refuses every write
+        with pytest.raises(HardwareError, match="the stage did not answer"):
+            daemon.client.move(5.0)
+        deadline_s = time.perf_counter() + 30
+        while not daemon.client.state()["unrecorded"] and time.perf_counter() < deadline_s:
+            time.sleep(0.05)
+        assert "rig.json cannot be written: File too large" in daemon.client.state()["unrecorded"]
+        daemon.process.kill()
+        daemon.process.wait()
+    flag.unlink()
+    with running(tmp_path / "second", values, start) as daemon:
+        state = daemon.client.state()
+        assert "it may have ended in a fault" in state["fault"]
+        assert state["unrecorded"] is None
+        assert state["z_um"] is None
+        with pytest.raises(HardwareError, match="focusctl reconnect"):
+            daemon.client.move(6.0)
+
+
 def killed(daemon: Daemon, after_s: float) -> None:
     """Ask for a calibration, or a refocus where there is one, and kill the daemon after a time."""
     usable = daemon.client.state()["calibration"]["usable"]

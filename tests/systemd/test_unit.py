@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from focusd.daemon import DESCRIPTORS
 from tests.systemd.unit import SYSTEMD, UNIT, directives
 
 WITH_SYSTEMD = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
@@ -48,6 +49,13 @@ def test_a_service_that_is_watched_and_not_restarted_for_ever(unit: Path) -> Non
     assert int(said["StartLimitBurst"][0]) * int(said["RestartSec"][0]) < int(
         said["StartLimitIntervalSec"][0]
     )
+
+
+@pytest.mark.parametrize("unit", [UNIT, USER_UNIT])
+def test_clients_do_not_use_up_the_descriptors_and_a_fault_outlives_a_broken_disk(unit: Path) -> None:
+    said = directives(unit)
+    assert said["LimitNOFILE"] == [str(DESCRIPTORS)]
+    assert said["RuntimeDirectoryPreserve"] == ["yes"]
 
 
 @pytest.mark.parametrize("name", ["MemoryDenyWriteExecute", "PrivateDevices", "ProcSubset"])
