@@ -388,7 +388,12 @@ def _config(folder: Path) -> RigConfig:
             "state_dir": folder,
             "objective": {"name": "10x/0.3", "magnification": 10.0, "na": 0.3},
             "camera": {"pixel_um": 6.5, "exposure_ms": 0.1},
-            "stage": {"min_um": -LIMITS_UM, "max_um": LIMITS_UM, "towards_sample": "increasing"},
+            "stage": {
+                "min_um": -LIMITS_UM,
+                "max_um": LIMITS_UM,
+                "towards_sample": "increasing",
+                "timeout_s": _PATIENCE_S,
+            },
             "microscope": {
                 "kind": "simulated",
                 "width": 384,

@@ -155,7 +155,7 @@ def _end(
     pipe: Connection, otherwise: dict[str, Any], patience_s: float = 2 * UNANSWERED_S + 60
 ) -> dict[str, Any]:
     """What the other process tells once it is told to end."""
-    with suppress(BrokenPipeError, EOFError):
+    with suppress(OSError, EOFError):
         pipe.send("end")
         if pipe.poll(patience_s):
             told: dict[str, Any] = pipe.recv()

@@ -222,10 +222,11 @@ def _succeeds(command: list[str]) -> bool:
     return False
 
 
-def full_disk(folder: Path, *, is_freed: bool) -> list[str]:
+def full_disk(folder: Path, *, is_full: bool = True, is_freed: bool = False) -> list[str]:
     """The camera hangs while the disk is full; after SIGKILL the next daemon must not open the hardware.
 
     Args:
+        is_full: whether it is: a fault is not forgotten on an ordinary disk either.
         is_freed: there is room again when the next one starts.
     """
     disk = Disk(folder / "disk")
@@ -235,11 +236,12 @@ def full_disk(folder: Path, *, is_freed: bool) -> list[str]:
             if not answers(client):
                 return ["the daemon did not start"]
             client.calibrate()
-            disk.fill(first)
+            if is_full:
+                disk.fill(first)
             failed = _killed_in_fault(first, client, hang, lambda: None)
         if is_freed:
             disk.free()
-        limit = None if is_freed or disk.is_mounted else 0
+        limit = None if is_freed or not is_full or disk.is_mounted else 0
         return failed + _left_alone(config, hang, limit)
     finally:
         disk.unmount()
@@ -329,7 +331,7 @@ def _micromanager(state: Path, name: str) -> RigConfig:
 ENDINGS: dict[str, Callable[[Path], list[str]]] = {
     "SIGHUP in mid-calibration": partial(signalled, signal.SIGHUP),
     "SIGQUIT in mid-calibration": partial(signalled, signal.SIGQUIT),
-    "full disk, latched fault, SIGKILL, restart": partial(full_disk, is_freed=False),
+    "full disk, latched fault, SIGKILL, restart": full_disk,
     "the same, room again before the restart": partial(full_disk, is_freed=True),
     "no file descriptors, latched fault, SIGKILL, restart": no_descriptors,
     "second daemon of another name": partial(second_daemon, name="other"),

@@ -118,25 +118,30 @@ def calm(target: Target) -> dict[str, Any]:
 
 
 def map_flood(target: Target) -> dict[str, Any]:
-    """300 positions that contradict one another, then predictions from 30 clients, new positions in between."""
+    """300 positions that contradict one another, then predictions from 30 clients, positions measured anew in
+    between."""
     random = Random(1)
+    places = [_place_um(random) for _ in range(POSITIONS)]
     with crowd(target, PREDICTING + 1) as clients:
-        for _ in paced(PER_S, POSITIONS / PER_S):
-            clients.ask(PREDICTING, _add(random))
+        for place, _ in zip(places, paced(PER_S, 2 * POSITIONS / PER_S), strict=False):
+            clients.ask(PREDICTING, _add(random, place))
             clients.read()
         for number in range(2 * PREDICTING):
             clients.ask(number % PREDICTING, _predict(random))
         for number, _ in enumerate(paced(2 * PREDICTING, target.seconds)):
-            clients.ask(number % PREDICTING, _add(random) if number % 12 == 0 else _predict(random))
+            clients.ask(
+                number % PREDICTING,
+                _add(random, random.choice(places)) if number % 12 == 0 else _predict(random),
+            )
             clients.read()
         clients.wait()
     failed = [f"{clients.unanswered} of the map's requests unanswered"] if clients.unanswered else []
     return clients.told() | {"failed": failed}
 
 
-def _add(random: Random) -> bytes:
-    """A position that no smooth surface reconciles with the others."""
-    x_um, y_um = _place_um(random)
+def _add(random: Random, place_um: tuple[float, float]) -> bytes:
+    """A focus that no smooth surface reconciles with the others."""
+    x_um, y_um = place_um
     focus = {"z_um": random.uniform(-1000, 1000), "sigma_um": 0.1}
     return request("map.add", {"x_um": x_um, "y_um": y_um, **focus}, 1)
 

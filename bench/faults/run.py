@@ -21,6 +21,8 @@ from rich.progress import track
 from rich.table import Table
 
 from bench import lying
+from bench.faults.attacks import run_attacks
+from bench.faults.drifts import run_drifts
 from bench.faults.faults import FAULTS, Fault
 from bench.faults.fuzz import fuzz
 from bench.faults.guard_machine import run_guard
@@ -42,16 +44,26 @@ QUICK = (3, 10, 20_000, 5000)
 
 @dataclass(frozen=True)
 class Parts:
-    """How much of each part to run; 0: leave it out."""
+    """How much of each part to run; 0: leave it out.
+
+    Attributes:
+        lying: searches and checks.
+        attacks: seconds of each flood.
+        only: attacks whose name contains one of these; empty: all.
+        drift: simulated hours at each rate.
+    """
 
     times: int = 0
     kills: int = 0
     messages: int = 0
     steps: int = 0
     lying: int = 0
+    attacks: float = 0.0
+    only: tuple[str, ...] = ()
+    drift: float = 0.0
 
     @classmethod
-    def asked(cls, *lengths: int | None, quick: bool, **others: int) -> Parts:
+    def asked(cls, *lengths: int | None, quick: bool, **others: Any) -> Parts:
         """The first four at their usual lengths where none is given, unless only others are asked for."""
         only_others = any(others.values()) and not quick and all(length is None for length in lengths)
         usual = (0,) * len(USUAL) if only_others else USUAL
@@ -80,6 +92,10 @@ def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
         out.print(figures["guard"])
     if parts.lying:
         figures["lying"] = lying.report(parts.lying, seed, out)
+    if parts.attacks:
+        figures["attacks"] = run_attacks(parts.attacks, out, parts.only)
+    if parts.drift:
+        figures["drift"] = run_drifts(parts.drift, seed, out)
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return _kept(figures)
@@ -92,7 +108,8 @@ def _kept(figures: dict[str, Any]) -> bool:
     trusted = not any(
         lied.get(name) for name in ("wrong_3_sigma", "wrong_half_dof", "beyond_reach", "untyped")
     )
-    return rows and not kills["wrong"] and kills["serves_after"] and trusted
+    others = all(row["ok"] for name in ("attacks", "drift") for row in figures.get(name, []))
+    return rows and not kills["wrong"] and kills["serves_after"] and trusted and others
 
 
 def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
