@@ -147,22 +147,29 @@ class _Watched(RigOperations):
 
 
 def run_lying(
-    kinds: Sequence[str] = tuple(KINDS), searches: int = 10, seed: int = 1, modes: Sequence[str] = MODES
+    kinds: Sequence[str] = tuple(KINDS),
+    searches: int = 10,
+    seed: int = 1,
+    modes: Sequence[str] = MODES,
+    folder: Path | None = None,
 ) -> list[Run]:
     """Search and check on lying hardware, in two processes.
 
     Args:
         searches: searches or checks of each kind in each mode.
         seed: of the first run of each; the others count from there.
+        folder: with a calibration, made by `calibrated`; None: it is made first.
     """
-    with tempfile.TemporaryDirectory(prefix="focusd-lying-") as folder:
-        asked = [
-            (kind, mode, seed + n) for kind in kinds for mode in modes for n in range(_runs(searches, mode))
-        ]
-        with ProcessPoolExecutor(2, fresh_processes(), _be_quiet) as processes:
-            processes.submit(calibrated, Path(folder)).result()
-            found = processes.map(_run, [Path(folder)] * len(asked), asked, chunksize=4)
-            return [run for runs in found for run in runs]
+    asked = [(kind, mode, seed + n) for kind in kinds for mode in modes for n in range(_runs(searches, mode))]
+    with (
+        tempfile.TemporaryDirectory(prefix="focusd-lying-") as temporary,
+        ProcessPoolExecutor(2, fresh_processes(), _be_quiet) as processes,
+    ):
+        if folder is None:
+            folder = Path(temporary)
+            processes.submit(calibrated, folder).result()
+        found = processes.map(_run, [folder] * len(asked), asked, chunksize=4)
+        return [run for runs in found for run in runs]
 
 
 def _runs(searches: int, mode: str) -> int:

@@ -7,6 +7,9 @@ back, refocuses go on, and no hardware is blamed.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +34,8 @@ from focusd.wire.client import Client
 
 STATE_P99_MS, RSS_MB, RSS_LEFT_MB = 50.0, 1000.0, 100.0
 """What is promised."""
+CEILING_MB = 3000.0
+"""A daemon that takes so much is killed, to spare this machine."""
 UNANSWERED_S = 20.0
 """A request without an answer for so long counts as never answered."""
 COMES_BACK_S = 20.0
@@ -101,7 +106,7 @@ def besiege(siege: Siege, folder: Path, seconds: float) -> dict[str, Any]:
             seen = _end(watching, {})
             refocuses = _end(refocusing, {}) if refocusing else {}
         after_mb = _settled_mb(daemon.pid, before_mb)
-        peak_mb = memory_mb(daemon.pid, "VmHWM")
+        peak_mb = max(memory_mb(daemon.pid, "VmHWM"), seen.get("rss_peak_mb", 0.0))
         seen |= {"rss_before_mb": before_mb, "rss_peak_mb": peak_mb, "rss_after_mb": after_mb}
         seen |= {"refocuses": refocuses, "fault": _fault(client), "alive": daemon.is_alive()}
     failed = list(more.pop("failed", [])) + broken(seen, is_alone=siege.is_alone)
@@ -163,24 +168,53 @@ def _end(
     return otherwise
 
 
+class Guard(threading.Thread):
+    """Looks at a process's memory and threads, and kills it before it takes this machine's memory.
+
+    Attributes:
+        peak_mb, threads: the most that was seen.
+        has_killed: whether it had to.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._done = pid, threading.Event()
+        self.peak_mb, self.threads, self.has_killed = 0.0, 0, False
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while not self._done.wait(0.05):
+            self.peak_mb = max(self.peak_mb, memory_mb(self._pid))
+            self.threads = max(self.threads, threads_of(self._pid))
+            if self.peak_mb > CEILING_MB and not self.has_killed:
+                os.kill(self._pid, signal.SIGKILL)
+                self.has_killed = True
+
+    def end(self) -> dict[str, Any]:
+        """What was seen."""
+        self._done.set()
+        self.join()
+        return {"threads_peak": self.threads, "rss_peak_mb": self.peak_mb, "killed": self.has_killed}
+
+
 def watch(control: str, echo: str, pid: int, end: Connection) -> dict[str, Any]:
     """Ask for the state until told to end, an echo in turn.
 
-    Returns: latencies of the state, that of the echo, which is this machine's own, and the most threads seen.
+    Returns: latencies of the state, those of the echo, which are this machine's own, and what the guard saw.
     """
     state_ms: list[float] = []
     echo_ms: list[float] = []
-    unanswered, threads = 0, 0
+    unanswered, guard = 0, Guard(pid)
+    guard.start()
     with zmq.Context() as context, ExitStack() as sockets:
         asking, echoing = (_connected(sockets, context, endpoint) for endpoint in (control, echo))
-        while not end.poll(PAUSE_S * 5):
-            took_ms = _round_trip_ms(asking)
+        while not end.poll(PAUSE_S * 5) and not guard.has_killed:
+            took_ms = _round_trip_ms(asking, guard)
             if took_ms is None:
                 unanswered, took_ms = unanswered + 1, 1000 * UNANSWERED_S
                 asking = _connected(sockets, context, control)
             state_ms.append(took_ms)
-            echo_ms.append(_round_trip_ms(echoing) or 1000 * UNANSWERED_S)
-            threads = max(threads, threads_of(pid))
+            echo_ms.append(_round_trip_ms(echoing, guard) or 1000 * UNANSWERED_S)
     p50, p99, largest = (float(np.quantile(state_ms or [np.inf], rank)) for rank in (0.5, 0.99, 1.0))
     return {
         "asked": len(state_ms),
@@ -189,7 +223,7 @@ def watch(control: str, echo: str, pid: int, end: Connection) -> dict[str, Any]:
         "state_p99_ms": p99,
         "state_max_ms": largest,
         "echo_p99_ms": float(np.quantile(echo_ms or [0.0], 0.99)),
-        "threads_peak": threads,
+        **guard.end(),
     }
 
 
@@ -212,11 +246,13 @@ def _connected(sockets: ExitStack, context: zmq.Context[Any], endpoint: str) -> 
     return socket
 
 
-def _round_trip_ms(asking: zmq.Socket[bytes]) -> float | None:
+def _round_trip_ms(asking: zmq.Socket[bytes], guard: Guard) -> float | None:
+    """How long an answer took; None: it did not come."""
     began_s = time.perf_counter()
     asking.send_multipart([b"", STATUS])
-    if not asking.poll(int(1000 * UNANSWERED_S)):
-        return None
+    while not asking.poll(250):
+        if guard.has_killed or time.perf_counter() > began_s + UNANSWERED_S:
+            return None
     asking.recv_multipart()
     return 1000 * (time.perf_counter() - began_s)
 

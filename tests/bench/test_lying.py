@@ -219,8 +219,8 @@ def test_an_error_without_a_name_is_seen(folder: Path, monkeypatch: pytest.Monke
     assert (run.outcome, run.message) == ("untyped", "ZeroDivisionError()")
 
 
-def test_two_processes_run_what_is_asked(tmp_path: Path) -> None:
-    runs = lying.run_lying([HONEST, "stage sticks"], searches=2, seed=1, modes=["cold"])
+def test_two_processes_run_what_is_asked(folder: Path) -> None:
+    runs = lying.run_lying([HONEST, "stage sticks"], searches=2, seed=1, modes=["cold"], folder=folder)
     assert [(run.kind, run.seed) for run in runs] == [
         (HONEST, 1),
         (HONEST, 2),
