@@ -92,9 +92,10 @@ def besiege(siege: Siege, folder: Path, seconds: float) -> dict[str, Any]:
         if not answers(client):
             return {"name": siege.name, "ok": False, "failed": ["the daemon did not start"]}
         client.calibrate()
-        before_mb = _forget_peak(daemon.pid)
+        before_mb, guard = _forget_peak(daemon.pid), Guard(daemon.pid)
+        guard.start()
         with ExitStack() as processes:
-            watching = processes.enter_context(_beside(watch, config.server.control, echo, daemon.pid))
+            watching = processes.enter_context(_beside(watch, config.server.control, echo))
             refocusing = None
             if not siege.is_alone:
                 refocusing = processes.enter_context(
@@ -106,8 +107,7 @@ def besiege(siege: Siege, folder: Path, seconds: float) -> dict[str, Any]:
             seen = _end(watching, {})
             refocuses = _end(refocusing, {}) if refocusing else {}
         after_mb = _settled_mb(daemon.pid, before_mb)
-        peak_mb = max(memory_mb(daemon.pid, "VmHWM"), seen.get("rss_peak_mb", 0.0))
-        seen |= {"rss_before_mb": before_mb, "rss_peak_mb": peak_mb, "rss_after_mb": after_mb}
+        seen |= guard.end() | {"rss_before_mb": before_mb, "rss_after_mb": after_mb}
         seen |= {"refocuses": refocuses, "fault": _fault(client), "alive": daemon.is_alive()}
     failed = list(more.pop("failed", [])) + broken(seen, is_alone=siege.is_alone)
     return {"name": siege.name, "ok": not failed, **seen, **more, "failed": failed}
@@ -184,7 +184,7 @@ class Guard(threading.Thread):
     def run(self) -> None:
         """Look until told to end."""
         while not self._done.wait(0.05):
-            self.peak_mb = max(self.peak_mb, memory_mb(self._pid))
+            self.peak_mb = max(self.peak_mb, memory_mb(self._pid, "VmHWM"))
             self.threads = max(self.threads, threads_of(self._pid))
             if self.peak_mb > CEILING_MB and not self.has_killed:
                 os.kill(self._pid, signal.SIGKILL)
@@ -197,24 +197,23 @@ class Guard(threading.Thread):
         return {"threads_peak": self.threads, "rss_peak_mb": self.peak_mb, "killed": self.has_killed}
 
 
-def watch(control: str, echo: str, pid: int, end: Connection) -> dict[str, Any]:
+def watch(control: str, echo: str, end: Connection) -> dict[str, Any]:
     """Ask for the state until told to end, an echo in turn.
 
-    Returns: latencies of the state, those of the echo, which are this machine's own, and what the guard saw.
+    Returns: latencies of the state, and those of the echo, which are this machine's own.
     """
     state_ms: list[float] = []
     echo_ms: list[float] = []
-    unanswered, guard = 0, Guard(pid)
-    guard.start()
+    unanswered = 0
     with zmq.Context() as context, ExitStack() as sockets:
         asking, echoing = (_connected(sockets, context, endpoint) for endpoint in (control, echo))
-        while not end.poll(PAUSE_S * 5) and not guard.has_killed:
-            took_ms = _round_trip_ms(asking, guard)
+        while not end.poll(PAUSE_S * 5):
+            took_ms = _round_trip_ms(asking)
             if took_ms is None:
                 unanswered, took_ms = unanswered + 1, 1000 * UNANSWERED_S
                 asking = _connected(sockets, context, control)
             state_ms.append(took_ms)
-            echo_ms.append(_round_trip_ms(echoing, guard) or 1000 * UNANSWERED_S)
+            echo_ms.append(_round_trip_ms(echoing) or 1000 * UNANSWERED_S)
     p50, p99, largest = (float(np.quantile(state_ms or [np.inf], rank)) for rank in (0.5, 0.99, 1.0))
     return {
         "asked": len(state_ms),
@@ -223,7 +222,6 @@ def watch(control: str, echo: str, pid: int, end: Connection) -> dict[str, Any]:
         "state_p99_ms": p99,
         "state_max_ms": largest,
         "echo_p99_ms": float(np.quantile(echo_ms or [0.0], 0.99)),
-        **guard.end(),
     }
 
 
@@ -246,13 +244,12 @@ def _connected(sockets: ExitStack, context: zmq.Context[Any], endpoint: str) -> 
     return socket
 
 
-def _round_trip_ms(asking: zmq.Socket[bytes], guard: Guard) -> float | None:
+def _round_trip_ms(asking: zmq.Socket[bytes]) -> float | None:
     """How long an answer took; None: it did not come."""
     began_s = time.perf_counter()
     asking.send_multipart([b"", STATUS])
-    while not asking.poll(250):
-        if guard.has_killed or time.perf_counter() > began_s + UNANSWERED_S:
-            return None
+    if not asking.poll(int(1000 * UNANSWERED_S)):
+        return None
     asking.recv_multipart()
     return 1000 * (time.perf_counter() - began_s)
 
