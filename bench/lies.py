@@ -19,7 +19,8 @@ from bench.drifting import Clock
 from focusd.config import CameraConfig, ObjectiveConfig
 from focusd.errors import HardwareError
 from focusd.microscope.protocol import Frame
-from focusd.microscope.simulated import SimulatedMicroscope, instrument_of
+from focusd.microscope.simulated import SimulatedMicroscope
+from focusd.optics.instrument import Instrument
 
 Pixels = NDArray[np.unsignedinteger]
 
@@ -58,7 +59,9 @@ class Eye:
         """Expose with the optics at z."""
         world = self._inner.world
         world._scene = replace(self._still, spectrum=self._moved()) if any(self.shift_px) else self._still
-        world._instrument = instrument_of(self.objective, self._camera)
+        instrument = Instrument.from_config(self.objective, self._camera)
+        assert instrument is not None, "the simulator asks for its optics"
+        world._instrument = instrument
         self._inner.move_to(z_um - self.focus_um)
         return self._inner.snap()
 

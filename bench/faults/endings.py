@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
@@ -83,11 +84,14 @@ def live_seen(given: Life) -> None:
             time.sleep(HANG_S)
         return snap(self)
 
-    setattr(opening, "open_microscope", opened)  # noqa: B010 - it exports no such name
-    MicroManagerMicroscope.move_to, MicroManagerMicroscope.snap = moved, snapped  # type: ignore[method-assign]
     if given.file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.file_bytes, resource.RLIM_INFINITY))
-    live(given.config)
+    with (
+        patch.object(opening, "open_microscope", opened),
+        patch.object(MicroManagerMicroscope, "move_to", moved),
+        patch.object(MicroManagerMicroscope, "snap", snapped),
+    ):
+        live(given.config)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from bench.faults.attacks import run_attacks
 from bench.faults.besieged import Siege, Target, besiege, broken, memory_mb, threads_of
 from bench.faults.kills import living
 from bench.faults.run import QUICK, USUAL, Parts
+from bench.faults.service import config_of
 
 KEPT: dict[str, Any] = {
     "state_p99_ms": 3.0,
@@ -92,7 +93,7 @@ def test_a_fault_outlives_a_kill_where_the_disk_has_room(tmp_path: Path) -> None
 
 
 def test_hardware_that_was_opened_is_seen(tmp_path: Path) -> None:
-    config = endings.config_of(tmp_path / "state")
+    config = config_of(tmp_path / "state")
     assert endings._left_alone(config, tmp_path / "hang", None) == ["the next daemon opened the hardware"]
 
 

@@ -17,6 +17,7 @@ from bench.drifting import Clock
 from bench.lies import HONEST, KINDS, Eye, Lie, LyingMicroscope
 from bench.lying import MODES, Run, run_once, summarised
 from focusd.errors import HardwareError, NoConvergenceError
+from focusd.service.operations import RigOperations
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -179,7 +180,7 @@ def naive(goes_um: float = 0.0, fails: bool = False) -> Refocus:
 def test_who_believes_a_lying_stage_is_counted_as_wrong(
     folder: Path, monkeypatch: pytest.MonkeyPatch, mode: str, kind: str, is_wrong: bool
 ) -> None:
-    monkeypatch.setattr(lying.RigOperations, "refocus", naive())
+    monkeypatch.setattr(RigOperations, "refocus", naive())
     runs = [run for seed in (1, 2, 5) for run in run_once(folder, kind, mode, seed)]
     assert all(run.claims for run in runs)
     assert any(run.is_beyond_sigma for run in runs) == is_wrong
@@ -191,7 +192,7 @@ def test_who_believes_a_lying_stage_is_counted_as_wrong(
 
 def test_a_check_that_goes_too_far_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for goes_um, is_beyond in ((50.0, True), (15.0, False)):
-        monkeypatch.setattr(lying.RigOperations, "refocus", naive(goes_um))
+        monkeypatch.setattr(RigOperations, "refocus", naive(goes_um))
         runs = run_once(folder, HONEST, "hold", 1)
         assert all(run.beyond_reach == is_beyond for run in runs)
         assert min(run.farthest_um for run in runs) > goes_um - 12
@@ -201,7 +202,7 @@ def test_a_check_that_goes_too_far_is_counted(folder: Path, monkeypatch: pytest.
 def test_an_error_is_no_claim_unless_the_hold_says_locked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lying.RigOperations, "refocus", naive(fails=True))
+    monkeypatch.setattr(RigOperations, "refocus", naive(fails=True))
     (run,) = run_once(folder, "stage moves × 0", "cold", 1)
     assert (run.outcome, run.message, run.claims) == ("no_convergence", "it sees nothing", False)
     assert not run.is_beyond_depth
@@ -214,7 +215,7 @@ def test_an_error_without_a_name_is_seen(folder: Path, monkeypatch: pytest.Monke
     async def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(lying.RigOperations, "refocus", broken)
+    monkeypatch.setattr(RigOperations, "refocus", broken)
     (run,) = run_once(folder, HONEST, "warm", 1)
     assert (run.outcome, run.message) == ("untyped", "ZeroDivisionError()")
 
