@@ -40,6 +40,8 @@ out = Console()
 USUAL = (100, 200, 1_000_000, 100_000)
 """Injections of each fault, kills, messages, steps of the guard."""
 QUICK = (3, 10, 20_000, 5000)
+WIDE = 160
+"""Columns of the widest table."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
         figures["guard"] = run_guard(parts.steps)
         out.print(figures["guard"])
     if parts.lying:
-        figures["lying"] = lying.report(parts.lying, seed, out)
+        figures["lying"] = lying.report(parts.lying, seed, Console(width=max(out.width, WIDE)))
     if parts.attacks:
-        figures["attacks"] = run_attacks(parts.attacks, out, parts.only)
+        figures["attacks"] = run_attacks(parts.attacks, Console(width=max(out.width, WIDE)), parts.only)
     if parts.drift:
         figures["drift"] = run_drifts(parts.drift, seed, out)
     if json_path:

@@ -209,6 +209,7 @@ def test_an_error_is_no_claim_unless_the_hold_says_locked(
     assert abs(run.error_um) > run.dof_um / 2
     locked = replace(run, claims=True, sigma_um=100.0)
     assert (locked.is_beyond_depth, locked.is_beyond_sigma) == (True, False)
+    assert (run.is_locked_after_failure, locked.is_locked_after_failure) == (False, True)
 
 
 def test_an_error_without_a_name_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
