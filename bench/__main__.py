@@ -91,21 +91,50 @@ def soak(
 @app.command()
 def faults(
     times: Annotated[
-        int, typer.Option(min=0, help="Injections of each fault; 0: leave the matrix out.")
-    ] = 100,
-    kills: Annotated[int, typer.Option(min=0, help="Daemons killed with SIGKILL.")] = 200,
-    messages: Annotated[int, typer.Option(min=0, help="Mutated messages.")] = 1_000_000,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of the state machine over the guard.")] = 100_000,
+        int | None,
+        typer.Option(min=0, help="Injections of each fault; 0: leave the matrix out (usually 100)."),
+    ] = None,
+    kills: Annotated[
+        int | None, typer.Option(min=0, help="Daemons killed with SIGKILL (usually 200).")
+    ] = None,
+    messages: Annotated[int | None, typer.Option(min=0, help="Mutated messages (usually 1000000).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of the state machine over the guard (usually 100000).")
+    ] = None,
+    lying: Annotated[
+        int,
+        typer.Option(min=0, help="Searches and checks on hardware that lies; alone unless others are named."),
+    ] = 0,
+    attacks: Annotated[
+        bool,
+        typer.Option(
+            "--attacks", help="Signals, a full disk, floods and memory: ten minutes; alone likewise."
+        ),
+    ] = False,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Of the attacks those alone whose name contains this.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of each flood.")] = 10.0,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="The hold at 0 to 20 µm/min, an hour each; alone likewise.")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="A few of each: about two minutes.")] = False,
-    seed: Annotated[int, typer.Option(help="Of moments and mutations.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Of moments and mutations; of `--lying`: from 1000 on for figures.")
+    ] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
     """Each fault injected many times: was it noticed, answered once, survived, and the stage safe? Exit code 1: no."""
-    from bench.faults.run import run_faults
+    from bench.faults.run import Parts, run_faults
 
-    if quick:
-        times, kills, messages, steps = min(times, 3), min(kills, 10), min(messages, 20_000), min(steps, 5000)
-    raise typer.Exit(0 if run_faults(times, kills, messages, steps, seed, json) else 1)
+    others = {
+        "lying": lying,
+        "attacks": seconds if attacks or attack else 0.0,
+        "only": tuple(attack or ()),
+        "drift": 1.0 if drift else 0.0,
+    }
+    parts = Parts.asked(times, kills, messages, steps, quick=quick, **others)
+    raise typer.Exit(0 if run_faults(parts, seed, json) else 1)
 
 
 @app.command()

@@ -7,13 +7,14 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -154,18 +155,14 @@ def _gpu_lost(service: Service, random: Random) -> Iterator[None]:
 
 @contextmanager
 def _disk_full(service: Service, random: Random) -> Iterator[None]:
-    write = files._write_through
 
     def full(path: Path, _text: str) -> None:
         if path.parent.name == "calibrations":
             service.microscope.fired()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    files._write_through = full
-    try:
+    with patch.object(files, "_write_through", full):
         yield
-    finally:
-        files._write_through = write
 
 
 @contextmanager
@@ -191,14 +188,14 @@ def _clock_stepped(service: Service, random: Random) -> Iterator[None]:
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return datetime.now(tz) - timedelta(days=1)
 
-    def step() -> None:
-        events.datetime = memory.datetime = Yesterday
+    with ExitStack() as patches:
 
-    service.microscope.arm("snap", random.randint(1, 3), step)
-    try:
+        def step() -> None:
+            for module in (events, memory):
+                patches.enter_context(patch.object(module, "datetime", Yesterday))
+
+        service.microscope.arm("snap", random.randint(1, 3), step)
         yield
-    finally:
-        events.datetime = memory.datetime = datetime
 
 
 @contextmanager

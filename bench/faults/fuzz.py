@@ -27,7 +27,7 @@ _PARAMS: dict[str, dict[str, Any]] = {
     "job.cancel": {"job_id": "0123456789ab"},
     "events.since": {"seq": 0, "limit": 2},
 }
-CORPUS = [
+CORPUS: list[dict[str, Any]] = [
     {"jsonrpc": "2.0", "id": 1, "method": method, "params": _PARAMS.get(method, {})}
     for method in METHODS
     if method not in ("rpc.discover", "system.reconnect")
@@ -39,7 +39,7 @@ HARMLESS = [
     and message["method"] not in ("focus.hold", "lease.acquire")
 ]
 """None of these starts a job, or keeps others from one."""
-_VALUES = [
+_VALUES: list[object] = [
     None,
     True,
     -1,

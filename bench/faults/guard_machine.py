@@ -47,6 +47,9 @@ class Stage:
         """There is no camera."""
         raise NotImplementedError
 
+    def end_sequence(self) -> None:
+        """There is no camera."""
+
     def stop(self) -> None:
         """Nothing to stop."""
 

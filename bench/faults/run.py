@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -20,6 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from bench import lying
+from bench.faults.attacks import run_attacks
+from bench.faults.drifts import run_drifts
 from bench.faults.faults import FAULTS, Fault
 from bench.faults.fuzz import fuzz
 from bench.faults.guard_machine import run_guard
@@ -34,27 +37,67 @@ from focusd.sharpness.scorer import Scorer
 
 out = Console()
 
+USUAL = (100, 200, 1_000_000, 100_000)
+"""Injections of each fault, kills, messages, steps of the guard."""
+QUICK = (3, 10, 20_000, 5000)
+WIDE = 160
+"""Columns of the widest table."""
 
-def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, json_path: Path | None) -> bool:
+
+@dataclass(frozen=True)
+class Parts:
+    """How much of each part to run; 0: leave it out.
+
+    Attributes:
+        lying: searches and checks.
+        attacks: seconds of each flood.
+        only: attacks whose name contains one of these; empty: all.
+        drift: simulated hours at each rate.
+    """
+
+    times: int = 0
+    kills: int = 0
+    messages: int = 0
+    steps: int = 0
+    lying: int = 0
+    attacks: float = 0.0
+    only: tuple[str, ...] = ()
+    drift: float = 0.0
+
+    @classmethod
+    def asked(cls, *lengths: int | None, quick: bool, **others: Any) -> Parts:
+        """The first four at their usual lengths where none is given, unless only others are asked for."""
+        only_others = any(others.values()) and not quick and all(length is None for length in lengths)
+        usual = (0,) * len(USUAL) if only_others else USUAL
+        chosen = [length if asked is None else asked for length, asked in zip(usual, lengths, strict=True)]
+        return cls(*(map(min, chosen, QUICK) if quick else chosen), **others)
+
+
+def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
     """Run all that is asked for at least once; returns whether every promise was kept."""
     _be_quiet()
     figures: dict[str, Any] = {"seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
-        if times:
-            figures["faults"] = _matrix(state / "matrix", times, seed)
-        if times:
-            figures["status_while_hung"] = run_status(state / "status", 50 * times)
+        if parts.times:
+            figures["faults"] = _matrix(state / "matrix", parts.times, seed)
+            figures["status_while_hung"] = run_status(state / "status", 50 * parts.times)
             out.print(figures["status_while_hung"])
-        if kills:
-            figures["kills"] = run_kills(state / "kills", kills, seed)
+        if parts.kills:
+            figures["kills"] = run_kills(state / "kills", parts.kills, seed)
             out.print(figures["kills"])
-        if messages:
-            figures["fuzz"] = _fuzzed(state / "fuzz", messages, seed)
+        if parts.messages:
+            figures["fuzz"] = _fuzzed(state / "fuzz", parts.messages, seed)
             out.print(figures["fuzz"])
-    if steps:
-        figures["guard"] = run_guard(steps)
+    if parts.steps:
+        figures["guard"] = run_guard(parts.steps)
         out.print(figures["guard"])
+    if parts.lying:
+        figures["lying"] = lying.report(parts.lying, seed, Console(width=max(out.width, WIDE)))
+    if parts.attacks:
+        figures["attacks"] = run_attacks(parts.attacks, Console(width=max(out.width, WIDE)), parts.only)
+    if parts.drift:
+        figures["drift"] = run_drifts(parts.drift, seed, out)
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return _kept(figures)
@@ -63,7 +106,12 @@ def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, jso
 def _kept(figures: dict[str, Any]) -> bool:
     rows = all(row["as_promised"] == row["times"] for row in figures.get("faults", []))
     kills = figures.get("kills", {"wrong": [], "serves_after": True})
-    return rows and not kills["wrong"] and kills["serves_after"]
+    lied = figures.get("lying", {})
+    trusted = not any(
+        lied.get(name) for name in ("wrong_3_sigma", "wrong_half_dof", "beyond_reach", "untyped")
+    )
+    others = all(row["ok"] for name in ("attacks", "drift") for row in figures.get(name, []))
+    return rows and not kills["wrong"] and kills["serves_after"] and trusted and others
 
 
 def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 
@@ -117,23 +118,24 @@ def running(config: RigConfig, scorer: Scorer) -> Iterator[Service]:
             loop_is_there.set()
             await daemon.serve_rig(config, ending, Notifier({}))
 
-    before = opening.open_microscope, daemon.open_scorer
-    opening.open_microscope, daemon.open_scorer = service.open_faulty, lambda _config: service.scorer
     thread = threading.Thread(target=anyio.run, args=(serve,), daemon=True)
-    thread.start()
-    try:
-        loop_is_there.wait()
-        with service.connect() as client:
-            _wait_for(client)
-        yield service
-    finally:
-        for microscope in service.microscopes:
-            microscope.released.set()
-        stop[0].start_task_soon(_set, ending)
-        thread.join(30)
-        opening.open_microscope, daemon.open_scorer = before
-        if thread.is_alive():
-            raise RuntimeError("the service did not end within 30 s")
+    with (
+        patch.object(opening, "open_microscope", service.open_faulty),
+        patch.object(daemon, "open_scorer", lambda _config: service.scorer),
+    ):
+        thread.start()
+        try:
+            loop_is_there.wait()
+            with service.connect() as client:
+                _wait_for(client)
+            yield service
+        finally:
+            for microscope in service.microscopes:
+                microscope.released.set()
+            stop[0].start_task_soon(_set, ending)
+            thread.join(30)
+    if thread.is_alive():
+        raise RuntimeError("the service did not end within 30 s")
 
 
 def _wait_for(client: Client) -> None:

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import zmq
@@ -29,8 +30,8 @@ def live_with_a_camera_that_hangs(config: RigConfig) -> None:
     from bench.faults.kills import live
     from focusd.microscope.micromanager import MicroManagerMicroscope
 
-    MicroManagerMicroscope.snap = lambda _self: time.sleep(HANG_S)  # type: ignore[method-assign,assignment]
-    live(config)
+    with patch.object(MicroManagerMicroscope, "snap", lambda _self: time.sleep(HANG_S)):
+        live(config)
 
 
 def _echo(endpoint: str) -> None:
