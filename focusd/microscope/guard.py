@@ -13,19 +13,6 @@ from focusd.errors import HardwareError, TravelLimitError
 from focusd.microscope.protocol import Microscope
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a move, taken.
-
-    Attributes:
-        z_um: read back.
-        is_last: the move has ended.
-    """
-
-    z_um: float
-    is_last: bool
-
-
 @dataclass
 class _Operation:
     """Where one operation began, and the length of the path it has asked for since."""
@@ -154,7 +141,7 @@ class GuardedStage:
             TravelLimitError: the guard refuses; nothing was moved.
             HardwareError: the stage failed, or reads back too far from where it was sent.
         """
-        return list(self.steps_to(z_um))[-1].z_um
+        return list(self.steps_to(z_um))[-1]
 
     def return_to_start(self) -> float:
         """Move back to where the operation began; returns the z read back.
@@ -163,26 +150,26 @@ class GuardedStage:
             TravelLimitError: the stage stands outside its limits.
             HardwareError: as for `move_to`.
         """
-        return list(self.steps_to_start())[-1].z_um
+        return list(self.steps_to_start())[-1]
 
-    def steps_to(self, z_um: float) -> Iterator[Step]:
-        """`move_to` one step at a time: each `next` moves once.
+    def steps_to(self, z_um: float) -> Iterator[float]:
+        """`move_to` one step at a time: each `next` moves once and returns the z read back.
 
         A caller who lets the rest go leaves the stage where it is.
         """
         here_um = self.position_um()
         yield from self._follow(self._guard.plan(here_um, z_um))
 
-    def steps_to_start(self) -> Iterator[Step]:
-        """`return_to_start` one step at a time; the one where the stage stands if there is no way to go."""
+    def steps_to_start(self) -> Iterator[float]:
+        """`return_to_start` one step at a time; where the stage stands if there is no way to go."""
         here_um = self.position_um()
         plan = self._guard.plan_return(here_um)
-        yield from self._follow(plan) if plan else (Step(here_um, is_last=True),)
+        yield from self._follow(plan) if plan else (here_um,)
 
-    def _follow(self, plan: list[float]) -> Iterator[Step]:
-        for number, z_um in enumerate(plan, 1):
+    def _follow(self, plan: list[float]) -> Iterator[float]:
+        for z_um in plan:
             self._microscope.move_to(z_um)
-            yield Step(self._require_arrival(z_um, self.position_um()), number == len(plan))
+            yield self._require_arrival(z_um, self.position_um())
 
     def _require_arrival(self, sent_um: float, read_um: float) -> float:
         if not abs(read_um - sent_um) <= self._tolerance_um:  # also true of NaN
