@@ -118,9 +118,11 @@ class Observer:
         """
         self.stopwatch = Stopwatch(self.rig)
         self._first = self._light = self._checked = self._kind = None
-        async with self._stating_z(self._stay):
-            self._sent_um = start_um = await self.rig.begin_operation()
+        with anyio.CancelScope(shield=True):  # one that is cancelled says where the stage stands, too
+            async with self._stating_z(self._stay):
+                self._sent_um = start_um = await self.rig.begin_operation()
         async with self._stating_z(self._go_home), self._dark_afterwards():
+            await anyio.lowlevel.checkpoint_if_cancelled()
             yield start_um
 
     @asynccontextmanager
