@@ -96,6 +96,7 @@ def faults(
     kills: Annotated[int, typer.Option(min=0, help="Daemons killed with SIGKILL.")] = 200,
     messages: Annotated[int, typer.Option(min=0, help="Mutated messages.")] = 1_000_000,
     steps: Annotated[int, typer.Option(min=0, help="Steps of the state machine over the guard.")] = 100_000,
+    walks: Annotated[int, typer.Option(min=0, help="Configurations that calibrate and refocus.")] = 1000,
     quick: Annotated[bool, typer.Option(help="A few of each: about two minutes.")] = False,
     seed: Annotated[int, typer.Option(help="Of moments and mutations.")] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
@@ -105,7 +106,8 @@ def faults(
 
     if quick:
         times, kills, messages, steps = min(times, 3), min(kills, 10), min(messages, 20_000), min(steps, 5000)
-    raise typer.Exit(0 if run_faults(times, kills, messages, steps, seed, json) else 1)
+        walks = min(walks, 10)
+    raise typer.Exit(0 if run_faults(times, kills, messages, steps, seed, json, walks) else 1)
 
 
 @app.command()

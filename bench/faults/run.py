@@ -27,6 +27,7 @@ from bench.faults.kills import fresh_processes, run_kills
 from bench.faults.matrix import Seen, inject
 from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
+from bench.faults.walks import run_walks
 from focusd import daemon
 from focusd.config import LogConfig
 from focusd.service.logs import configure_logging
@@ -35,7 +36,9 @@ from focusd.sharpness.scorer import Scorer
 out = Console()
 
 
-def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, json_path: Path | None) -> bool:
+def run_faults(
+    times: int, kills: int, messages: int, steps: int, seed: int, json_path: Path | None, walks: int = 0
+) -> bool:
     """Run all that is asked for at least once; returns whether every promise was kept."""
     _be_quiet()
     figures: dict[str, Any] = {"seed": seed}
@@ -55,6 +58,9 @@ def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, jso
     if steps:
         figures["guard"] = run_guard(steps)
         out.print(figures["guard"])
+    if walks:
+        figures["walks"] = run_walks(walks, seed)
+        out.print(figures["walks"])
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return _kept(figures)
@@ -63,7 +69,8 @@ def run_faults(times: int, kills: int, messages: int, steps: int, seed: int, jso
 def _kept(figures: dict[str, Any]) -> bool:
     rows = all(row["as_promised"] == row["times"] for row in figures.get("faults", []))
     kills = figures.get("kills", {"wrong": [], "serves_after": True})
-    return rows and not kills["wrong"] and kills["serves_after"]
+    walked = figures.get("walks", {"kept": True})["kept"]
+    return rows and not kills["wrong"] and kills["serves_after"] and walked
 
 
 def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:

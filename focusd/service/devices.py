@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOKS = 20
-"""A step hangs that so many looks have found, evenly spread over the deadline. Time in which this process did not run,
+"""A step hangs that so many looks have found again, evenly spread over the deadline. Time in which this process did not run,
 or was too busy to look, counts as one look: a machine that was suspended is no fault of its devices."""
 _END: Any = object()
 
@@ -138,7 +138,7 @@ class Call(Generic[T]):
     async def _watch(self, ended: asyncio.Event) -> None:
         """Return when it has ended, as long as the device that it waits for takes one step after the other."""
         devices, looks = self.device.devices, 0
-        step = self._step_awaited()
+        step: tuple[Call[Any], int] | None = None
         while not self.has_ended:
             with anyio.move_on_after(devices.deadline_s / LOOKS):
                 await ended.wait()

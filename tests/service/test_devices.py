@@ -248,7 +248,7 @@ class DevicesMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(asked.cancel())
         self._settle()
 
-    @rule(looks=st.sampled_from([1, LOOKS // 2, LOOKS - 1, LOOKS + 1]))
+    @rule(looks=st.sampled_from([1, LOOKS // 2, LOOKS - 1, LOOKS + 2]))
     def time_passes(self, looks: int) -> None:
         for _ in range(looks):
             self._look()
