@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from focusd.config import StageConfig
 from focusd.errors import HardwareError, TravelLimitError
 from focusd.microscope.protocol import Microscope
+
+_MOST_STEPS = 2.0**53
+"""Of a move: shorter ones are none, as far as a float can tell."""
 
 
 @dataclass
@@ -24,8 +25,8 @@ class _Operation:
 class StageGuard:
     """Decides which z may be commanded. It touches no hardware.
 
-    A plan is the list of absolute z to command one after the other: all inside the limits, none further than
-    `max_step_um` from the one before.
+    A plan is the absolute z to command one after the other: all inside the limits, none further than `max_step_um`
+    from the one before. There may be many of them, so that they are made one by one.
     """
 
     def __init__(self, limits: StageConfig) -> None:
@@ -40,7 +41,7 @@ class StageGuard:
         """
         self._operation = _Operation(start_um)
 
-    def plan(self, from_um: float, to_um: float) -> list[float]:
+    def plan(self, from_um: float, to_um: float) -> Iterator[float]:
         """The way to a z, counted into the operation's travel. A first move begins an operation if none has.
 
         Raises:
@@ -53,8 +54,8 @@ class StageGuard:
         self._operation = operation
         return self._waypoints(from_um, to_um)
 
-    def plan_return(self, from_um: float) -> list[float]:
-        """The way back to where the operation began; empty if it has moved nothing.
+    def plan_return(self, from_um: float) -> Iterator[float] | None:
+        """The way back to where the operation began; None if it has moved nothing.
 
         It costs no travel, so that a spent budget never keeps the stage from coming home.
 
@@ -62,7 +63,7 @@ class StageGuard:
             TravelLimitError: the stage stands outside the limits.
         """
         if self._operation is None or self._operation.travelled_um == 0:
-            return []
+            return None
         # A stage at its limit may read back slightly outside it.
         home_um = self._clip(self._operation.start_um)
         self._require_reachable(from_um, home_um)
@@ -100,9 +101,12 @@ class StageGuard:
             )
         return path_um
 
-    def _waypoints(self, from_um: float, to_um: float) -> list[float]:
-        steps = max(1, math.ceil(abs(to_um - from_um) / self._limits.max_step_um))
-        return [self._clip(float(z_um)) for z_um in np.linspace(from_um, to_um, steps + 1)[1:]]
+    def _waypoints(self, from_um: float, to_um: float) -> Iterator[float]:
+        way_um = to_um - from_um
+        steps = math.ceil(min(abs(way_um) / self._limits.max_step_um, _MOST_STEPS))
+        for number in range(1, steps):
+            yield self._clip(from_um + way_um * (number / steps))
+        yield self._clip(to_um)
 
     def _clip(self, z_um: float) -> float:
         return min(max(z_um, self._limits.min_um), self._limits.max_um)
@@ -164,9 +168,9 @@ class GuardedStage:
         """`return_to_start` one step at a time; where the stage stands if there is no way to go."""
         here_um = self.position_um()
         plan = self._guard.plan_return(here_um)
-        yield from self._follow(plan) if plan else (here_um,)
+        yield from (here_um,) if plan is None else self._follow(plan)
 
-    def _follow(self, plan: list[float]) -> Iterator[float]:
+    def _follow(self, plan: Iterator[float]) -> Iterator[float]:
         for z_um in plan:
             self._microscope.move_to(z_um)
             yield self._require_arrival(z_um, self.position_um())

@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOKS = 20
-"""A step hangs that so many looks have found again, evenly spread over the deadline. Time in which this process did not run,
-or was too busy to look, counts as one look: a machine that was suspended is no fault of its devices."""
+"""A step hangs that so many looks have found again, evenly spread over the deadline. Time in which this process did
+not run, or was too busy to look, counts as one look: a machine that was suspended is no fault of its devices."""
 _END: Any = object()
 
 

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 CLOSE_S = 3.0
-"""How long the hardware may take to close."""
+"""How long the hardware may take to close, besides an exposure that is under way."""
 STREAMED_EXPOSURES = 4
 """That a sequence may take to its first frame that counts."""
 
@@ -96,7 +96,8 @@ class Rig:
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
         self.streams = camera.acquisition == "sequence"
         exposures = STREAMED_EXPOSURES if self.streams else 1
-        self.deadline_s = stage.timeout_s + exposures * camera.exposure_ms / 1000
+        self._exposing_s = exposures * camera.exposure_ms / 1000
+        self.deadline_s = stage.timeout_s + self._exposing_s
         self.progress_s = time.perf_counter()
         self.camera_name = microscope.camera_name
         self.last_z_um: float | None = None
@@ -183,7 +184,7 @@ class Rig:
             return await chain.return_to_start()
 
     async def aclose(self) -> None:
-        """Close the microscope within a few seconds, after the steps under way. May be called twice.
+        """Close the microscope within a few seconds, after an exposure under way. May be called twice.
 
         A microscope at fault is not touched. If there is a `fault` afterwards, a thread may still hang in a native
         call: end the process with `os._exit`.
@@ -193,13 +194,14 @@ class Rig:
         self._closed = True
         exposed = self.camera.close()
         closed = self.stage.close(self._microscope.close, follows=exposed)
-        with anyio.move_on_after(CLOSE_S, shield=True) as scope:
+        close_s = CLOSE_S + self._exposing_s
+        with anyio.move_on_after(close_s, shield=True) as scope:
             try:
                 await closed
             except FocusdError as error:
                 log.warning("the hardware could not be closed", reason=error.message)
         if scope.cancelled_caught:
-            self._devices.latch(f"the hardware did not close within {CLOSE_S:g} s")
+            self._devices.latch(f"the hardware did not close within {close_s:g} s")
         self._brake.close()
 
     def _steps_to(self, z_um: float) -> Iterator[float]:

@@ -165,7 +165,7 @@ class DevicesMachine(RuleBasedStateMachine):
         self.mover: Asked | None = None
         self.injected: list[Exception] = []
         self.broken: list[str] = []
-        self.closing_looks: int | None = None
+        self.closing_looks: float | None = None
         self.overdue = False
         self._tag_moves()
 
@@ -237,9 +237,9 @@ class DevicesMachine(RuleBasedStateMachine):
     def a_step_ends_at_the_last_moment(self) -> None:
         for _ in range(LOOKS - 1 - max(gate.looks for gate in self.microscope.gates.values())):
             self._look()
-        for device in list(self.microscope.gates):
+        for device in sorted(self.microscope.gates):
             self.microscope.let(device, None)
-        self._settle()
+            self._settle()
 
     @precondition(lambda self: any(not asked.task.done() for asked in self.asked))
     @rule(data=st.data())
@@ -252,6 +252,11 @@ class DevicesMachine(RuleBasedStateMachine):
     def time_passes(self, looks: int) -> None:
         for _ in range(looks):
             self._look()
+
+    @rule()
+    def the_computer_is_suspended(self) -> None:
+        """Its devices may well have answered meanwhile, but nobody could look."""
+        self._look(slept_s=10 * STAGE.timeout_s)
 
     @precondition(lambda self: self.closing_looks is None)
     @rule()
@@ -291,13 +296,13 @@ class DevicesMachine(RuleBasedStateMachine):
             cancelled = ending == "cancelled" or isinstance(ending, CancelledJobError)
             assert asked.cancelled or not cancelled, "only what is cancelled says so"
 
-    def _look(self) -> None:
-        self.now_s += LOOK_S * (1 + 1e-9)
+    def _look(self, slept_s: float = 0.0) -> None:
+        self.now_s += LOOK_S * (1 + 1e-9) + slept_s
         for gate in self.microscope.gates.values():
             gate.looks += 1
             self.overdue |= gate.looks >= LOOKS
         if self.closing_looks is not None:
-            self.closing_looks += 1
+            self.closing_looks += 1 + slept_s / LOOK_S
             self.overdue |= self.closing_looks >= CLOSING_LOOKS
         self._settle()
         assert self.overdue or self.rig.fault is None, "a device that is well has no fault"

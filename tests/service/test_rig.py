@@ -470,7 +470,7 @@ async def test_closing_that_hangs_is_given_up(fake: FakeMicroscope, monkeypatch:
     fake.hang("close")
     async with rig_of(fake) as rig:
         pass
-    assert rig.fault == "the hardware did not close within 0.1 s"
+    assert rig.fault == "the hardware did not close within 0.101 s"
 
 
 async def test_failure_to_close_is_survived(fake: FakeMicroscope) -> None:
