@@ -264,7 +264,7 @@ def config_of(random: Random, folder: Path) -> RigConfig:
     if random.random() < 0.9:  # a default stack has a hundred planes
         step_um = axial_um * random.choice((0.2, 0.5, 1.0, 3.0))
         calibration = {"step_um": step_um, "range_um": step_um * random.uniform(3.0, 12.0)}
-    size = random.choice((32, 48, 64, 96))
+    size = random.choice((64, 96, 128))
     values: dict[str, Any] = {
         "name": "walk",
         "state_dir": folder,
@@ -288,7 +288,7 @@ def config_of(random: Random, folder: Path) -> RigConfig:
             "seed": random.randrange(1000),
             "focus_z_um": axial_um * random.uniform(-2.0, 2.0),
             "width": size,
-            "height": random.choice((32, size)),
+            "height": random.choice((64, size)),
             "velocity_um_per_s": 1e6,
             "settling_ms": 0.0,
             "backlash_um": random.choice((0.0, 0.3)),

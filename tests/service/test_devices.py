@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -54,6 +53,7 @@ STANDS_STILL_S = 20.0
 
 Verdict = Exception | None
 Work = Callable[[], Coroutine[Any, Any, object]]
+picks = st.integers(0, 59)
 places_um = st.sampled_from([-60.0, -25.0, 0.0, 10.0, 60.0, 61.0])
 
 
@@ -222,30 +222,34 @@ class DevicesMachine(RuleBasedStateMachine):
     def operate(self, planes_um: list[float]) -> None:
         self._ask(lambda: self._operation(planes_um))
 
-    @precondition(lambda self: self.microscope.gates)
-    @rule(data=st.data(), verdict=st.sampled_from(["well", "well", "well", "well", "error", "surprise"]))
-    def a_step_ends(self, data: st.DataObject, verdict: str) -> None:
+    # What is drawn must not depend on what the threads have done: where two tasks are woken at once, either may be
+    # first. So one of many is drawn as a number, and a rule that finds nothing to do does nothing.
+
+    @rule(pick=picks, verdict=st.sampled_from(["well", "well", "well", "well", "error", "surprise"]))
+    def a_step_ends(self, pick: int, verdict: str) -> None:
         errors = {"error": HardwareError("the cable"), "surprise": ValueError("a fault of ours")}
-        device = data.draw(st.sampled_from(sorted(self.microscope.gates)))
+        if not (devices := sorted(self.microscope.gates)):
+            return
         if error := errors.get(verdict):
             self.injected.append(error)
-        self.microscope.let(device, error)
+        self.microscope.let(devices[pick % len(devices)], error)
         self._settle()
 
-    @precondition(lambda self: self.microscope.gates)
     @rule()
     def a_step_ends_at_the_last_moment(self) -> None:
-        for _ in range(LOOKS - 1 - max(gate.looks for gate in self.microscope.gates.values())):
+        for _ in range(
+            LOOKS - 1 - max((gate.looks for gate in self.microscope.gates.values()), default=LOOKS)
+        ):
             self._look()
         for device in sorted(self.microscope.gates):
             self.microscope.let(device, None)
             self._settle()
 
-    @precondition(lambda self: any(not asked.task.done() for asked in self.asked))
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        asked = data.draw(st.sampled_from([asked for asked in self.asked if not asked.task.done()]))
-        self.loop.run_until_complete(asked.cancel())
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        if not (going_on := [asked for asked in self.asked if not asked.task.done()]):
+            return
+        self.loop.run_until_complete(going_on[pick % len(going_on)].cancel())
         self._settle()
 
     @rule(looks=st.sampled_from([1, LOOKS // 2, LOOKS - 1, LOOKS + 2]))
@@ -258,11 +262,12 @@ class DevicesMachine(RuleBasedStateMachine):
         """Its devices may well have answered meanwhile, but nobody could look."""
         self._look(slept_s=10 * STAGE.timeout_s)
 
-    @precondition(lambda self: self.closing_looks is None)
-    @rule()
-    def close(self) -> None:
-        self.closing_looks = 0
-        self._ask(self.rig.aclose)
+    @rule(really=st.integers(0, 9))
+    def close(self, really: int) -> None:
+        """Seldom, since little happens afterwards."""
+        if really == 0 and self.closing_looks is None:
+            self.closing_looks = 0
+            self._ask(self.rig.aclose)
 
     def teardown(self) -> None:
         """Whatever has come before: all calls end, once the devices answer or their deadline has passed."""
@@ -403,5 +408,7 @@ def test_a_rig_that_breaks_a_promise_is_found(
 ) -> None:
     monkeypatch.setattr(kind, name, wrong)
     with pytest.raises((AssertionError, ExceptionGroup)) as found:
-        run_state_machine_as_test(DevicesMachine, settings=settings(QUICK, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            DevicesMachine, settings=settings(QUICK, phases=[Phase.generate], report_multiple_bugs=False)
+        )
     assert re.search(promise, "".join(traceback.format_exception(found.value)))
