@@ -146,7 +146,7 @@ def run_walks(walks: int, seed: int, processes: int | None = None) -> dict[str, 
     parts = [seeds[i : i + WALKS_A_PROCESS] for i in range(0, walks, WALKS_A_PROCESS)]
     walked = Walked()
     with fresh_processes().Pool(processes, maxtasksperchild=1) as pool:
-        ended = pool.imap_unordered(walk_all, parts, chunksize=1)
+        ended = pool.imap_unordered(_in_a_process, parts, chunksize=1)
         for _ in parts:
             walked.add(
                 ended.next(timeout=WALKS_A_PROCESS * HANG_S)
@@ -154,11 +154,15 @@ def run_walks(walks: int, seed: int, processes: int | None = None) -> dict[str, 
     return walked.figures()
 
 
-def walk_all(seeds: Iterable[str]) -> Walked:
-    """Some walks, one after the other."""
+def _in_a_process(seeds: list[str]) -> Walked:
     torch.set_num_threads(1)
     with redirect_stderr(Path(os.devnull).open("w")):
         configure_logging(LogConfig(level="error"))
+    return walk_all(seeds)
+
+
+def walk_all(seeds: Iterable[str]) -> Walked:
+    """Some walks, one after the other."""
     walked = Walked()
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
