@@ -44,7 +44,8 @@ class Devices:
     """
 
     def __init__(self, deadline_s: float, fault: str | None = None) -> None:
-        """
+        """Begin without devices.
+
         Args:
             fault: latched from the first, where the hardware must not be touched.
         """
@@ -113,7 +114,8 @@ class Call(Generic[T]):
         return self._wait().__await__()
 
     async def _wait(self) -> T:
-        """
+        """Return what its last step returned.
+
         Raises:
             HardwareError: a fault is latched, since a step took longer than the deadline or before.
             BaseException: what a step of it raised, or of the call that it follows.
