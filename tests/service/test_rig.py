@@ -330,7 +330,7 @@ async def test_the_error_says_which_device_waited_for_which(fake: FakeMicroscope
             await exposed_at(rig, 10)
 
 
-async def test_nothing_begins_after_a_fault(fake: FakeMicroscope) -> None:
+async def test_a_move_that_waits_does_not_begin_after_a_fault(fake: FakeMicroscope) -> None:
     """Not even what followed a device that answers too late."""
     exposure = fake.hang("snap")
     async with rig_of(fake, SOON_S) as rig:
