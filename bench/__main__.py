@@ -115,6 +115,9 @@ def faults(
         list[str] | None, typer.Option(help="Of the attacks those alone whose name contains this.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.5, help="Of each flood.")] = 10.0,
+    walks: Annotated[
+        int, typer.Option(min=0, help="Random configurations that calibrate and refocus; alone likewise.")
+    ] = 0,
     drift: Annotated[
         bool, typer.Option("--drift", help="The hold at 0 to 20 µm/min, an hour each; alone likewise.")
     ] = False,
@@ -129,6 +132,7 @@ def faults(
 
     others = {
         "lying": lying,
+        "walks": walks,
         "attacks": seconds if attacks or attack else 0.0,
         "only": tuple(attack or ()),
         "drift": 1.0 if drift else 0.0,

@@ -132,6 +132,12 @@ class InternalError(FocusdError):
 
     code = -32603
 
+    @classmethod
+    def of(cls, error: Exception) -> InternalError:
+        """What a client is told of an exception that nobody expected."""
+        what = f"{type(error).__name__}: {error}"[:500]
+        return cls(f"a fault in focusd itself ({what}); its log has the traceback, please report it")
+
 
 class UnreachableError(FocusdError):
     """The client hears nothing from the daemon, or not in time."""

@@ -30,6 +30,7 @@ from bench.faults.kills import fresh_processes, run_kills
 from bench.faults.matrix import Seen, inject
 from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
+from bench.faults.walks import run_walks
 from focusd import daemon
 from focusd.config import LogConfig
 from focusd.service.logs import configure_logging
@@ -51,6 +52,7 @@ class Parts:
     Attributes:
         lying: searches and checks.
         attacks: seconds of each flood.
+        walks: configurations that calibrate and refocus.
         only: attacks whose name contains one of these; empty: all.
         drift: simulated hours at each rate.
     """
@@ -60,6 +62,7 @@ class Parts:
     messages: int = 0
     steps: int = 0
     lying: int = 0
+    walks: int = 0
     attacks: float = 0.0
     only: tuple[str, ...] = ()
     drift: float = 0.0
@@ -98,6 +101,9 @@ def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
         figures["attacks"] = run_attacks(parts.attacks, Console(width=max(out.width, WIDE)), parts.only)
     if parts.drift:
         figures["drift"] = run_drifts(parts.drift, seed, out)
+    if parts.walks:
+        figures["walks"] = run_walks(parts.walks, seed)
+        out.print(figures["walks"])
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return _kept(figures)
@@ -111,7 +117,8 @@ def _kept(figures: dict[str, Any]) -> bool:
         lied.get(name) for name in ("wrong_3_sigma", "wrong_half_dof", "beyond_reach", "untyped")
     )
     others = all(row["ok"] for name in ("attacks", "drift") for row in figures.get(name, []))
-    return rows and not kills["wrong"] and kills["serves_after"] and trusted and others
+    walked = figures.get("walks", {"kept": True})["kept"]
+    return rows and not kills["wrong"] and kills["serves_after"] and trusted and others and walked
 
 
 def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:

@@ -6,24 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from focusd.config import StageConfig
 from focusd.errors import HardwareError, TravelLimitError
 from focusd.microscope.protocol import Microscope
 
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a move, taken.
-
-    Attributes:
-        z_um: read back.
-        is_last: the move has ended.
-    """
-
-    z_um: float
-    is_last: bool
+_MOST_STEPS = 2.0**53
+"""Of a move: shorter ones are none, as far as a float can tell."""
 
 
 @dataclass
@@ -37,8 +25,8 @@ class _Operation:
 class StageGuard:
     """Decides which z may be commanded. It touches no hardware.
 
-    A plan is the list of absolute z to command one after the other: all inside the limits, none further than
-    `max_step_um` from the one before.
+    A plan is the absolute z to command one after the other: all inside the limits, none further than `max_step_um`
+    from the one before. There may be many of them, so that they are made one by one.
     """
 
     def __init__(self, limits: StageConfig) -> None:
@@ -53,7 +41,7 @@ class StageGuard:
         """
         self._operation = _Operation(start_um)
 
-    def plan(self, from_um: float, to_um: float) -> list[float]:
+    def plan(self, from_um: float, to_um: float) -> Iterator[float]:
         """The way to a z, counted into the operation's travel. A first move begins an operation if none has.
 
         Raises:
@@ -66,8 +54,8 @@ class StageGuard:
         self._operation = operation
         return self._waypoints(from_um, to_um)
 
-    def plan_return(self, from_um: float) -> list[float]:
-        """The way back to where the operation began; empty if it has moved nothing.
+    def plan_return(self, from_um: float) -> Iterator[float] | None:
+        """The way back to where the operation began; None if it has moved nothing.
 
         It costs no travel, so that a spent budget never keeps the stage from coming home.
 
@@ -75,7 +63,7 @@ class StageGuard:
             TravelLimitError: the stage stands outside the limits.
         """
         if self._operation is None or self._operation.travelled_um == 0:
-            return []
+            return None
         # A stage at its limit may read back slightly outside it.
         home_um = self._clip(self._operation.start_um)
         self._require_reachable(from_um, home_um)
@@ -113,9 +101,12 @@ class StageGuard:
             )
         return path_um
 
-    def _waypoints(self, from_um: float, to_um: float) -> list[float]:
-        steps = max(1, math.ceil(abs(to_um - from_um) / self._limits.max_step_um))
-        return [self._clip(float(z_um)) for z_um in np.linspace(from_um, to_um, steps + 1)[1:]]
+    def _waypoints(self, from_um: float, to_um: float) -> Iterator[float]:
+        way_um = to_um - from_um
+        steps = math.ceil(min(abs(way_um) / self._limits.max_step_um, _MOST_STEPS))
+        for number in range(1, steps):
+            yield self._clip(from_um + way_um * (number / steps))
+        yield self._clip(to_um)
 
     def _clip(self, z_um: float) -> float:
         return min(max(z_um, self._limits.min_um), self._limits.max_um)
@@ -154,7 +145,7 @@ class GuardedStage:
             TravelLimitError: the guard refuses; nothing was moved.
             HardwareError: the stage failed, or reads back too far from where it was sent.
         """
-        return list(self.steps_to(z_um))[-1].z_um
+        return list(self.steps_to(z_um))[-1]
 
     def return_to_start(self) -> float:
         """Move back to where the operation began; returns the z read back.
@@ -163,26 +154,26 @@ class GuardedStage:
             TravelLimitError: the stage stands outside its limits.
             HardwareError: as for `move_to`.
         """
-        return list(self.steps_to_start())[-1].z_um
+        return list(self.steps_to_start())[-1]
 
-    def steps_to(self, z_um: float) -> Iterator[Step]:
-        """`move_to` one step at a time: each `next` moves once.
+    def steps_to(self, z_um: float) -> Iterator[float]:
+        """`move_to` one step at a time: each `next` moves once and returns the z read back.
 
         A caller who lets the rest go leaves the stage where it is.
         """
         here_um = self.position_um()
         yield from self._follow(self._guard.plan(here_um, z_um))
 
-    def steps_to_start(self) -> Iterator[Step]:
-        """`return_to_start` one step at a time; the one where the stage stands if there is no way to go."""
+    def steps_to_start(self) -> Iterator[float]:
+        """`return_to_start` one step at a time; where the stage stands if there is no way to go."""
         here_um = self.position_um()
         plan = self._guard.plan_return(here_um)
-        yield from self._follow(plan) if plan else (Step(here_um, is_last=True),)
+        yield from (here_um,) if plan is None else self._follow(plan)
 
-    def _follow(self, plan: list[float]) -> Iterator[Step]:
-        for number, z_um in enumerate(plan, 1):
+    def _follow(self, plan: Iterator[float]) -> Iterator[float]:
+        for z_um in plan:
             self._microscope.move_to(z_um)
-            yield Step(self._require_arrival(z_um, self.position_um()), number == len(plan))
+            yield self._require_arrival(z_um, self.position_um())
 
     def _require_arrival(self, sent_um: float, read_um: float) -> float:
         if not abs(read_um - sent_um) <= self._tolerance_um:  # also true of NaN

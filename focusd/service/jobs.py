@@ -34,10 +34,7 @@ Work = Callable[[Report], Awaitable[dict[str, Any]]]
 def error_object(error: Exception) -> dict[str, Any]:
     """An exception as clients see it: code, message, and data with `retryable`, `outcome` and what was measured."""
     if not isinstance(error, FocusdError):
-        what = f"{type(error).__name__}: {error}"[:500]
-        error = InternalError(
-            f"a fault in focusd itself ({what}); its log has the traceback, please report it"
-        )
+        error = InternalError.of(error)
     data = {**error.data, "retryable": error.retryable, "outcome": error.outcome}
     return {"code": error.code, "message": error.message, "data": data}
 

@@ -5,61 +5,81 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import numpy as np
+import structlog
 from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus.observation import Mask, Observation, telling_tiles
-from focusd.errors import CancelledJobError, FocusdError, HardwareError, SaturatedError, ScoringError
+from focusd.errors import (
+    CancelledJobError,
+    FocusdError,
+    HardwareError,
+    InternalError,
+    SaturatedError,
+    ScoringError,
+)
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.metrics import QUEUE, STAGE_SECONDS
-from focusd.service.rig import Cue, Rig
-from focusd.service.stages import stages
+from focusd.service.rig import Rig
 from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-@dataclass
 class Stopwatch:
-    """Where an operation's time goes.
+    """Where an operation's time goes, and its light.
 
-    Attributes:
-        seconds: of each stage so far.
+    Args:
+        rig: its devices count their time and their exposures.
     """
 
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"exposing": 0.0, "moving": 0.0, "scoring": 0.0}
-    )
-    began_s: float = field(default_factory=time.perf_counter)
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._began_s = time.perf_counter()
+        self._before = (rig.camera.busy_s, rig.stage.busy_s, rig.exposures)
+        self._scoring_s = 0.0
 
     @contextmanager
-    def timing(self, stage: str, after: Cue | None = None) -> Iterator[None]:
-        """Count the block's time, however it ends; of one that waits for a cue, from then on."""
+    def scoring(self) -> Iterator[None]:
+        """Count the block's time, however it ends."""
         began_s = time.perf_counter()
         try:
             yield
         finally:
-            began_s = max(began_s, after.given_s) if after else began_s
-            self.seconds[stage] += max(0.0, time.perf_counter() - began_s)
+            self._scoring_s += time.perf_counter() - began_s
+
+    @property
+    def exposures(self) -> int:
+        """That the operation has lit the sample for so far; of a sequence more than it has scored."""
+        return self._rig.exposures - self._before[2]
 
     @property
     def elapsed_s(self) -> float:
         """Since the operation began."""
-        return time.perf_counter() - self.began_s
+        return time.perf_counter() - self._began_s
 
     def split(self) -> dict[str, float]:
         """Seconds by stage; `waiting` is what no stage accounts for."""
-        return {**self.seconds, "waiting": max(0.0, self.elapsed_s - sum(self.seconds.values()))}
+        camera_s, stage_s, _ = self._before
+        seconds = {
+            "exposing": self._rig.camera.busy_s - camera_s,
+            "moving": self._rig.stage.busy_s - stage_s,
+            "scoring": self._scoring_s,
+        }
+        return {**seconds, "waiting": max(0.0, self.elapsed_s - sum(seconds.values()))}
 
 
+LEAST_PX = 16
+"""Of either side of a frame: a smaller one holds no spectrum from which a depth could be told."""
 MAX_LIGHT_RATIO = 3.0
 """Of the means of two frames of one operation."""
 
@@ -70,9 +90,6 @@ class Observer:
     Args:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         threshold: probability of structure from which a tile of a client's frame counts.
-
-    Attributes:
-        exposures: that the operation has lit the sample for so far; of a sequence more than it has scored.
     """
 
     def __init__(self, rig: Rig, scorer: Scorer, max_saturated: float, threshold: float) -> None:
@@ -81,14 +98,15 @@ class Observer:
         self._max_saturated = max_saturated
         self._first: FocusMeasure | None = None
         self._sent_um: float | None = None
-        self.stopwatch = Stopwatch()
-        self.exposures = 0
+        self.stopwatch = Stopwatch(rig)
         self._threshold = threshold
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
         self._checked: int | None = None
         """Number of the operation's last frame that was checked in full, which takes milliseconds: once is enough."""
         self._light: float | None = None
         """Mean of the operation's first frame."""
+        self._kind: tuple[object, ...] | None = None
+        """Shape and type of the operation's first frame."""
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -96,23 +114,41 @@ class Observer:
 
         Raises:
             CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
+            InternalError: anything that is no FocusdError.
         """
-        self.stopwatch = Stopwatch()
-        self._first = self._light = self._checked = None
-        self.exposures = 0
-        self._sent_um = start_um = await self.rig.begin_operation()
+        self.stopwatch = Stopwatch(self.rig)
+        self._first = self._light = self._checked = self._kind = None
+        with anyio.CancelScope(shield=True):  # one that is cancelled says where the stage stands, too
+            async with self._stating_z(self._stay):
+                self._sent_um = start_um = await self.rig.begin_operation()
+        async with self._stating_z(self._go_home), self._dark_afterwards():
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            yield start_um
+
+    @asynccontextmanager
+    async def _stating_z(self, rest: Callable[[], Awaitable[float | None]]) -> AsyncIterator[None]:
+        """However the block fails, the error is a typed one and says where the stage stands.
+
+        Args:
+            rest: brings the stage to where it is left then, and returns the z.
+        """
         try:
-            async with self._dark_afterwards():
-                yield start_um
+            yield
         except FocusdError as error:
-            error.data["stage_z_um"] = await self._go_home()
+            error.data["stage_z_um"] = await rest()
             raise
         except anyio.get_cancelled_exc_class():
-            z_um = await self._go_home()
+            z_um = await rest()
             raise CancelledJobError(f"cancelled; the stage stands at {z_um} µm", stage_z_um=z_um) from None
-        except Exception:
-            await self._go_home()
-            raise
+        except Exception as error:
+            log.exception("an operation failed on a fault of focusd")
+            fault = InternalError.of(error)
+            fault.data["stage_z_um"] = await rest()
+            raise fault from error
+
+    async def _stay(self) -> float | None:
+        """Nothing has been moved yet."""
+        return self.rig.last_z_um
 
     @asynccontextmanager
     async def _dark_afterwards(self) -> AsyncIterator[None]:
@@ -147,11 +183,14 @@ class Observer:
         Raises:
             FocusdError: what the rig raises.
         """
-        if self._is_sent(z_um, near_um):
-            return await self._expose()
-        async with stages() as moving:
-            moving.start_soon(self._move, z_um, None, arrived := Cue())
-            return await self._expose(arrived)
+        async with self.rig.chain() as chain:
+            if self._is_sent(z_um, near_um):
+                return await chain.snap()
+            self._sent_um = None
+            chain.move_to(z_um)
+            frame = await chain.snap()
+        self._sent_um = z_um
+        return frame
 
     async def sweep(self, planes_um: Sequence[float], taken: Callable[[Frame], Awaitable[None]]) -> None:
         """Expose planes one after the other. Each exposure begins as soon as its move has ended, each move as soon as
@@ -163,26 +202,17 @@ class Observer:
         Raises:
             FocusdError: what the rig raises.
         """
-        async with stages() as moving:
-            arrived = None
+        async with self.rig.chain() as chain:
             if not self._is_sent(planes_um[0]):
-                moving.start_soon(self._move, planes_um[0], None, arrived := Cue())
-            for z_um in planes_um[1:]:
-                exposed, arrives = Cue(), Cue()
-                moving.start_soon(self._move, z_um, exposed, arrives)
-                await taken(await self._expose(arrived, exposed))
-                arrived = arrives
-            await taken(await self._expose(arrived))
-
-    async def _expose(self, after: Cue | None = None, ended: Cue | None = None) -> Frame:
-        with self.stopwatch.timing("exposing", after):
-            try:
-                frame = await self.rig.snap(after, ended)
-            except anyio.get_cancelled_exc_class():
-                self.exposures += after is None or after.is_given  # the sample is lit all the same
-                raise
-        self.exposures += frame.exposures
-        return frame
+                chain.move_to(planes_um[0])
+            self._sent_um = None
+            for next_um in planes_um[1:]:
+                exposed = chain.snap()
+                chain.move_to(next_um)
+                await taken(await exposed)
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            await taken(await chain.snap())
+        self._sent_um = planes_um[-1]
 
     async def check(self, frame: Frame) -> None:
         """Refuse a frame that nothing can be told from.
@@ -191,7 +221,7 @@ class Observer:
             SaturatedError: too many pixels are at full scale.
             HardwareError: the camera does not read out, or the light has changed.
         """
-        with self.stopwatch.timing("scoring"):
+        with self.stopwatch.scoring():
             await to_thread.run_sync(self._check, frame)
 
     async def glimpse(
@@ -215,7 +245,7 @@ class Observer:
             SaturatedError: likewise, unless `thinned`: to look for it takes as long as these spectra.
             ScoringError: there are no spectra.
         """
-        with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("spectra").time():
+        with self.stopwatch.scoring(), STAGE_SECONDS.labels("spectra").time():
             return await to_thread.run_sync(self._foresee, frame, roi, foresee, thinned, known)
 
     async def look(
@@ -235,7 +265,7 @@ class Observer:
             SaturatedError, HardwareError: as for `check`.
             ScoringError: there are no scores.
         """
-        with self.stopwatch.timing("scoring"), STAGE_SECONDS.labels("score").time():
+        with self.stopwatch.scoring(), STAGE_SECONDS.labels("score").time():
             return await to_thread.run_sync(self._look, frame, roi, spectra, only)
 
     def telling_tiles(self, first: Observation) -> Mask | None:
@@ -247,21 +277,19 @@ class Observer:
         if self._is_sent(z_um, near_um):
             assert self.rig.last_z_um is not None, "it was read back then"
             return self.rig.last_z_um
-        return await self._move(z_um)
+        self._sent_um = None
+        reached_um = await self.rig.move_to(z_um)
+        self._sent_um = z_um
+        return reached_um
 
     def _is_sent(self, z_um: float, near_um: float = 0.0) -> bool:
         return self._sent_um is not None and abs(z_um - self._sent_um) <= near_um
 
-    async def _move(self, z_um: float, after: Cue | None = None, arrived: Cue | None = None) -> float:
-        self._sent_um = None
-        with self.stopwatch.timing("moving", after):
-            reached_um = await self.rig.move_to(z_um, after, arrived)
-        self._sent_um = z_um
-        return reached_um
-
     def _check(self, frame: Frame, quick: bool = False) -> None:
         if frame.sequence == self._checked:
             return
+        _refuse_small(frame)
+        self._refuse_other_kind(frame)
         _refuse_dead(frame)
         self._refuse_other_light(frame)
         if not quick:
@@ -325,6 +353,16 @@ class Observer:
                 z_um=frame.z_um,
             )
 
+    def _refuse_other_kind(self, frame: Frame) -> None:
+        kind = (*frame.pixels.shape, frame.pixels.dtype)
+        self._kind = self._kind or kind
+        if kind != self._kind:
+            raise HardwareError(
+                f"the camera sends frames of {_in_words(kind)} now, and sent {_in_words(self._kind)} when this "
+                "operation began: leave its binning, region and pixel type as they are until it ends",
+                z_um=frame.z_um,
+            )
+
     def _refuse_other_light(self, frame: Frame) -> None:
         """Defocus spreads light and loses none: a mean that jumps is a shutter or a lamp, not a depth."""
         mean = float(frame.pixels[::16, ::4].mean())  # all of a large frame would take milliseconds
@@ -336,6 +374,21 @@ class Observer:
                 "lamp and shutter, and keep both as they are until it ends",
                 z_um=frame.z_um,
             )
+
+
+def _in_words(kind: tuple[object, ...]) -> str:
+    y, x, dtype = kind
+    return f"{y} × {x} pixels (y, x) of {dtype}"
+
+
+def _refuse_small(frame: Frame) -> None:
+    if min(frame.pixels.shape) < LEAST_PX:
+        y, x = frame.pixels.shape
+        raise HardwareError(
+            f"the camera sends frames of {y} × {x} pixels (y, x), and fewer than {LEAST_PX} along a side tell no "
+            "focus: enlarge its region of interest, or bin less",
+            z_um=frame.z_um,
+        )
 
 
 def _refuse_dead(frame: Frame) -> None:

@@ -238,7 +238,7 @@ class Refocus:
 
     @property
     def _dose_ms(self) -> float:
-        return self._observer.exposures * self._exposure_ms
+        return self._observer.stopwatch.exposures * self._exposure_ms
 
     def _spent(self) -> dict[str, Any]:
         """Exposures, dose and time so far, and every probe."""

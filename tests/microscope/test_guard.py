@@ -82,6 +82,16 @@ def test_long_way_is_split_into_steps() -> None:
     assert stage.commanded == [25, 50, 75, 100]
 
 
+@pytest.mark.parametrize("max_step_um", [1e-9, 5e-324])
+def test_a_way_of_very_many_steps_is_begun_at_once(max_step_um: float) -> None:
+    guarded = GuardedStage(stage := Stage(), LIMITS.model_copy(update={"max_step_um": max_step_um}))
+
+    way = guarded.steps_to(100)
+
+    assert max(next(way), next(way)) < 1e-6
+    assert len(stage.commanded) == 2
+
+
 def test_steps_not_taken_move_nothing() -> None:
     stage = Stage()
 

@@ -13,9 +13,9 @@ import structlog
 from anyio import to_thread
 
 from focusd.errors import BusyError, CancelledJobError, NoSampleError, RequestError
+from focusd.service.devices import Devices, DeviceThread
 from focusd.service.events import EventBus
 from focusd.service.jobs import KEY_LIFETIME_S, Jobs, Report
-from focusd.service.rig import DeviceThread, FaultLatch
 
 pytestmark = pytest.mark.anyio
 
@@ -184,7 +184,7 @@ async def test_every_log_line_of_a_job_says_whose_it_is_in_every_thread() -> Non
         seen.append(structlog.contextvars.get_contextvars())
 
     async def work(_report: Report) -> dict[str, Any]:
-        device = DeviceThread("camera", 10.0, FaultLatch())
+        device = DeviceThread("camera", Devices(10.0))
         note()
         await to_thread.run_sync(note)
         await device.call(note)

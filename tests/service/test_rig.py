@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 
@@ -17,8 +18,7 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.errors import HardwareError, TravelLimitError
 from focusd.microscope.protocol import Frame
 from focusd.service import rig as rig_module
-from focusd.service.rig import Cue, Rig
-from focusd.service.stages import stages
+from focusd.service.rig import Rig
 
 pytestmark = pytest.mark.anyio
 
@@ -196,9 +196,9 @@ async def test_after_a_cancelled_exposure_the_next_waits_for_its_end(fake: FakeM
 
 
 async def exposed_at(rig: Rig, z_um: float) -> Frame:
-    async with stages() as moving:
-        moving.start_soon(rig.move_to, z_um, None, arrived := Cue())
-        return await rig.snap(arrived)
+    async with rig.chain() as chain:
+        chain.move_to(z_um)
+        return await chain.snap()
 
 
 async def test_an_exposure_that_waits_for_a_move_begins_when_its_last_step_has_been_read_back(
@@ -210,42 +210,58 @@ async def test_an_exposure_that_waits_for_a_move_begins_when_its_last_step_has_b
         assert rig.last_z_um == 30
 
 
+async def test_a_move_of_several_steps_has_the_stage_until_its_last(fake: FakeMicroscope) -> None:
+    """Moves that were asked for meanwhile wait, and so does what follows them."""
+    async with rig_of(fake) as rig, rig.chain() as chain:
+        chain.move_to(30)
+        exposed = chain.snap()
+        chain.move_to(60)
+        assert (await exposed).z_um == 30
+        assert (await chain.snap()).z_um == 60
+    moves = [call for call in fake.calls if call != "position"]
+    assert moves == ["move 15", "move 30", "snap", "move 45", "move 60", "snap", "close"]
+
+
 async def test_a_move_that_waits_for_an_exposure_begins_when_it_has_been_read_out(
     fake: FakeMicroscope,
 ) -> None:
     exposure = fake.hang("snap")
-    async with rig_of(fake) as rig, anyio.create_task_group() as tasks:
-        tasks.start_soon(rig.move_to, 10, exposed := Cue())
-        tasks.start_soon(rig.snap, None, exposed)
+    async with rig_of(fake) as rig, rig.chain() as chain:
+        chain.snap()
+        move = chain.move_to(10)
         await fake.has_begun("snap")
         await anyio.sleep(SOON_S)
         assert fake.calls == ["snap"]
         exposure.set()
+        await move
     assert fake.calls[:4] == ["snap", "position", "move 10", "position"]
 
 
 async def test_neither_device_waits_for_the_event_loop(fake: FakeMicroscope) -> None:
-    exposed, arrived = Cue(), Cue()
-    async with rig_of(fake) as rig, anyio.create_task_group() as tasks:
-        tasks.start_soon(rig.move_to, 10, exposed, arrived)
-        tasks.start_soon(rig.snap, arrived)
-        await anyio.sleep(SOON_S)
-        assert fake.calls == []
-        exposed.give()
+    exposure = fake.hang("snap")
+    async with rig_of(fake) as rig, rig.chain() as chain:
+        chain.snap()
+        chain.move_to(10)
+        chain.snap()
+        await fake.has_begun("snap")
+        exposure.set()
         begun_s = time.perf_counter()
-        while "snap" not in fake.calls and time.perf_counter() < begun_s + NEVER_S:
+        while fake.calls.count("snap") < 2 and time.perf_counter() < begun_s + NEVER_S:
             time.sleep(0.001)  # noqa: ASYNC251  the loop is busy
-        assert fake.calls == ["position", "move 10", "position", "snap"]
+        assert fake.calls == ["snap", "position", "move 10", "position", "snap"]
 
 
 async def test_a_cancelled_move_that_waits_for_an_exposure_never_begins(fake: FakeMicroscope) -> None:
+    exposure = fake.hang("snap")
     async with rig_of(fake) as rig:
-        exposed = Cue()
         with anyio.move_on_after(SOON_S):
-            await rig.move_to(10, exposed)
-        exposed.give()
+            async with rig.chain() as chain:
+                chain.snap()
+                await chain.move_to(10)
+        exposure.set()
         assert await rig.position_um() == 0
         assert "move 10" not in fake.calls
+        assert "stop" not in fake.calls, "it does not move"
 
 
 @pytest.mark.parametrize("hangs", ["move 15", "move 30"])
@@ -279,22 +295,25 @@ async def test_a_stage_that_hangs_leaves_the_prepared_exposure_undone(fake: Fake
     assert "snap" not in fake.calls
 
 
-async def test_the_time_of_the_move_is_not_the_cameras(fake: FakeMicroscope) -> None:
-    async with rig_of(fake, SOON_S) as rig:
-        arrived = Cue()
+async def test_each_step_of_a_move_has_the_deadline_for_itself(
+    fake: FakeMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who wait for all of it wait longer than that, on a rig that is well."""
 
-        async def move_late() -> None:
-            await anyio.sleep(2 * SOON_S)
-            await rig.move_to(10, None, arrived)
+    def slow(z_um: float) -> None:
+        time.sleep(SOON_S / 2)  # of several steps
+        fake.z_um = z_um
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(move_late)
-            frame = await rig.snap(arrived)
-        assert (frame.sequence, frame.z_um) == (1, 10)
+    monkeypatch.setattr(fake, "move_to", slow)
+    async with rig_of(fake, SOON_S) as rig, anyio.create_task_group() as tasks:
+        tasks.start_soon(exposed_at, rig, 100)
+        await anyio.lowlevel.checkpoint()
+        assert await rig.position_um() == 100
     assert not rig.fault
+    assert fake.calls.count("snap") == 1
 
 
-async def test_a_camera_that_hangs_after_its_cue_latches_a_fault(fake: FakeMicroscope) -> None:
+async def test_a_camera_that_hangs_after_a_move_latches_a_fault(fake: FakeMicroscope) -> None:
     fake.hang("snap")
     async with rig_of(fake, SOON_S) as rig:
         with pytest.raises(HardwareError, match="the camera did not answer"):
@@ -302,23 +321,55 @@ async def test_a_camera_that_hangs_after_its_cue_latches_a_fault(fake: FakeMicro
         assert rig.fault
 
 
-async def test_a_move_that_waits_does_not_begin_after_a_fault(fake: FakeMicroscope) -> None:
-    fake.hang("snap")
+async def test_the_error_says_which_device_waited_for_which(fake: FakeMicroscope) -> None:
+    fake.hang("move 10")
     async with rig_of(fake, SOON_S) as rig:
+        with pytest.raises(
+            HardwareError, match=r"the stage did not answer .*, and the camera waited for it; focusd will not"
+        ):
+            await exposed_at(rig, 10)
 
-        async def exposed_too_late(exposed: Cue) -> None:
-            with pytest.raises(HardwareError):
-                await rig.snap()
-            exposed.give()
 
-        async def moved_and_exposed() -> None:
-            async with stages() as both:
-                both.start_soon(rig.move_to, 10, exposed := Cue())
-                await exposed_too_late(exposed)
+async def test_a_move_that_waits_does_not_begin_after_a_fault(fake: FakeMicroscope) -> None:
+    """Not even what followed a device that answers too late."""
+    exposure = fake.hang("snap")
+    async with rig_of(fake, SOON_S) as rig:
+        async with rig.chain() as chain:
+            exposed = chain.snap()
+            move = chain.move_to(10)
+            with pytest.raises(HardwareError, match="the camera did not answer"):
+                await exposed
+            exposure.set()
+            with pytest.raises(HardwareError, match="the camera did not answer"):
+                await move
+            with pytest.raises(HardwareError, match="an operator has to"):
+                chain.snap()
+        assert not any(call.startswith(("move", "stop")) for call in fake.calls)
 
-        with pytest.raises(HardwareError, match="the camera did not answer"):
-            await moved_and_exposed()
-        assert not any(call.startswith("move") for call in fake.calls)
+
+@pytest.mark.parametrize("failing", [101, 50])
+async def test_what_follows_a_move_that_is_refused_or_fails_ends_with_its_error(
+    fake: FakeMicroscope, failing: float
+) -> None:
+    fake.failures["move 50"] = HardwareError("stuck")
+    async with rig_of(fake) as rig, rig.chain() as chain:
+        chain.move_to(failing)
+        exposed = chain.snap()
+        move = chain.move_to(0)
+        for awaited in (exposed, move):
+            with pytest.raises((TravelLimitError, HardwareError), match=r"stage\.max_um|stuck"):
+                await awaited
+        assert rig.fault is None
+    assert "snap" not in fake.calls
+
+
+async def test_a_position_that_is_no_number_is_a_fault_of_the_stage(fake: FakeMicroscope) -> None:
+    fake.z_um = float("nan")
+    async with rig_of(fake) as rig:
+        for ask in (rig.begin_operation, rig.position_um, rig.snap):
+            with pytest.raises(HardwareError, match="reads back nan"):
+                await ask()
+        assert rig.last_z_um is None
 
 
 async def test_failure_of_a_cancelled_call_reaches_nobody(fake: FakeMicroscope) -> None:
@@ -397,12 +448,29 @@ async def test_closes_after_an_exposure_under_way(fake: FakeMicroscope) -> None:
     assert fake.calls == ["snap", "close"]
 
 
+async def test_closing_in_mid_move_takes_no_further_step(fake: FakeMicroscope) -> None:
+    step = fake.hang("move 20")
+    async with rig_of(fake) as rig, anyio.create_task_group() as tasks:
+
+        async def refused() -> None:
+            with pytest.raises(HardwareError, match=r"the (stage|camera) is closed"):
+                await exposed_at(rig, 60)
+
+        tasks.start_soon(refused)
+        await fake.has_begun("move 20")
+        tasks.start_soon(rig.aclose)
+        await anyio.wait_all_tasks_blocked()
+        step.set()
+    assert fake.calls == ["position", "move 20", "position", "close"]
+    assert rig.fault is None
+
+
 async def test_closing_that_hangs_is_given_up(fake: FakeMicroscope, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rig_module, "CLOSE_S", SOON_S)
     fake.hang("close")
     async with rig_of(fake) as rig:
         pass
-    assert rig.fault == "the hardware did not close within 0.1 s"
+    assert rig.fault == "the hardware did not close within 0.101 s"
 
 
 async def test_failure_to_close_is_survived(fake: FakeMicroscope) -> None:
@@ -424,7 +492,7 @@ def test_call_that_ends_after_the_loop_harms_nobody(
             CameraConfig(pixel_um=6.5, exposure_ms=1),
         )
         await _cancelled(rig.snap, fake, "snap")
-        rig._camera.close()
+        rig.camera.close()
 
     anyio.run(leave_an_exposure_behind, backend=anyio_backend)
     fake.release()
