@@ -26,6 +26,8 @@ from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
 
 Array = NDArray[np.float64]
 
+PUPIL, SHARPEST = "pupil", "sharpest"
+"""How an origin was found."""
 REACH_UNITS = 5.0
 """The fit looks at planes so many axial units λ·n/NA² from the sharpest one."""
 MOST_PLANES = 16
@@ -57,6 +59,9 @@ _STEP = 0.01
 _SAME_START_UNITS = 0.05
 """Fits from starts so near each other end at the same place."""
 _THREADS = min(len(_SCALE), os.cpu_count() or 1)
+_OTHER_SCALES = (0.5, 2.0)
+_PLAINLY_BETTER = 4.0
+"""Of χ²: in simulated stacks of 10 objectives the wrong one of two scales explains 8 to 60 times less."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,8 @@ def find_origin(
         near = _near(z_um, spectra, instrument, sharpest_um)
         fit = known if known and known.is_of(near) else _fit_near(near, block_px, instrument)
         if fit.misfit <= MAX_MISFIT:
-            return Origin(fit.origin_um, "pupil")
-    return Origin(sharpest_um, "sharpest")
+            return Origin(fit.origin_um, PUPIL)
+    return Origin(sharpest_um, SHARPEST)
 
 
 def fit_pupil(z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument) -> PupilFit:
@@ -159,14 +164,42 @@ def _near(z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument, star
     return _Near(start_um, instrument.axial_unit_um, z_um[chosen], [spectra[i] for i in chosen])
 
 
-def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
-    """The centre of the profile of the mean logarithm of the bands' power around its highest plane.
+def fading_of(spectra: Sequence[Spectrum]) -> Array:
+    """How much of its power the image has lost in each plane, (planes,): the natural logarithm, mean of the bands.
 
-    It goes as far as half of its depth: a parabola through three planes is misled where they are few and uneven. What
-    a band does once it has faded says little about the focus, and much about noise and the zeros of the transfer.
+    What a band does once it has faded says little about the focus, and much about noise and the zeros of the transfer.
     """
     bands = log_signal(spectra)
-    fading = np.minimum(bands.max(0) - bands, FADED).mean(1)
+    return np.asarray(np.minimum(bands.max(0) - bands, FADED).mean(1))
+
+
+def other_scale(
+    z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument
+) -> float | None:
+    """How far the focus has moved for each µm of z, if it is plainly not 1: a half or two; else None.
+
+    Other factors are not looked for: optics may differ somewhat from what is stated of them.
+
+    Args:
+        z_um, spectra, block_px: as for `find_origin`.
+    """
+    near = _near(z_um, spectra, instrument, _sharpest(z_um, spectra))
+
+    def misfit(scale: float) -> float:
+        unaberrated = (*_START[:-1], scale)
+        residuals = _residuals(near, block_px, instrument, unaberrated, np.full(len(_START), _FAR_FROM_ZERO))
+        return float(np.mean(residuals[:-1] ** 2))  # the last one holds the scale near 1
+
+    least, best = min((misfit(scale), scale) for scale in _OTHER_SCALES)
+    return best if least * _PLAINLY_BETTER < misfit(1.0) else None
+
+
+def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
+    """The centre of the profile of the image's fading around its sharpest plane.
+
+    It goes as far as half of its depth: a parabola through three planes is misled where they are few and uneven.
+    """
+    fading = fading_of(spectra)
     distance = np.abs(z_um - z_um[np.argmin(fading)])
     half = distance[fading <= (fading.min() + fading.max()) / 2].max()
     near = distance <= max(half, np.sort(distance)[min(LEAST_PLANES, len(z_um)) - 1])
