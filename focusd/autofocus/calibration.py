@@ -185,14 +185,13 @@ def calibrate(
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
-    block_px = ordered[0].blocks.size_px
     refuse_unseen_focus(z, spectra, instrument)
     tells, fit = _telling(z, b)
     refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
-    origin = find_origin(z, spectra, block_px, instrument, known)
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
     refuse_contradiction(fit, origin)
     if instrument is not None:
-        refuse_other_optics(fit, origin, z, spectra, block_px, instrument)
+        refuse_other_optics(fit, origin, instrument)
     stack_um, z, b = z, z[tells], b[tells]
     defocus_um = z - origin.z_um
     unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)

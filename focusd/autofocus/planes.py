@@ -16,11 +16,11 @@ STEP_UNITS = 1 / 3
 UNKNOWN_UNIT_UM = 6.1
 """Of an objective whose NA nobody stated: as of a 10×/0.3."""
 MIN_PLANES, MOST_PLANES = 7, 1001
-LEAST_UNITS = 8.0
-"""What a stack spans at least, in λ·n/NA²: 49 µm at 10×/0.3. In simulated stacks of 10 objectives and 13 samples the
-origin is found from so much to 0.01 units, and the score rises by 0.15 or more on both sides."""
+LEAST_UNITS = 5.0
+"""What a stack spans at least, in λ·n/NA²: 31 µm at 10×/0.3. In simulated stacks that span 3 units and more the origin
+is found to 0.01 units, but over 3 units the score rises by 0.11 only, which is little more than its noise."""
 WIDEST_GAP_UNITS = 2.0
-"""Between neighbouring planes: further apart, they miss what the spectra do near the focus."""
+"""Between neighbouring planes: of 1.6 units, 21 planes still focus most samples; of 3.2 units hardly any."""
 PROBE_UNITS = (0.0, 1.0, 2.0, -1.0, -2.0)
 """Where a stack is looked at before it is taken: an empty field shows nothing at any of them."""
 

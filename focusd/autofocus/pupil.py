@@ -71,10 +71,12 @@ class Origin:
     Attributes:
         z_um: in the stack's own coordinates.
         method: `pupil`, or `sharpest` where no model of the pupil explains the stack.
+        scale: how far the focus has moved for each µm of z, as far as the optics tell it.
     """
 
     z_um: float
     method: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class PupilFit:
         z_um: (planes,) looked at.
         power: (planes, bands) of them.
         origin_um: of the model.
+        scale: of z, as in `Origin`.
         misfit: χ² per value.
     """
 
@@ -93,6 +96,7 @@ class PupilFit:
     z_um: Array
     power: Array
     origin_um: float
+    scale: float
     misfit: float
 
     def is_of(self, near: _Near) -> bool:
@@ -141,7 +145,8 @@ def find_origin(
         near = _near(z_um, spectra, instrument, sharpest_um)
         fit = known if known and known.is_of(near) else _fit_near(near, block_px, instrument)
         if fit.misfit <= MAX_MISFIT:
-            return Origin(fit.origin_um, PUPIL)
+            return Origin(fit.origin_um, PUPIL, fit.scale)
+        return Origin(sharpest_um, SHARPEST, _scale(near, block_px, instrument))
     return Origin(sharpest_um, SHARPEST)
 
 
@@ -152,10 +157,10 @@ def fit_pupil(z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrumen
 
 def _fit_near(near: _Near, block_px: int, instrument: Instrument) -> PupilFit:
     fit = partial(_fit_pupil, near, block_px, instrument)
-    origin_um, misfit = fit(_START)
-    if misfit > MAX_MISFIT:
-        origin_um, misfit = min(map(fit, _OTHER_STARTS), key=itemgetter(1))
-    return PupilFit(near.start_um, near.z_um, near.power, origin_um, misfit)
+    best = fit(_START)
+    if best[-1] > MAX_MISFIT:
+        best = min(map(fit, _OTHER_STARTS), key=itemgetter(-1))
+    return PupilFit(near.start_um, near.z_um, near.power, *best)
 
 
 def _near(z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument, start_um: float) -> _Near:
@@ -173,17 +178,11 @@ def fading_of(spectra: Sequence[Spectrum]) -> Array:
     return np.asarray(np.minimum(bands.max(0) - bands, FADED).mean(1))
 
 
-def other_scale(
-    z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument
-) -> float | None:
-    """How far the focus has moved for each µm of z, if it is plainly not 1: a half or two; else None.
+def _scale(near: _Near, block_px: int, instrument: Instrument) -> float:
+    """How far the focus has moved for each µm of z, if it is plainly a half or two; else 1.
 
     Other factors are not looked for: optics may differ somewhat from what is stated of them.
-
-    Args:
-        z_um, spectra, block_px: as for `find_origin`.
     """
-    near = _near(z_um, spectra, instrument, _sharpest(z_um, spectra))
 
     def misfit(scale: float) -> float:
         unaberrated = (*_START[:-1], scale)
@@ -191,7 +190,7 @@ def other_scale(
         return float(np.mean(residuals[:-1] ** 2))  # the last one holds the scale near 1
 
     least, best = min((misfit(scale), scale) for scale in _OTHER_SCALES)
-    return best if least * _PLAINLY_BETTER < misfit(1.0) else None
+    return best if least * _PLAINLY_BETTER < misfit(1.0) else 1.0
 
 
 def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
@@ -208,8 +207,8 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
 
 def _fit_pupil(
     near: _Near, block_px: int, instrument: Instrument, start: tuple[float, ...]
-) -> tuple[float, float]:
-    """Origin and χ² per value of the best model that is found from a start."""
+) -> tuple[float, float, float]:
+    """Origin, scale of z, and χ² per value of the best model that is found from a start."""
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         scaled = np.full(len(start), _FAR_FROM_ZERO)
         for planes in near.stages():
@@ -224,8 +223,8 @@ def _fit_pupil(
                 xtol=_TOLERANCE / _FAR_FROM_ZERO,
                 workers=pool.map,
             ).x
-    origin = float(_parameters(start, scaled)[0])
-    return near.start_um + origin * near.unit_um, float(np.mean(residuals(scaled) ** 2))
+    origin, *_, scale = (float(p) for p in _parameters(start, scaled))
+    return near.start_um + origin * near.unit_um, scale, float(np.mean(residuals(scaled) ** 2))
 
 
 def _residuals(

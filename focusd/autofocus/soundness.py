@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from focusd.autofocus.moffat import Moffat, r_squared
 from focusd.autofocus.observation import Observation, Spectrum, strength_of
 from focusd.autofocus.planes import stack_um
-from focusd.autofocus.pupil import PUPIL, Origin, fading_of, other_scale
+from focusd.autofocus.pupil import Origin, fading_of
 from focusd.errors import CalibrationError
 from focusd.optics.instrument import Instrument
 
@@ -30,6 +30,12 @@ VANISHED = 0.3
 APART = 0.1
 """Of the curve's full width: minimum of the scores and origin of the spectra lie no further apart (0.02 at most in
 simulated stacks, 0.05 in recorded ones)."""
+SCALES = (0.6, 1.6)
+"""Of z, by the model of the pupil: an NA that is stated 20 % too high or too low lies within."""
+_UNSTAINED = (
+    "planes within the stack show hardly anything: in bright field an unstained sample shows nothing at its focus, "
+    "use phase contrast"
+)
 WIDTH_UNITS = (1.5, 40.0)
 """Of the curve's full width at half maximum, in λ·n/NA²: 2.6 to 23 in simulated stacks of ±4 to ±16 units."""
 
@@ -54,9 +60,17 @@ def refuse_unseen_focus(z_um: Array, spectra: Sequence[Spectrum], instrument: In
         )
     if min(below, above) < LEAST_FADING:
         raise CalibrationError(
-            f"the focus, near z = {z_um[focus]:.4g} µm, lies at the edge of the stack: the images grow no less sharp "
-            f"{'below' if below < above else 'above'} it; focus by eye first, so that the stack is centred on it"
+            f"the focus, near z = {z_um[focus]:.4g} µm or further {'down' if below < above else 'up'}, lies at the "
+            "edge of the stack; focus by eye first, so that the stack is centred on it"
         )
+    for side, z_side in ((fading[focus::-1], z_um[focus::-1]), (fading[focus:], z_um[focus:])):
+        lost = side - fading[focus]
+        again = (np.maximum.accumulate(lost) >= LEAST_FADING) & (lost < LEAST_FADING / 2)
+        if again.any():
+            raise CalibrationError(
+                f"the images are sharp near z = {z_um[focus]:.4g} µm, blurred further on, and sharp again near z = "
+                f"{z_side[again][0]:.4g} µm: check that the stage moves evenly, and take a flat sample of one layer"
+            )
 
 
 def refuse_no_curve(
@@ -81,17 +95,15 @@ def refuse_no_curve(
     if not z_um[0] + margin_um < fit.centre_um < z_um[-1] - margin_um:
         raise CalibrationError(
             f"the focus, near z = {fit.centre_um:.1f} µm, lies at the edge of the stack; "
-            "focus by eye first, so that the stack is centred on it",
+            + (f"{_UNSTAINED}, or " if _vanishes(planes) else "")
+            + "focus by eye first, so that the stack is centred on it",
             **curve,
         )
 
 
 def _cause(b: Array, planes: list[Observation]) -> str:
     if _vanishes(planes):
-        return (
-            "planes within the stack show hardly anything: in bright field an unstained sample shows nothing at its "
-            "focus, use phase contrast, or "
-        )
+        return f"{_UNSTAINED}, or take "
     if np.ptp(b) < FLAT:
         return f"they differ by {np.ptp(b):.2g} only, so that no focus is seen in this stack: take "
     return "take "
@@ -120,18 +132,8 @@ def refuse_contradiction(fit: Moffat, origin: Origin) -> None:
         )
 
 
-def refuse_other_optics(
-    fit: Moffat,
-    origin: Origin,
-    z_um: Array,
-    spectra: Sequence[Spectrum],
-    block_px: int,
-    instrument: Instrument,
-) -> None:
+def refuse_other_optics(fit: Moffat, origin: Origin, instrument: Instrument) -> None:
     """Refuse a curve that is far wider or narrower than this objective's.
-
-    Args:
-        z_um, spectra, block_px: as for `find_origin`.
 
     Raises:
         CalibrationError: the stage does not move as it says, or the optics are not those of the configuration.
@@ -139,16 +141,17 @@ def refuse_other_optics(
     causes = (
         "check that the stage moves as far as it says, and objective.na, magnification and camera.pixel_um"
     )
+    if not SCALES[0] <= origin.scale <= SCALES[1]:
+        raise CalibrationError(
+            f"the images blur as if the focus had moved {origin.scale:.2g} µm for each µm of z: {causes}",
+            scale=origin.scale,
+        )
     width, (least, most) = fit.fwhm_um / instrument.axial_unit_um, WIDTH_UNITS
     if not least <= width <= most:
         raise CalibrationError(
             f"the curve is {fit.fwhm_um:.3g} µm wide, which is {width:.2g} λ·n/NA² ({least:g} to {most:g} are "
             f"possible): {causes}",
             fwhm_um=fit.fwhm_um,
-        )
-    if origin.method != PUPIL and (scale := other_scale(z_um, spectra, block_px, instrument)):
-        raise CalibrationError(
-            f"the images blur as if the focus had moved {scale:g} µm for each µm of z: {causes}", scale=scale
         )
 
 
