@@ -115,6 +115,10 @@ class CalibrationStore:
         """
         return self.in_force(objective).calibration
 
+    def exists(self, objective: str) -> bool:
+        """Whether there is one, whatever is in it."""
+        return self._place(objective).exists()
+
     def in_force(self, objective: str) -> Kept:
         """The same, as it lies on disk.
 
@@ -219,10 +223,12 @@ class CalibrationStore:
         return path
 
     def _may_belong(self, file: Path, objective: str) -> bool:
+        """Whether an earlier focusd wrote a file for this objective; of one that nobody can read, whoever asks."""
         try:
-            return self._kept(file).calibration.fingerprint.get("objective", objective) == objective
-        except (OSError, CalibrationError):
-            return False
+            kept = self._cached(file)
+        except (OSError, *_NO_CALIBRATION):
+            return True
+        return kept.calibration.fingerprint.get("objective", objective) == objective
 
     def _back_up(self, objective: str, place: Path) -> None:
         """Have the one in force in the history; one that cannot be read has been set aside and is no loss."""
@@ -263,10 +269,7 @@ class CalibrationStore:
             FileNotFoundError: there is none; CalibrationError: it cannot be read.
         """
         try:
-            stamp = _stamp(path)
-            if self._read.get(path, (None,))[0] != stamp:
-                self._read[path] = stamp, Kept.of(path.read_text(encoding="utf-8"))
-            return self._read[path][1]
+            return self._cached(path)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -279,6 +282,12 @@ class CalibrationStore:
                 f"{set_aside(path, error).name}; put an earlier one in force with `focusctl calibrations use ID`, "
                 "or calibrate anew"
             ) from error
+
+    def _cached(self, path: Path) -> Kept:
+        stamp = _stamp(path)
+        if self._read.get(path, (None,))[0] != stamp:
+            self._read[path] = stamp, Kept.of(path.read_text(encoding="utf-8"))
+        return self._read[path][1]
 
 
 def _stamp(path: Path) -> _Stamp:
