@@ -69,15 +69,16 @@ def remove(calibration_id: Id, endpoint: Endpoint = CONTROL) -> None:
 
 def _print_list(answer: JsonObject) -> None:
     kept = answer["calibrations"]
-    table = Table(
-        "id", "taken", "from, µm", "to, µm", "planes", "FWHM, µm", "R²", "", title=answer["objective"]
-    )
+    if not kept:
+        out.print(f"no calibration of {answer['objective']!r} is kept: run `focusctl calibrate`")
+        return
+    table = Table("id", "taken, UTC", "range, µm", "planes", "FWHM, µm", "R²", "", title=answer["objective"])
     for one in kept:
-        low_um, high_um = one["range_um"]
-        numbers = map(shown, (low_um, high_um, one["planes"], one["fwhm_um"], one["r2"]))
-        table.add_row(
-            one["id"], one["written"][:19], *numbers, "in force" if one["in_force"] else one["remark"]
-        )
-    out.print(
-        table if kept else f"no calibration of {answer['objective']!r} is kept: run `focusctl calibrate`"
-    )
+        range_um = " … ".join(f"{end_um:.3g}" for end_um in one["range_um"])
+        taken = one["written"][:16].replace("T", " ")
+        figures = map(shown, (one["planes"], one["fwhm_um"], one["r2"]))
+        table.add_row(one["id"], taken, range_um, *figures, "in force" if one["in_force"] else "")
+    out.print(table)
+    for one in kept:
+        if one["remark"]:
+            out.print(f"{one['id']}: {one['remark']}", soft_wrap=True)

@@ -69,7 +69,8 @@ def test_a_terminal_shows_which_one_is_in_force_and_changes_it(
     good, poor = taken
     shown = ctl(client)
     assert shown.returncode == 0, shown.stderr
-    assert all(word in shown.stdout for word in (good, poor, "in force"))
+    assert next(line for line in shown.stdout.splitlines() if good in line).count("in force") == 1
+    assert f"{poor}: it reaches only 60 µm" in shown.stdout
     assert json.loads(ctl(client, "list", "--json").stdout) == client.calibrations()
     assert "fwhm_um" in ctl(client, "show", poor).stdout
 
