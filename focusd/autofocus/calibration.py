@@ -185,7 +185,7 @@ def calibrate(
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
-    refuse_unseen_focus(z, spectra, instrument)
+    refuse_unseen_focus(z, spectra, instrument, ordered)
     tells, fit = _telling(z, b)
     refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)

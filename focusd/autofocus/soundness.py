@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.moffat import Moffat, r_squared
-from focusd.autofocus.observation import Observation, Spectrum, strength_of
+from focusd.autofocus.observation import Mask, Observation, Spectrum, strength_of
 from focusd.autofocus.planes import stack_um
 from focusd.autofocus.pupil import Origin, fading_of
 from focusd.errors import CalibrationError
@@ -40,19 +40,23 @@ WIDTH_UNITS = (1.5, 40.0)
 """Of the curve's full width at half maximum, in λ·n/NA²: 2.6 to 23 in simulated stacks of ±4 to ±16 units."""
 
 
-def refuse_unseen_focus(z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument | None) -> None:
-    """Refuse a stack whose images do not grow sharp and blurred again.
+def refuse_unseen_focus(
+    z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument | None, planes: list[Observation]
+) -> None:
+    """Refuse a stack whose images do not grow sharp and blurred again, once.
 
     Args:
         z_um: (planes,) ascending.
         spectra: one a plane.
+        planes: all of the stack, ascending.
 
     Raises:
-        CalibrationError: on one side of the sharpest plane, or on both, the image keeps most of its power.
+        CalibrationError: on one side of the sharpest plane, or on both, the image keeps most of its power or regains it.
     """
     fading = fading_of(spectra)
     focus = int(np.argmin(fading))
-    below, above = (side.max(initial=fading[focus]) - fading[focus] for side in np.split(fading, [focus]))
+    lost = fading - fading[focus]
+    below, above = lost[: focus + 1].max(), lost[focus:].max()
     if max(below, above) < LEAST_FADING:
         raise CalibrationError(
             f"the images hardly change from z = {z_um[0]:g} to {z_um[-1]:g} µm: check that the stage moves the "
@@ -63,14 +67,18 @@ def refuse_unseen_focus(z_um: Array, spectra: Sequence[Spectrum], instrument: In
             f"the focus, near z = {z_um[focus]:.4g} µm or further {'down' if below < above else 'up'}, lies at the "
             "edge of the stack; focus by eye first, so that the stack is centred on it"
         )
-    for side, z_side in ((fading[focus::-1], z_um[focus::-1]), (fading[focus:], z_um[focus:])):
-        lost = side - fading[focus]
-        again = (np.maximum.accumulate(lost) >= LEAST_FADING) & (lost < LEAST_FADING / 2)
-        if again.any():
-            raise CalibrationError(
-                f"the images are sharp near z = {z_um[focus]:.4g} µm, blurred further on, and sharp again near z = "
-                f"{z_side[again][0]:.4g} µm: check that the stage moves evenly, and take a flat sample of one layer"
-            )
+    again = np.concatenate([_regained(lost[focus::-1])[:0:-1], _regained(lost[focus:])])
+    if again.any():
+        raise CalibrationError(
+            f"the images are sharp near z = {z_um[focus]:.4g} µm, blurred further on, and sharp again near z = "
+            f"{z_um[again][0]:.4g} µm: {f'{_UNSTAINED}, or ' if _vanishes(planes) else ''}check that the stage moves "
+            "evenly, and take a flat, textured, well exposed field of a single layer"
+        )
+
+
+def _regained(lost: Array) -> Mask:
+    """The planes, from the focus outwards, that have lost less again than those before them."""
+    return np.asarray((np.maximum.accumulate(lost) >= LEAST_FADING) & (lost < LEAST_FADING / 2))
 
 
 def refuse_no_curve(
