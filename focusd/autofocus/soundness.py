@@ -51,7 +51,7 @@ def refuse_unseen_focus(
         planes: all of the stack, ascending.
 
     Raises:
-        CalibrationError: on one side of the sharpest plane, or on both, the image keeps most of its power or regains it.
+        CalibrationError: on one side of the sharpest plane, or on both, the image keeps its power or regains it.
     """
     fading = fading_of(spectra)
     focus = int(np.argmin(fading))
