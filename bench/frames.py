@@ -24,9 +24,10 @@ from bench.runs import CALIBRATION_FOCUS_UM, calibration_by, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import OBJECTIVES, Setting
 from bench.tables import finite, shown
-from focusd.autofocus.calibration import Calibration, stack_um
+from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.geometry import geometry_of
 from focusd.autofocus.observation import Observation
+from focusd.autofocus.planes import stack_um
 from focusd.autofocus.search import PosteriorSearch
 from focusd.config import RigConfig
 from focusd.microscope.samples import SAMPLES

@@ -157,7 +157,7 @@ def _gpu_lost(service: Service, random: Random) -> Iterator[None]:
 def _disk_full(service: Service, random: Random) -> Iterator[None]:
 
     def full(path: Path, _text: str) -> None:
-        if path.parent.name == "calibrations":
+        if "calibrations" in path.parts:
             service.microscope.fired()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -17,35 +17,34 @@ from focusd.autofocus.observation import (
     Observation,
     Spectrum,
     blocks_with_structure,
-    strength_of,
     tiles_with_structure,
 )
-from focusd.autofocus.pupil import REACH_UNITS, PupilFit, find_origin, fit_pupil
+from focusd.autofocus.planes import MIN_PLANES
+from focusd.autofocus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
+from focusd.autofocus.soundness import (
+    MIN_R2,
+    refuse_contradiction,
+    refuse_no_curve,
+    refuse_other_optics,
+    refuse_unseen_focus,
+)
 from focusd.autofocus.transfer import Transfer
 from focusd.errors import CalibrationError, NoSampleError
 from focusd.optics.instrument import Instrument
 
 Array = NDArray[np.float64]
 
-MIN_PLANES = 7
-MIN_R2 = 0.8
-"""A curve that the profile explains worse than this is no calibration."""
 MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
 """Of a part of the stack, which was chosen because it looks like a curve."""
-VANISHED = 0.3
-"""Of the power beside it, and of the stack's most: a plane that shows less shows next to nothing."""
+LEAST_REACH, MOST_STEP = 0.8, 1.5
+"""Of another calibration's reach, and of the distance of its planes: beyond that this one is worse."""
+MOST_UNEXPLAINED, MIN_UNEXPLAINED = 2.0, 0.02
+"""Likewise of 1 − R², and that much more: among the simulator's samples it varies from 0.008 to 0.033 at 10×/0.3."""
 _PARTS = 0.8 ** np.arange(1, 8)
 """Of the stack's extent, around the focus: down to a fifth."""
 
 B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
 """Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
-
-STACK_UNITS = 16.0
-"""Half of what a stack spans, in λ·n/NA²: ±98 µm at 10×/0.3. Further out the score tells no more."""
-STEP_UNITS = 1 / 3
-"""Between its planes: 2 µm at 10×/0.3."""
-UNKNOWN_UNIT_UM = 6.1
-"""Of an objective whose NA nobody stated: as of a 10×/0.3."""
 
 Fingerprint = Mapping[str, str | int | float | None]
 
@@ -111,6 +110,33 @@ class Calibration:
         """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated."""
         return self.transfer.axial_unit_um
 
+    @property
+    def reach_um(self) -> float:
+        """How far the curve reaches on its shorter side."""
+        return min(-self.min_um, self.max_um)
+
+    @property
+    def step_um(self) -> float:
+        """Usual distance of the stack's planes."""
+        return float(np.median(np.diff(self.transfer.z_um)))
+
+    def shortcomings(self, other: Calibration) -> list[str]:
+        """In what it is plainly worse than another calibration of the same rig; empty: in nothing."""
+        worse = []
+        if self.reach_um < LEAST_REACH * other.reach_um:
+            worse.append(
+                f"it reaches only {self.reach_um:.3g} µm to its shorter side, against {other.reach_um:.3g} µm"
+            )
+        if self.step_um > MOST_STEP * other.step_um:
+            worse.append(f"its planes lie {self.step_um:.3g} µm apart, against {other.step_um:.3g} µm")
+        if 1 - self.r2 > MOST_UNEXPLAINED * (1 - other.r2) + MIN_UNEXPLAINED:
+            worse.append(f"its curve is less regular (R² {self.r2:.3f}, against {other.r2:.3f})")
+        if (self.origin, other.origin) == (SHARPEST, PUPIL):
+            worse.append(
+                "its focus is only that of the sharpest image, the other's fits a model of the optics"
+            )
+        return worse
+
     def check(self, wanted: Fingerprint) -> None:
         """Refuse to serve an instrument that the curve was not taken with.
 
@@ -145,7 +171,8 @@ def calibrate(
         known: from `pupil_ahead` of the first of these planes.
 
     Raises:
-        CalibrationError: too few planes, or no single minimum inside the stack.
+        CalibrationError: too few planes, no single minimum inside the stack, or what is seen contradicts itself or
+            what is known of the optics.
         NoSampleError: nothing to focus on.
     """
     if len(observations) < MIN_PLANES:
@@ -158,9 +185,13 @@ def calibrate(
     ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
+    refuse_unseen_focus(z, spectra, instrument, ordered)
     tells, fit = _telling(z, b)
-    _refuse_useless(fit, z[tells], b[tells], instrument, vanishes=_vanishes(ordered))
+    refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
     origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
+    refuse_contradiction(fit, origin)
+    if instrument is not None:
+        refuse_other_optics(fit, origin, instrument)
     stack_um, z, b = z, z[tells], b[tells]
     defocus_um = z - origin.z_um
     unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
@@ -210,17 +241,6 @@ def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
     return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
 
 
-def stack_um(instrument: Instrument | None) -> tuple[float, float]:
-    """Half the extent and the distance of the planes of a stack that tells all that a search may ask for, µm."""
-    unit_um = instrument.axial_unit_um if instrument else UNKNOWN_UNIT_UM
-    return _rounded(STACK_UNITS * unit_um), _rounded(STEP_UNITS * unit_um)
-
-
-def _rounded(value: float) -> float:
-    """To two digits, as a person would set it."""
-    return float(f"{value:.2g}")
-
-
 def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
     """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
     that it looks at."""
@@ -240,42 +260,3 @@ def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array
     ordered = sorted(observations, key=lambda o: o.z_um)
     chosen = blocks_with_structure(ordered)
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]
-
-
-def _vanishes(ordered: list[Observation]) -> bool:
-    """Whether some planes show far less than others on both sides of them, as those near the focus of a phase do."""
-    strength = np.array([strength_of(o.blocks).sum() for o in ordered])
-    beside = np.minimum(np.maximum.accumulate(strength), np.maximum.accumulate(strength[::-1])[::-1])
-    return bool((strength < VANISHED * beside)[beside >= VANISHED * strength.max()].any())
-
-
-def _advice(instrument: Instrument | None) -> str:
-    if instrument is None:
-        return "some ten depths of field to each side (16 λ·n/NA²)"
-    return f"about ±{stack_um(instrument)[0]:g} µm, as this objective asks for"
-
-
-def _refuse_useless(
-    fit: Moffat, z: Array, b: Array, instrument: Instrument | None, *, vanishes: bool
-) -> None:
-    """Refuse a profile that explains the scores badly, or has its minimum at the edge of the stack."""
-    r2 = r_squared(b, fit(z))
-    focus = fit.centre_um
-    margin = 0.1 * np.ptp(z)
-    if r2 < MIN_R2:
-        unstained = "in bright field an unstained sample shows nothing at its focus, use phase contrast"
-        advised = f"a flat, textured, well exposed field, focused by eye first, and a range of {_advice(instrument)}"
-        raise CalibrationError(
-            f"the scores do not form a calibration curve (R² {r2:.2f}, at least {MIN_R2} is needed); "
-            + (f"planes within the stack show hardly anything: {unstained}, or " if vanishes else "take ")
-            + advised,
-            z_um=z.tolist(),
-            b=b.tolist(),
-        )
-    if not z[0] + margin < focus < z[-1] - margin:
-        raise CalibrationError(
-            f"the focus, near z = {focus:.1f} µm, lies at the edge of the stack; "
-            "focus by eye first, so that the stack is centred on it",
-            z_um=z.tolist(),
-            b=b.tolist(),
-        )

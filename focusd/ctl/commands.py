@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from focusd.ctl import keys, slide
+from focusd.ctl import calibrations, keys, slide
 from focusd.ctl.connecting import AsJson, Endpoint, Events, connected, my_keys, subscribed, tell, told
 from focusd.ctl.following import follow, news, patient
 from focusd.ctl.showing import flat, line, out, print_json, print_result, shown, two_columns
@@ -22,6 +22,7 @@ from focusd.wire.keys import ClientKeys
 from focusd.wire.messages import JsonObject
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
+app.add_typer(calibrations.app, name="calibrations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(slide.app, name="map")
 
@@ -84,7 +85,7 @@ def calibrate(
     with connected(endpoint, events) as client, subscribed(client) as stream:
         job = client.calibrate(range_um=range_um, step_um=step_um, wait=False)
         result = follow(client, stream, job["job_id"], quiet=False)
-    print_result("calibrated", result)
+    print_result("calibrated" if result["in_force"] else "calibrated, and not in force", result)
 
 
 @app.command()

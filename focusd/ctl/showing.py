@@ -33,6 +33,7 @@ RESULT_ROWS = {
     "fwhm_um": "µm",
     "range_um": "µm",
     "r2": "",
+    "id": "",
     "path": "",
     "state": "",
     "checks": "",

@@ -107,7 +107,7 @@ def calibration(config: RigConfig) -> Iterator[Finding]:
     objective = config.objective.name
     store = CalibrationStore(state_folder(config) / "calibrations")
     do = "focus by eye on a flat textured sample, then run `focusctl calibrate`"
-    if not store.path(objective).exists():
+    if not store.exists(objective):
         yield warning("calibration", f"{objective!r} has none", do)
         return
     found = store.load(objective)

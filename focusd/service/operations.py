@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,24 +18,26 @@ from focusd.autofocus.calibration import (
     calibrate,
     is_past_focus,
     pupil_ahead,
-    stack_um,
 )
 from focusd.autofocus.focus import Search, Surface
 from focusd.autofocus.observation import Observation
+from focusd.autofocus.planes import check_planes, probes_um, stack_um
 from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch
 from focusd.autofocus.pupil import PupilFit
 from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
 from focusd.config import RigConfig
-from focusd.errors import CalibrationError, FocusdError, RequestError
+from focusd.errors import FocusdError, NoSampleError, RequestError
 from focusd.optics.instrument import Instrument
 from focusd.service.budget import Budget
+from focusd.service.calibrations import Calibrations
 from focusd.service.jobs import Report
 from focusd.service.observer import Observer, summary
 from focusd.service.pipeline import take_stack
 from focusd.service.refocus import Field, Refocus
 from focusd.service.rig import Rig
 from focusd.service.slidemap import SlideMap
+from focusd.service.stack import rehearse
 from focusd.service.store import CalibrationStore, file_name
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.spectra import Region
@@ -54,10 +54,10 @@ class RigOperations:
         self._rig = rig
         search = config.autofocus
         self._observer = Observer(rig, scorer, search.max_saturated, search.structure_threshold)
-        self._store = store
         self._scorer = scorer
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
+        self.calibrations = Calibrations(store, config.objective.name, self._fingerprint, self._instrument)
         map_file = config.state_dir / config.name / "maps" / file_name(config.objective.name)
         self.slide = SlideMap(map_file, lambda: self._depth_of_field_um(self._calibration))
 
@@ -81,33 +81,60 @@ class RigOperations:
         """
         offsets = self._offsets(range_um, step_um)
         with _reported(report, "calibrate"):
-            await to_thread.run_sync(self._store.require_room)
+            await to_thread.run_sync(self.calibrations.require_room)
             async with self._observer.operation() as start_um:
-                planes = (start_um + offsets).tolist() if planes_um is None else sorted(planes_um)
+                planes = check_planes(
+                    (start_um + offsets).tolist() if planes_um is None else planes_um, self._instrument
+                )
+                probes = probes_um(planes, start_um, self._instrument)
+                rehearse([*probes, *planes], start_um, self._config.stage)
+                told = _Progress(report, len(planes))
+                await self._refuse_empty(probes, told)
                 known: list[PupilFit] = []
-                calibration, focus_um, path = await take_stack(
+                calibration, focus_um, kept = await take_stack(
                     self._observer,
                     planes,
-                    _progress(report, len(planes)),
+                    told,
                     lambda observations: self._judge_stack(observations, *known),
                     lambda observations: self._fit_ahead(observations, known),
                 )
-        result = self._describe(calibration) | {
-            "path": str(path),
+        messages = (kept["message"], _warning(calibration))
+        result = self.calibrations.describe(calibration) | {
+            **kept,
             "planes": len(planes),
+            "exposures": self._observer.stopwatch.exposures,
             "z_focus_um": focus_um,
-            "message": _warning(calibration),
+            "message": "; ".join(message for message in messages if message),
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
 
+    async def _refuse_empty(self, probes_um: list[float], told: _Progress) -> None:
+        """Look for structure near the start, before the whole stack is exposed.
+
+        Raises:
+            NoSampleError: nothing is seen at any of these z.
+        """
+        threshold = self._config.autofocus.structure_threshold
+        for z_um in probes_um:
+            seen = await self._observer.look(await self._observer.expose(z_um), None)
+            told.probed(seen)
+            if (seen.structure >= threshold).any():
+                return
+        raise NoSampleError(
+            f"the field is empty as far as {len(probes_um)} exposures from {min(probes_um):.4g} to "
+            f"{max(probes_um):.4g} µm show: choose a textured, flat field, focus it by eye, and expose longer if "
+            "its image is dim",
+            z_um=probes_um,
+        )
+
     def _judge_stack(
         self, observations: list[Observation], known: PupilFit | None = None
-    ) -> tuple[Calibration, float, Path]:
-        """The stack's calibration, the z of its focus, and the file in which it is kept."""
+    ) -> tuple[Calibration, float, Result]:
+        """The stack's calibration, the z of its focus, and what has become of it on disk."""
         threshold = self._config.autofocus.structure_threshold
         calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument, known)
-        return calibration, focus_um, self._store.save(self._objective, calibration)
+        return calibration, focus_um, self.calibrations.add(calibration)
 
     def _fit_ahead(self, observations: list[Observation], known: list[PupilFit]) -> Callable[[], None] | None:
         """The fit of the pupil, once the stack holds all that it looks at: what it gives is added to `known`."""
@@ -266,7 +293,7 @@ class RigOperations:
             "unrecorded": self._rig.unrecorded,
             "model": self._scorer.model.name,
             "backend": self._scorer.backend,
-            "calibration": await to_thread.run_sync(self._calibration_state),
+            "calibration": await to_thread.run_sync(self.calibrations.state),
         }
 
     @property
@@ -287,32 +314,7 @@ class RigOperations:
 
     def _calibration(self) -> Calibration:
         """The objective's calibration, if it fits the rig as it is."""
-        calibration = self._store.load(self._objective)
-        calibration.check(self._fingerprint)
-        return calibration
-
-    def _calibration_state(self) -> Result:
-        try:
-            return {"usable": True, **self._figures(self._calibration())}
-        except CalibrationError as error:
-            return {"usable": False, "reason": error.message}
-
-    def _describe(self, calibration: Calibration) -> Result:
-        fine_um = np.linspace(calibration.min_um, calibration.max_um, 201)
-        return self._figures(calibration) | {
-            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
-            "profile": {"z_um": fine_um.tolist(), "b": calibration.profile(fine_um).tolist()},
-        }
-
-    def _figures(self, calibration: Calibration) -> Result:
-        return {
-            "objective": self._objective,
-            "fwhm_um": calibration.fwhm_um,
-            "range_um": calibration.transfer.z_um[[0, -1]].tolist(),
-            "origin": calibration.origin,
-            "r2": calibration.r2,
-            "dof_um": self._depth_of_field_um(lambda: calibration),
-        }
+        return self.calibrations.in_force()
 
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
@@ -330,14 +332,22 @@ def _warning(calibration: Calibration) -> str:
     )
 
 
-def _progress(report: Report, planes: int) -> Callable[[Observation], None]:
-    """Reports each plane of a stack."""
-    counted = count(1)
+class _Progress:
+    """Reports each exposure of a stack, and of the probes before it."""
 
-    def told(observation: Observation) -> None:
-        report("focus.progress", summary(observation) | {"exposure": next(counted), "of": planes})
+    def __init__(self, report: Report, planes: int) -> None:
+        self._report = report
+        self._taken, self._of = 0, planes
 
-    return told
+    def probed(self, observation: Observation) -> None:
+        """An exposure that does not belong to the stack."""
+        self._of += 1
+        self(observation)
+
+    def __call__(self, observation: Observation) -> None:
+        self._taken += 1
+        told = {"exposure": self._taken, "of": self._of}
+        self._report("focus.progress", summary(observation) | told)
 
 
 @contextmanager

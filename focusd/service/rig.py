@@ -228,7 +228,9 @@ class Rig:
         self.exposures += frame.exposures - 1
         EXPOSURES.inc(frame.exposures)
         EXPOSURE_SECONDS.inc(frame.exposures * frame.exposure_ms / 1000)
-        self._seen(frame.z_um)
+        _require_position(frame.z_um)
+        # Its z may be long past when a frame comes: the stage's own thread alone says where the stage stands.
+        self.progress_s = time.perf_counter()
         return frame
 
     async def _brake_now(self) -> None:
@@ -244,9 +246,14 @@ class Rig:
         Raises:
             HardwareError: it is no number.
         """
-        if not math.isfinite(z_um):
-            raise HardwareError(
-                f"the stage reads back {z_um}, which is no position: check its controller and its connection"
-            )
+        _require_position(z_um)
         self.last_z_um, self.progress_s = z_um, time.perf_counter()
         return z_um
+
+
+def _require_position(z_um: float) -> None:
+    """Raises HardwareError for a z that is no number."""
+    if not math.isfinite(z_um):
+        raise HardwareError(
+            f"the stage reads back {z_um}, which is no position: check its controller and its connection"
+        )

@@ -18,6 +18,7 @@ from focusd.errors import FocusdError, RequestError
 from focusd.wire.params import (
     PROTOCOL,
     CalibrateParams,
+    CalibrationParams,
     Finite,
     HelloParams,
     HoldParams,
@@ -118,6 +119,12 @@ METHODS = {
         Method("map.get", Params, "Positions, offsets and the surface through them."),
         Method("map.offset", MapOffsetParams, "Set what a channel's focus lies above the reference."),
         Method("map.clear", Params, "Forget the positions, for a new slide; offsets stay."),
+        Method(
+            "calibrations.list", Params, "All calibrations that are kept of the objective, the latest first."
+        ),
+        Method("calibrations.show", CalibrationParams, "One of them, with its curve."),
+        Method("calibrations.use", CalibrationParams, "Put one of them in force; the other is kept."),
+        Method("calibrations.remove", CalibrationParams, "Remove one that is not in force, for good."),
         Method("rpc.discover", Params, "This document."),
     )
 }

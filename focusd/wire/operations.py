@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.service.calibrations import Calibrations
 from focusd.service.jobs import Report
 from focusd.service.slidemap import SlideMap
 from focusd.wire.messages import JsonObject
@@ -17,6 +18,8 @@ class Operations(Protocol):
 
     slide: SlideMap
     """Its focus map: answers at once, whatever runs."""
+    calibrations: Calibrations
+    """What is kept of them: likewise."""
 
     async def calibrate(
         self,

@@ -178,6 +178,13 @@ class ScoreParams(Params):
                 )
 
 
+class CalibrationParams(Params):
+    """Params of `calibrations.show`, `calibrations.use` and `calibrations.remove`."""
+
+    id: Annotated[Name, Field(min_length=1)]
+    """As `calibrations.list` says it."""
+
+
 class LeaseParams(Params):
     """Params of `lease.acquire`."""
 

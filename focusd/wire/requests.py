@@ -164,6 +164,22 @@ class Requests(MapRequests[Answer], ABC, Generic[Answer]):
         params = {"range_um": range_um, "step_um": step_um, "planes_um": planes_um}
         return self._start("focus.calibrate", params, wait, timeout_s, request_key, lease_id)
 
+    def calibrations(self) -> Answer:
+        """`calibrations` that are kept of the objective, the latest first; `in_force` is true of one."""
+        return self._call("calibrations.list", {}, SHORT_S)
+
+    def show_calibration(self, calibration_id: str) -> Answer:
+        """One of them, with its `curve` and `profile`."""
+        return self._call("calibrations.show", {"id": calibration_id}, SHORT_S)
+
+    def use_calibration(self, calibration_id: str) -> Answer:
+        """Put one of them in force; the one that was in force is kept."""
+        return self._call("calibrations.use", {"id": calibration_id}, SHORT_S)
+
+    def remove_calibration(self, calibration_id: str) -> Answer:
+        """Remove one of them that is not in force, for good."""
+        return self._call("calibrations.remove", {"id": calibration_id}, SHORT_S)
+
     def refocus(
         self,
         *,

@@ -145,6 +145,10 @@ class _Server:
             "map.get": _answering(operations.slide.get),
             "map.offset": _answering(operations.slide.offset),
             "map.clear": _answering(operations.slide.clear),
+            "calibrations.list": _answering(operations.calibrations.listed),
+            "calibrations.show": _answering(operations.calibrations.show),
+            "calibrations.use": _answering(operations.calibrations.use),
+            "calibrations.remove": _answering(operations.calibrations.remove),
             "rpc.discover": self._discover,
         }
 

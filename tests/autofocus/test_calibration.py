@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from focusd.autofocus.calibration import Calibration, calibrate, stack_um
+from focusd.autofocus.calibration import Calibration, calibrate
 from focusd.autofocus.observation import Observation
+from focusd.autofocus.planes import stack_um
 from focusd.errors import CalibrationError, NoSampleError
 from focusd.optics.instrument import Instrument
 from tests.autofocus.exposures import Observe, exposure

@@ -40,8 +40,8 @@ HOME_UM = 3.0
 
 
 def stored(state: Path) -> dict[Path, str]:
-    """The files of the rig's calibrations, and their content."""
-    return {path: path.read_text() for path in (state / "scripted" / "calibrations").glob("*")}
+    """The files of the rig's calibrations in force, and their content."""
+    return {path: path.read_text() for path in (state / "scripted" / "calibrations").glob("*.json*")}
 
 
 def failing(error: Exception, at: int) -> Callable[[int], None]:
@@ -60,11 +60,12 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
     result = await calibrate_at_focus(operations)
 
     assert microscope.z_um == HOME_UM
-    assert (result["planes"], len(microscope.snaps)) == (81, 81)
-    assert microscope.snaps == pytest.approx(np.arange(-97, 103.5, 2.5).tolist())
+    assert (result["planes"], result["exposures"], len(microscope.snaps)) == (81, 82, 82)
+    assert microscope.snaps == pytest.approx([HOME_UM, *np.arange(-97, 103.5, 2.5)])
     assert result["z_focus_um"] == pytest.approx(0, abs=0.5)
     assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
     assert list(stored(tmp_path)) == [Path(result["path"])]
+    assert (result["in_force"], result["message"]) == (True, "")
     saved = CalibrationStore(Path(result["path"]).parent).load("10x/0.3")
     assert (saved.fwhm_um, saved.r2) == (result["fwhm_um"], result["r2"])
 
@@ -75,8 +76,8 @@ async def test_a_stack_that_nobody_configured_is_the_objectives(
     usual = {"range_um": None, "step_um": None}
     async with operations_of(config_of(tmp_path, calibration=usual), microscope, scorer) as operations:
         await calibrate_at_focus(operations)
-    assert microscope.snaps[0] == HOME_UM - 98.0
-    assert np.diff(microscope.snaps) == pytest.approx(2.0)
+    assert microscope.snaps[:2] == [HOME_UM, HOME_UM - 98.0]
+    assert np.diff(microscope.snaps[1:]) == pytest.approx(2.0)
 
 
 async def test_calibration_reports_each_plane_and_its_end(operations: RigOperations) -> None:
@@ -84,7 +85,7 @@ async def test_calibration_reports_each_plane_and_its_end(operations: RigOperati
 
     result = await operations.calibrate(range_um=40, step_um=8, planes_um=None, report=reports)
 
-    assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 11) for n in range(1, 12)]
+    assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 12) for n in range(1, 13)]
     assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result})
 
 
@@ -92,7 +93,6 @@ async def test_a_score_that_tells_no_more_before_the_stack_ends_is_told_and_stor
     operations: RigOperations, scorer: ScriptedScorer
 ) -> None:
     usual, anything = scorer.blur, np.random.default_rng(0)
-    assert (await calibrate_at_focus(operations))["message"] == ""
     scorer.blur = lambda z: np.where(np.abs(z) <= 30, usual(z), anything.uniform(0.1, 0.3))
 
     result = await calibrate_at_focus(operations)
@@ -110,12 +110,12 @@ async def test_a_score_that_tells_no_more_before_the_stack_ends_is_told_and_stor
 async def test_given_planes_are_taken_in_ascending_order(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
-    planes = [50.0, -60.0, -40.0, -20.0, -5.0, 5.0, 20.0, 40.0, 61.0]
+    planes = [50.0, -60.0, -50.0, -40.0, -30.0, -20.0, -10.0, -5.0, 5.0, 10.0, 20.0, 30.0, 40.0, 61.0]
 
     result = await operations.calibrate(range_um=None, step_um=None, planes_um=planes, report=Reports())
 
-    assert microscope.snaps == sorted(planes)
-    assert result["planes"] == 9
+    assert microscope.snaps == [HOME_UM, *sorted(planes)]
+    assert result["planes"] == 14
     assert microscope.z_um == HOME_UM
 
 
@@ -169,7 +169,7 @@ async def test_calibration_that_fails_changes_nothing(
     with pytest.raises(error, match=message) as raised:
         await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=reports)
 
-    assert microscope.moves, "it failed on the way"
+    assert microscope.snaps, "it failed on the way"
     assert microscope.z_um == HOME_UM
     assert stored(tmp_path) == {}
     assert reports.events[-1] == (
@@ -199,13 +199,12 @@ async def test_stack_beyond_the_limits_is_refused(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
     with pytest.raises(TravelLimitError, match=r"stage\.min_um"):
-        await operations.calibrate(range_um=200, step_um=20, planes_um=None, report=Reports())
-    with pytest.raises(TravelLimitError, match=r"stage\.max_um"):
+        await operations.calibrate(range_um=200, step_um=10, planes_um=None, report=Reports())
+    with pytest.raises(TravelLimitError, match=r"stage\.max_um.*a stack of ±147 µm is the widest"):
         await operations.calibrate(
-            range_um=None, step_um=None, planes_um=[0, 10, 20, 30, 40, 50, 151], report=Reports()
+            range_um=None, step_um=None, planes_um=[100, 110, 120, 130, 140, 150, 151], report=Reports()
         )
-    assert max(microscope.moves) <= 150
-    assert microscope.z_um == HOME_UM
+    assert (microscope.moves, microscope.snaps) == ([], []), "no light is spent, nothing moves"
 
 
 @pytest.mark.parametrize(("range_um", "step_um"), [(10, 4), (100, 0.01)])
@@ -235,7 +234,7 @@ async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
     with pytest.raises(CalibrationError, match=r"cannot be written .No space left on device"):
         await calibrate_at_focus(calibrated)
     monkeypatch.undo()
-    assert len(microscope.snaps) == 81
+    assert len(microscope.snaps) == 82
     assert microscope.z_um == HOME_UM
     assert (await calibrated.state())["calibration"] == before
 

@@ -51,7 +51,7 @@ Operation = Callable[[RigOperations, Report], Awaitable[dict[str, Any]]]
 
 
 def short_stack(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
-    return operations.calibrate(range_um=90, step_um=30, planes_um=None, report=report)
+    return operations.calibrate(range_um=30, step_um=10, planes_um=None, report=report)
 
 
 def published(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
@@ -91,16 +91,17 @@ async def reached(condition: Callable[[], bool]) -> None:
 async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_fit(
     operations: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
 ) -> None:
-    gate = Gate(scorer, at=2)
+    gate = Gate(scorer, at=3)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(short_stack, operations, Reports())
-        # One is scored, one held, one waits in the stream and one for it; the stage stands where the next will be.
-        await reached(lambda: (len(microscope.snaps), len(microscope.moves)) == (4, 5))
+        # After a look at the field: one plane is scored, one held, one waits in the stream and one for it; the stage
+        # stands where the next will be.
+        await reached(lambda: (len(microscope.snaps), len(microscope.moves)) == (5, 5))
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-        assert (len(microscope.snaps), len(microscope.moves)) == (4, 5)
+        assert (len(microscope.snaps), len(microscope.moves)) == (5, 5)
         gate.open()
-    assert len(microscope.snaps) == 7
+    assert len(microscope.snaps) == 8
 
 
 @pytest.mark.parametrize("operation", [published, posterior])
@@ -204,19 +205,19 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     begun, fit = threading.Event(), pupil._fit_pupil
     starts = []
 
-    def counted(*given: Any) -> tuple[float, float]:
+    def counted(*given: Any) -> tuple[float, float, float]:
         starts.append(given[-1])
         begun.set()
         return fit(*given)
 
     monkeypatch.setattr(pupil, "_fit_pupil", counted)
     monkeypatch.setattr(service_observer, "telling_tiles", lambda *_: telling)
-    microscope.at_snap = lambda number: number == 75 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
+    microscope.at_snap = lambda number: number == 76 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
     await calibrate_at_focus(operations)
-    assert len(microscope.snaps) == 81
+    assert len(microscope.snaps) == 82
     assert len(starts) == len(set(starts)), "and not once more at the end"
-    assert all(only is None for only in scorer.asked[:REMEMBERED])
-    assert all(only is telling for only in scorer.asked[REMEMBERED:])
+    assert all(only is None for only in scorer.asked[: REMEMBERED + 1]), "also of the look at the field"
+    assert all(only is telling for only in scorer.asked[REMEMBERED + 1 :])
 
 
 async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
@@ -248,7 +249,7 @@ async def test_few_frames_are_alive_at_any_time(
     snap, microscope.snap = microscope.snap, watched  # type: ignore[method-assign]
     await calibrate_at_focus(operations)
     gc.collect()
-    assert len(alive) == 81
+    assert len(alive) == 82
     assert most <= 4, "exposing, waiting for the stream, in the stream, being scored"
     assert sum(each() is not None for each in alive) <= 1, "the device's thread remembers its last call"
 

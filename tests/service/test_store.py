@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,9 @@ import numpy as np
 import pytest
 
 from focusd.autofocus.calibration import Calibration, calibrate
-from focusd.errors import CalibrationError
+from focusd.errors import CalibrationError, RequestError
+from focusd.service import files
+from focusd.service import store as store_module
 from focusd.service.files import sealed, unsealed
 from focusd.service.store import CalibrationStore
 from tests.autofocus.exposures import exposure
@@ -25,6 +31,7 @@ class PowerCut(BaseException):
     """The process ends here."""
 
 
+@cache
 def calibration_of(focus_um: float = 0.0) -> Calibration:
     stack = [exposure(z, focus_um) for z in np.arange(-100, 101, 4.0)]
     return calibrate(stack, {"objective": OBJECTIVE, "na": 0.3, "binning": 1, "magnification": None}, 0.5)[0]
@@ -70,7 +77,7 @@ def test_a_calibration_comes_back_as_it_was_saved(store: CalibrationStore) -> No
 def test_the_file_is_readable_and_named_after_the_objective(store: CalibrationStore) -> None:
     path = store.save(OBJECTIVE, calibration_of())
 
-    assert path.name == "10x_0.3.json"
+    assert path.name == "10x_0.3-8aaa7cd1.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     assert values["format"] == 3
     assert values["fingerprint"]["objective"] == OBJECTIVE
@@ -101,19 +108,20 @@ def test_a_new_calibration_takes_the_place_of_the_old(store: CalibrationStore) -
     path = store.save(OBJECTIVE, calibration_of(20.0))
 
     np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of(20.0).z_um)
-    assert list(path.parent.iterdir()) == [path], "nothing else is left behind"
+    assert set(path.parent.iterdir()) == {path, store.history(OBJECTIVE)}, "nothing else is left behind"
 
 
 def test_a_crash_before_the_rename_leaves_the_old_calibration(
     store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = store.save(OBJECTIVE, calibration_of())
-    before = path.read_bytes()
+    before, replace = path.read_bytes(), os.replace
 
     def cut(source: Path, target: Path) -> None:
         assert json.loads(Path(source).read_text(encoding="utf-8"))["format"] == 3, "it is whole by now"
-        assert target == path
-        raise PowerCut
+        if target == path:
+            raise PowerCut
+        replace(source, target)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", cut)
@@ -150,7 +158,9 @@ def test_a_disk_that_refuses_is_an_error_that_names_the_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(CalibrationError, match=r"10x_0\.3\.json: .*cannot be written \(No space left"):
+    with pytest.raises(
+        CalibrationError, match=r"10x_0\.3-\w+/.*cannot be written \(No space left.*in force stays as it was"
+    ):
         store.save(OBJECTIVE, calibration_of())
 
 
@@ -191,7 +201,7 @@ def test_what_is_no_calibration_is_refused(store: CalibrationStore, content: byt
     path = edit(store)
     path.write_bytes(content)
 
-    with pytest.raises(CalibrationError, match=r"10x_0\.3\.json: cannot be read .*; calibrate anew"):
+    with pytest.raises(CalibrationError, match=r"10x_0\.3-\w+\.json: cannot be read .*calibrate anew"):
         store.load(OBJECTIVE)
 
 
@@ -256,10 +266,10 @@ def test_a_profile_without_a_width_is_refused(store: CalibrationStore, value: ob
 def test_a_bad_file_is_set_aside_for_a_person_to_look_at(store: CalibrationStore) -> None:
     path = edit(store)
     path.write_bytes(path.read_bytes().replace(b"0.3", b"0.4"))
-    with pytest.raises(CalibrationError, match=r"checksum .*set aside as 10x_0\.3\.json\.bad-"):
+    with pytest.raises(CalibrationError, match=r"checksum .*set aside as 10x_0\.3-\w+\.json\.bad-"):
         store.load(OBJECTIVE)
     assert not path.exists()
-    assert len(list(path.parent.glob("10x_0.3.json.bad-*"))) == 1
+    assert len(list(path.parent.glob(f"{path.name}.bad-*"))) == 1
     with pytest.raises(CalibrationError, match="has no calibration"):
         store.load(OBJECTIVE)
 
@@ -280,3 +290,158 @@ def test_a_file_is_read_again_only_when_it_has_changed(
         store.load(OBJECTIVE)
     with pytest.raises(CalibrationError, match="has no calibration"):
         store.load(OBJECTIVE)
+
+
+def test_objectives_whose_names_differ_in_signs_keep_their_own_files(store: CalibrationStore) -> None:
+    first, second = calibration_of(), calibration_of(20.0)
+
+    store.save("10x/0.3", first)
+    store.save("10x_0.3", second)
+
+    np.testing.assert_array_equal(store.load("10x/0.3").z_um, first.z_um)
+    np.testing.assert_array_equal(store.load("10x_0.3").z_um, second.z_um)
+    assert [len(store.all(name)) for name in ("10x/0.3", "10x_0.3")] == [1, 1]
+
+
+def earlier_layout(store: CalibrationStore, objective: str = OBJECTIVE) -> Path:
+    """The file as focusd wrote it before each objective had a name of its own."""
+    path = store.save(objective, calibration_of())
+    shutil.rmtree(store.history(objective))
+    return path.rename(path.with_name("10x_0.3.json"))
+
+
+def test_a_file_of_the_earlier_layout_serves_and_is_not_lost(store: CalibrationStore) -> None:
+    earlier = earlier_layout(store)
+
+    assert store.exists(OBJECTIVE)
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+    before = store.in_force(OBJECTIVE).id
+    store.save(OBJECTIVE, calibration_of(20.0))
+
+    assert not earlier.exists()
+    np.testing.assert_array_equal(store.get(OBJECTIVE, before).calibration.z_um, calibration_of().z_um)
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of(20.0).z_um)
+
+
+def test_a_file_of_the_earlier_layout_serves_the_objective_that_it_was_written_for(
+    store: CalibrationStore,
+) -> None:
+    earlier = earlier_layout(store)
+
+    with pytest.raises(CalibrationError, match="has no calibration"):
+        store.load("10x_0.3")
+    store.save("10x_0.3", calibration_of(20.0))
+
+    assert earlier.exists()
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+
+
+def test_an_earlier_calibration_comes_back(store: CalibrationStore) -> None:
+    store.save(OBJECTIVE, calibration_of())
+    first = store.in_force(OBJECTIVE)
+    store.save(OBJECTIVE, calibration_of(20.0))
+
+    store.use(OBJECTIVE, first.id)
+
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+    assert len(store.all(OBJECTIVE)) == 2
+    assert CalibrationStore(store.path(OBJECTIVE).parent).in_force(OBJECTIVE).id == first.id
+
+
+def test_what_is_kept_is_not_in_force(store: CalibrationStore) -> None:
+    store.save(OBJECTIVE, calibration_of())
+    store.keep(OBJECTIVE, calibration_of(20.0))
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+    assert len(store.all(OBJECTIVE)) == 2
+
+
+def test_the_history_is_bounded_and_never_without_the_one_in_force(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "HISTORY", 3)
+    store.save(OBJECTIVE, calibration_of())
+    in_force = store.in_force(OBJECTIVE).id
+    names = [store.keep(OBJECTIVE, calibration_of(float(focus))).id for focus in range(1, 7)]
+
+    assert {kept.id for kept in store.all(OBJECTIVE)} == {in_force, *names[-3:]}
+    assert len(list(store.history(OBJECTIVE).iterdir())) == 4
+
+
+def test_the_one_in_force_is_not_removed_and_others_are(store: CalibrationStore) -> None:
+    store.save(OBJECTIVE, calibration_of())
+    in_force, other = store.in_force(OBJECTIVE).id, store.keep(OBJECTIVE, calibration_of(20.0)).id
+
+    with pytest.raises(RequestError, match="in force and cannot be removed"):
+        store.remove(OBJECTIVE, in_force)
+    store.remove(OBJECTIVE, other)
+
+    assert [kept.id for kept in store.all(OBJECTIVE)] == [in_force]
+    for gone in (other, "../10x_0", "", "*"):
+        with pytest.raises(RequestError, match="there is no calibration"):
+            store.use(OBJECTIVE, gone)
+
+
+def test_a_bad_file_in_the_history_is_set_aside_and_the_others_are_listed(store: CalibrationStore) -> None:
+    store.save(OBJECTIVE, calibration_of())
+    bad = store.keep(OBJECTIVE, calibration_of(20.0))
+    (store.history(OBJECTIVE) / bad.file_name).write_text("[" * 200_000, encoding="utf-8")
+
+    assert [kept.id for kept in store.all(OBJECTIVE)] == [store.in_force(OBJECTIVE).id]
+    assert len(list(store.history(OBJECTIVE).glob("*.bad-*"))) == 1
+
+
+def test_a_bad_file_in_force_is_replaced_from_the_history(store: CalibrationStore) -> None:
+    path = store.save(OBJECTIVE, calibration_of())
+    kept = store.in_force(OBJECTIVE).id
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(CalibrationError, match="focusctl calibrations use"):
+        store.load(OBJECTIVE)
+
+    store.use(OBJECTIVE, kept)
+
+    np.testing.assert_array_equal(store.load(OBJECTIVE).z_um, calibration_of().z_um)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_full_disk_at_any_write_leaves_the_one_in_force(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    earlier_layout(store)  # which has to be backed up as well
+    write, done = files._write_through, count()
+
+    def full(path: Path, text: str) -> None:
+        if next(done) >= writes:
+            raise OSError(28, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(files, "_write_through", full)
+    if writes < 3:
+        with pytest.raises(CalibrationError, match="the one in force stays as it was"):
+            store.save(OBJECTIVE, calibration_of(20.0))
+    else:
+        store.save(OBJECTIVE, calibration_of(20.0))
+    expected = calibration_of() if writes < 3 else calibration_of(20.0)
+    for reader in (store, CalibrationStore(store.path(OBJECTIVE).parent)):
+        np.testing.assert_array_equal(reader.load(OBJECTIVE).z_um, expected.z_um)
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_crash_at_any_rename_leaves_one_in_force_and_loses_none(
+    store: CalibrationStore, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    earlier_layout(store)
+    before, replace, done = store.in_force(OBJECTIVE).id, os.replace, count()
+
+    def cut(source: Path, target: Path) -> None:
+        if next(done) == step:
+            raise PowerCut
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", cut)
+        with pytest.raises(PowerCut) if step < 3 else nullcontext():
+            store.save(OBJECTIVE, calibration_of(20.0))
+
+    after = CalibrationStore(store.path(OBJECTIVE).parent)
+    assert (after.in_force(OBJECTIVE).id == before) == (step < 3)
+    assert before in {kept.id for kept in after.all(OBJECTIVE)}

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from focusd.autofocus.geometry import LocalMap, describe, geometry_of
 from focusd.config import HoldConfig, LogConfig, ServerConfig
 from focusd.errors import NoSampleError, RequestError
+from focusd.service.calibrations import Calibrations
 from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
 from focusd.service.record import Record, recorded
 from focusd.service.slidemap import SlideMap
+from focusd.service.store import CalibrationStore
 from focusd.wire.server import serve
 from focusd.wire.sockets import LOOP, Endpoints
 
@@ -35,6 +37,7 @@ ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 @dataclass
 class ScriptedOperations:
     slide: SlideMap
+    calibrations: Calibrations
     runs: int = 0
     release: anyio.Event = field(default_factory=anyio.Event)
     z_um: float = 0.0
@@ -43,7 +46,8 @@ class ScriptedOperations:
         self, *, range_um: float | None, step_um: float | None, planes_um: list[float] | None, report: Report
     ) -> dict[str, Any]:
         report("focus.progress", {"plane": 1, "of": 1})
-        return {"id": "c1", "planes": 51, "fwhm_um": 95.0, "range_um": range_um, "step_um": step_um}
+        told = {"id": "c1", "in_force": True, "planes": 51, "fwhm_um": 95.0}
+        return told | {"range_um": range_um, "step_um": step_um}
 
     async def refocus(
         self,
@@ -117,7 +121,10 @@ class Daemon:
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
     bus = EventBus()
     with TemporaryDirectory() as folder, recorded(bus, Path(folder) / "events.sqlite") as record:
-        operations = ScriptedOperations(SlideMap(Path(folder) / "map.json", lambda: 8.0))
+        store = CalibrationStore(Path(folder) / "calibrations")
+        operations = ScriptedOperations(
+            SlideMap(Path(folder) / "map.json", lambda: 8.0), Calibrations(store, "10x", {}, None)
+        )
         async with anyio.create_task_group() as tasks:
             jobs = Jobs(bus, tasks)
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)

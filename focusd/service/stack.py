@@ -1,0 +1,41 @@
+"""The way of a calibration stack, gone in thought before light is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from focusd.config import StageConfig
+from focusd.errors import TravelLimitError
+from focusd.microscope.guard import StageGuard
+
+
+def rehearse(way_um: Sequence[float], start_um: float, stage: StageConfig) -> None:
+    """Go the whole way with a guard that moves nothing.
+
+    The way home is not counted: the guard gives it free, so that a stage always comes home.
+
+    Args:
+        way_um: all z that the stage is to be sent to, in their order.
+        start_um: where it stands.
+
+    Raises:
+        TravelLimitError: some z is outside the limits, or the way is too long; it says which range would do.
+    """
+    guard = StageGuard(stage)
+    guard.begin_operation(start_um)
+    try:
+        for from_um, to_um in pairwise((start_um, *way_um)):
+            guard.plan(from_um, to_um)
+    except TravelLimitError as error:
+        raise TravelLimitError(f"{error.message}; {_advice(way_um, start_um, stage)}", **error.data) from None
+
+
+def _advice(way_um: Sequence[float], start_um: float, stage: StageConfig) -> str:
+    """The widest stack around the start that the limits and the travel allow."""
+    path_um = sum(abs(to - from_) for from_, to in pairwise((start_um, *way_um)))
+    reach_um = max(way_um) - start_um, start_um - min(way_um)
+    by_limits_um = min(stage.max_um - start_um, start_um - stage.min_um)
+    by_travel_um = max(reach_um) * stage.max_travel_um / path_um if path_um else by_limits_um
+    widest_um = max(0.0, min(by_limits_um, by_travel_um))
+    return f"no exposure was taken; from z = {start_um:.4g} µm a stack of ±{widest_um:.3g} µm is the widest"
