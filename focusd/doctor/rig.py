@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from focusd.config import MicroManagerConfig, RigConfig
+from focusd.config import CoreConfig, RigConfig
 from focusd.doctor.finding import Finding, failure, ok, skipped, warning
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.protocol import Frame
@@ -63,7 +63,7 @@ def _last_run(record: Path) -> Iterator[Finding]:
 def adapters(config: RigConfig) -> Iterator[Finding]:
     """Micro-Manager's device adapters and its configuration file."""
     settings = config.microscope
-    if not isinstance(settings, MicroManagerConfig):
+    if not isinstance(settings, CoreConfig):
         return
     from pymmcore_plus import find_micromanager
 
@@ -83,7 +83,7 @@ def adapters(config: RigConfig) -> Iterator[Finding]:
 
 def permissions(config: RigConfig) -> Iterator[Finding]:
     """Device files that this user may not open."""
-    if not isinstance(config.microscope, MicroManagerConfig):
+    if not isinstance(config.microscope, CoreConfig):
         return
     if sys.platform == "win32":
         yield skipped("permissions", "drivers decide on Windows, not files")

@@ -95,7 +95,7 @@ class RigOperations:
             "path": str(path),
             "planes": len(planes),
             "z_focus_um": focus_um,
-            "message": _warning(calibration),
+            "message": _told(_warning(calibration), self._config.note),
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
@@ -169,9 +169,11 @@ class RigOperations:
                 roi=roi,
                 report=report,
             )
-            result = await run.run() | {
+            found = await run.run()
+            result = found | {
                 "strategy": chosen,
                 "dof_um": self._depth_of_field_um(lambda: calibration),
+                "message": _told(found["message"], self._config.note),
             }
         self.slide.focused(result["z_found_um"], result["sigma_um"])
         report("focus.done", {"kind": "refocus", **result})
@@ -257,6 +259,7 @@ class RigOperations:
         return {
             "rig": self._config.name,
             "microscope": self._config.microscope.kind,
+            **({"note": self._config.note} if self._config.note else {}),
             "objective": self._objective,
             "camera": self._rig.camera_name,
             "z_um": self._rig.last_z_um,
@@ -315,6 +318,10 @@ class RigOperations:
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
+
+
+def _told(*messages: str) -> str:
+    return "; ".join(filter(None, messages))
 
 
 def _warning(calibration: Calibration) -> str:
