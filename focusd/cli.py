@@ -15,12 +15,17 @@ from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
-from focusd.terminal import print_utf8
+from focusd.terminal import Version, print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keeps a microscope in focus.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def focusd(version: Version = False) -> None:
+    """Keep a microscope in focus."""
 
 
 @app.command()

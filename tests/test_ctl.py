@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from focusd import __version__
+
 DAEMON = Path(__file__).parent / "wire" / "daemon.py"
 CTL = [sys.executable, "-m", "focusd.ctl"]
 
@@ -225,3 +227,37 @@ def test_drift_of_a_log_without_estimates_is_an_error_that_says_what_to_do(tmp_p
     assert failed.returncode == 1
     assert "hold the focus, and let monitor log it" in failed.stderr
     assert ctl("drift", str(tmp_path / "absent")).returncode == 1
+
+
+def test_the_daemon_is_named_before_the_command_behind_it_or_by_the_environment(
+    endpoints: list[str],
+) -> None:
+    """What is nearest to the command counts most."""
+    wrong = ["--endpoint", "tcp://127.0.0.1:9"]
+    assert ctl(*endpoints, "refocus").returncode == 0
+    assert ctl(*endpoints[:2], "map", "show").returncode == 0
+    assert ctl(*wrong, "status", *endpoints[:2]).returncode == 0
+    for environment, arguments, code in (
+        ({}, endpoints[:2], 0),
+        ({"FOCUSD_ENDPOINT": endpoints[1], "FOCUSD_EVENTS": endpoints[3]}, [], 0),
+        ({"FOCUSD_ENDPOINT": endpoints[1]}, wrong, 1),
+    ):
+        asked = subprocess.run(
+            [*CTL, *arguments, "status"], capture_output=True, timeout=60, env=os.environ | environment
+        )
+        assert asked.returncode == code, asked.stderr
+
+
+def test_the_stage_is_sent_below_zero(endpoints: list[str]) -> None:
+    moved = ctl("move", "-20", *endpoints[:2])
+    assert moved.returncode == 0, moved.stderr
+    assert re.search(r"z\W+-20 µm", moved.stdout)
+    assert ctl("move", "-twenty", *endpoints[:2]).returncode == 2
+
+
+@pytest.mark.parametrize("program", ["focusd", "focusd.ctl"])
+def test_a_program_tells_its_version(program: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", program, "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert (told.returncode, told.stdout) == (0, f"{__version__}\n")

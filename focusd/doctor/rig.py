@@ -57,7 +57,8 @@ def _last_run(record: Path) -> Iterator[Finding]:
         do = "look at the hardware, start focusd, then run `focusctl reconnect`"
         yield failure("last run", f"ended in a fault: {values['fault']}", do)
     else:
-        yield ok("last run", f"z = {values['z_um']} µm; {values['why']} ({values['written']})")
+        z = "unknown" if values["z_um"] is None else f"{values['z_um']:.2f} µm"
+        yield ok("last run", f"z = {z}; {values['why']} ({values['written']})")
 
 
 def adapters(config: RigConfig) -> Iterator[Finding]:
