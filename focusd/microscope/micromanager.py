@@ -60,6 +60,11 @@ class MicroManagerMicroscope:
             _set_binning(self._core, self.camera_name, camera.binning)
         _require_direction(self._core.getFocusDirection(self._stage), stage)
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether the camera is Micro-Manager's own demonstration."""
+        return bool(self._core.getDeviceLibrary(self.camera_name) == "DemoCamera")
+
     def snap(self) -> Frame:
         """Expose one image where the stage stands.
 
@@ -149,7 +154,13 @@ def open_micromanager(config: RigConfig) -> MicroManagerMicroscope:
         ConfigError: the file, the adapters or a device cannot be found.
         HardwareError: a device failed.
     """
-    return take_over(config, lambda core: MicroManagerMicroscope(core, config.camera, config.stage))
+    microscope = take_over(config, lambda core: MicroManagerMicroscope(core, config.camera, config.stage))
+    if microscope.is_demo:
+        log.warning(
+            "the picture of Micro-Manager's demo camera does not depend on z and cannot be focused: set "
+            'microscope.kind = "rehearsal", which lays a simulated sample before it'
+        )
+    return microscope
 
 
 def take_over(config: RigConfig, microscope_of: Callable[[CMMCorePlus], M]) -> M:

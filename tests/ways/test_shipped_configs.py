@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,11 @@ def test_ctrl_c_in_mid_calibration_stops_the_daemon_and_its_calibration_serves_t
     assert code == 1
     log = daemon.log.read_text(encoding="utf-8")
     assert "Traceback" not in log
-    assert way.config.note in log
+    said = [json.loads(line)["event"] for line in log.splitlines()]
+    assert "stopping" in said
+    if way.config.note:
+        assert way.config.note in said
+        assert "the rehearsal is over; it showed" in said
     record = json.loads(
         (way.walker.folder / "state" / way.config.name / "rig.json").read_text(encoding="utf-8")
     )
@@ -157,3 +162,23 @@ def test_ctrl_c_in_mid_calibration_stops_the_daemon_and_its_calibration_serves_t
     with way.walker.daemon("run", "--config", way.file) as again:
         assert way.walker.state()["calibration"]["usable"]
         assert again.end(signal.SIGTERM) == 0
+
+
+def test_a_demo_camera_that_shows_no_focus_ends_in_an_error_and_the_log_names_the_rehearsal(
+    tmp_path: Path,
+) -> None:
+    walker = Walker.in_folder(tmp_path)
+    file = walker.folder / "configs" / "micromanager-demo.toml"
+    settings, rest = file.read_text(encoding="utf-8").split("# Of the rehearsal alone")
+    server = rest[rest.index("[server]") :]
+    file.write_text(settings.replace('"rehearsal"', '"micromanager"') + server, encoding="utf-8")
+    with walker.daemon("run", "--config", f"configs/{file.name}") as daemon:
+        done = walker.type("focusctl", "calibrate")
+        state = walker.state()
+        assert daemon.end() == 0
+    assert done.returncode == 1
+    assert "error: " in done.stderr.splitlines()[-1], done.stderr
+    assert (state["z_um"], state["job"], state["fault"]) == (0, None, None)
+    assert 'kind = "rehearsal"' in "".join(
+        json.loads(line)["event"] for line in daemon.log.read_text(encoding="utf-8").splitlines()
+    )
