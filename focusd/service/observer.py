@@ -109,8 +109,7 @@ class Observer:
             raise
         except anyio.get_cancelled_exc_class():
             z_um = await self._go_home()
-            where = "an unknown z" if z_um is None else f"{z_um:.2f} µm"
-            raise CancelledJobError(f"cancelled; the stage stands at {where}", stage_z_um=z_um) from None
+            raise CancelledJobError(f"cancelled; the stage stands at {z_um} µm", stage_z_um=z_um) from None
         except Exception:
             await self._go_home()
             raise

@@ -133,7 +133,7 @@ def test_a_calibration_is_cancelled_in_its_midst(way: Way, calibrated: str, how:
             way.walker.ctl("cancel")
             code, told = end(calibrate)
     assert code == (130 if how == "Ctrl-C" else 1)
-    assert "cancelled; the stage stands at 1.50 µm" in told
+    assert "cancelled; the stage stands at 1.5" in told
     state = way.walker.state()
     assert (state["z_um"], state["job"], state["calibration"]) == (1.5, None, before)
 
