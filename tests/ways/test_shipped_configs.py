@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from focusd.config import RigConfig, SceneConfig, load_config
 from focusd.optics.instrument import Instrument
 from tests.system.daemon import Daemon
 from tests.system.stack import write_stack
-from tests.ways.walk import CONFIGS, Walker, end
+from tests.ways.walk import CONFIGS, PATIENCE_S, Walker, end
 
 STACK_FOCUS_UM = 3.0
 SHIPPED = sorted(path.name for path in CONFIGS.glob("*.toml"))
@@ -182,3 +185,20 @@ def test_a_demo_camera_that_shows_no_focus_ends_in_an_error_and_the_log_names_th
     assert 'kind = "rehearsal"' in "".join(
         json.loads(line)["event"] for line in daemon.log.read_text(encoding="utf-8").splitlines()
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are another thing there")
+def test_at_a_terminal_the_doctor_asks_before_it_moves_the_demo_stage(tmp_path: Path) -> None:
+    walker = Walker.in_folder(tmp_path)
+    person, terminal = os.openpty()
+    try:
+        os.write(person, b"yes\nyes\n")
+        command = ("doctor", "--hardware", "--config", "configs/micromanager-demo.toml")
+        with walker.start("focusd", *command, stdin=terminal, stdout=subprocess.PIPE) as doctor:
+            told, _ = doctor.communicate(timeout=PATIENCE_S)
+    finally:
+        os.close(person)
+        os.close(terminal)
+    assert doctor.returncode == 0, told
+    assert "May the stage now move from 0.0 to -50.0 µm and back?" in told
+    assert "objective and sample went apart from 0.0" in " ".join(told.split())
