@@ -113,6 +113,9 @@ class DriftingMicroscope:
         self.clock.now_s += MOVE_S
         self.path.append((self.clock.now_s, z_um))
 
+    def end_sequence(self) -> None:
+        """Nothing streams."""
+
     def stop(self) -> None:
         """Nothing moves in between."""
 

@@ -156,7 +156,7 @@ def _gpu_lost(service: Service, random: Random) -> Iterator[None]:
 def _disk_full(service: Service, random: Random) -> Iterator[None]:
     write = files._write_through
 
-    def full(path: Path, _text: str) -> None:
+    def full(path: Path, text: str) -> None:
         if path.parent.name == "calibrations":
             service.microscope.fired()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -192,13 +192,13 @@ def _clock_stepped(service: Service, random: Random) -> Iterator[None]:
             return datetime.now(tz) - timedelta(days=1)
 
     def step() -> None:
-        events.datetime = memory.datetime = Yesterday
+        vars(events)["datetime"] = vars(memory)["datetime"] = Yesterday
 
     service.microscope.arm("snap", random.randint(1, 3), step)
     try:
         yield
     finally:
-        events.datetime = memory.datetime = datetime
+        vars(events)["datetime"] = vars(memory)["datetime"] = datetime
 
 
 @contextmanager

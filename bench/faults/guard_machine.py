@@ -47,6 +47,9 @@ class Stage:
         """There is no camera."""
         raise NotImplementedError
 
+    def end_sequence(self) -> None:
+        """Nothing streams."""
+
     def stop(self) -> None:
         """Nothing to stop."""
 

@@ -184,4 +184,4 @@ def _serves(config: RigConfig) -> bool:
             return False
         if not client.state()["calibration"]["usable"]:
             client.calibrate()
-        return client.refocus()["outcome"] == "focused"
+        return bool(client.refocus()["outcome"] == "focused")

@@ -126,7 +126,8 @@ def _outcome(reply: dict[str, Any]) -> str:
 
 def _job_id(reply: dict[str, Any]) -> str | None:
     told = reply["error"]["data"] if "error" in reply else reply.get("result", {})
-    return told.get("job_id")
+    job_id: str | None = told.get("job_id")
+    return job_id
 
 
 def _safe(fault: Fault, service: Service, fired_s: float, client: Client, reply: dict[str, Any]) -> bool:

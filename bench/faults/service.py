@@ -117,8 +117,11 @@ def running(config: RigConfig, scorer: Scorer) -> Iterator[Service]:
             loop_is_there.set()
             await daemon.serve_rig(config, ending, Notifier({}))
 
-    before = opening.open_microscope, daemon.open_scorer
-    opening.open_microscope, daemon.open_scorer = service.open_faulty, lambda _config: service.scorer
+    before: Any = (vars(opening)["open_microscope"], daemon.open_scorer)
+    vars(opening)["open_microscope"], vars(daemon)["open_scorer"] = (
+        service.open_faulty,
+        lambda _config: service.scorer,
+    )
     thread = threading.Thread(target=anyio.run, args=(serve,), daemon=True)
     thread.start()
     try:
@@ -131,7 +134,7 @@ def running(config: RigConfig, scorer: Scorer) -> Iterator[Service]:
             microscope.released.set()
         stop[0].start_task_soon(_set, ending)
         thread.join(30)
-        opening.open_microscope, daemon.open_scorer = before
+        vars(opening)["open_microscope"], vars(daemon)["open_scorer"] = before
         if thread.is_alive():
             raise RuntimeError("the service did not end within 30 s")
 

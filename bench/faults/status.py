@@ -29,7 +29,7 @@ def live_with_a_camera_that_hangs(config: RigConfig) -> None:
     from bench.faults.kills import live
     from focusd.microscope.micromanager import MicroManagerMicroscope
 
-    MicroManagerMicroscope.snap = lambda _self: time.sleep(HANG_S)  # type: ignore[method-assign,assignment]
+    MicroManagerMicroscope.snap = lambda _self: time.sleep(HANG_S)  # type: ignore[method-assign,assignment,return-value]
     live(config)
 
 

@@ -18,6 +18,7 @@ from tests.service.scripted import (
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
+    at,
     calibrate_at_focus,
     config_of,
     operations_of,
@@ -158,7 +159,7 @@ async def test_every_operation_moves_through_the_guard_and_comes_home_through_it
             await operations.refocus(roi=None, strategy=strategy, max_exposures=None, report=Reports())
         there = len(microscope.moves)
         with anyio.CancelScope() as scope:
-            cancelling = Reports(at_progress=lambda number: number == 5 and scope.cancel())
+            cancelling = Reports(at_progress=at(5, scope.cancel))
             with pytest.raises(CancelledJobError):
                 await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=cancelling)
         assert len(microscope.moves) > there + 5, "it moved, and went home"

@@ -139,6 +139,11 @@ class ScriptedScorer(Scorer):
         return float(pixels.view(np.float64).flat[0]) - self.focus_um
 
 
+def at(number: int, action: Callable[[], object]) -> Callable[[int], object]:
+    """Does something at the exposure of that number."""
+    return lambda exposure: action() if exposure == number else None
+
+
 @dataclass
 class Reports:
     """What an operation reports, and an action at a chosen moment of it."""

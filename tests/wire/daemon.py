@@ -66,7 +66,7 @@ class StagedOperations(RigOperations):
         self.release = anyio.Event()
         self.fails: FocusdError | None = None
 
-    async def refocus(self, *, strategy: str | None, report: Report, **given: Any) -> Result:  # type: ignore[override]
+    async def refocus(self, *, strategy: str | None, report: Report, **given: Any) -> Result:
         """A real refocus, before, behind or instead of a scene."""
         self.runs += 1
         self._fail()
