@@ -13,7 +13,7 @@ test: check
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict focusd
+	$(BIN)/mypy --strict focusd tests bench
 	$(BIN)/mypy --strict --platform win32 --cache-dir .mypy_cache/win32 focusd
 	$(BIN)/lint-imports
 

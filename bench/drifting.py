@@ -86,7 +86,7 @@ class DriftingMicroscope:
         instrument = Instrument.from_config(self.config.objective, self.config.camera)
         assert instrument is not None
         self._settings = settings
-        self._world = World(settings, instrument)
+        self._world = World(settings, instrument, (settings.height, settings.width))
         self._random = torch.Generator().manual_seed(self.seed)
         self._jitter = np.random.default_rng(self.seed)
 
@@ -112,6 +112,9 @@ class DriftingMicroscope:
         """Move and settle."""
         self.clock.now_s += MOVE_S
         self.path.append((self.clock.now_s, z_um))
+
+    def end_sequence(self) -> None:
+        """Nothing streams."""
 
     def stop(self) -> None:
         """Nothing moves in between."""

@@ -33,7 +33,7 @@ from focusd.errors import NoConvergenceError
 from focusd.service.events import EventBus
 from focusd.service.rig import Rig
 from focusd.wire.client import Client
-from focusd.wire.server import Endpoints
+from focusd.wire.sockets import Endpoints
 
 FRAME_PX = 2048
 CALIBRATED_ON = "gravel"
@@ -140,7 +140,9 @@ def run_latency(quick: bool, json_file: Path | None) -> None:
 
 
 async def _measure(state: Path, quick: bool, console: Console) -> dict[str, float]:
-    runs, delays_s, idle_s = [], [], []
+    runs: list[Any] = []
+    delays_s: list[float] = []
+    idle_s: list[float] = []
     scenes = SCENES[:2] if quick else SCENES
     with Progress(console=console, transient=True) as progress:
         exposures = EXPOSURES_MS[:1] if quick else EXPOSURES_MS

@@ -10,8 +10,8 @@ import numpy as np
 
 from focusd.config import RigConfig, SimulatedConfig
 from focusd.microscope.micromanager import MicroManagerMicroscope
-from focusd.microscope.simulated import SimulatedCamera, SimulatedStage, core_with, instrument_of
-from focusd.microscope.simulation import World
+from focusd.microscope.simulated import SimulatedCamera, SimulatedStage, core_with
+from focusd.microscope.simulation import World, instrument_of
 
 
 class RehearsedCamera(SimulatedCamera):
@@ -53,7 +53,8 @@ class RehearsedMicroscope(MicroManagerMicroscope):
 
     def __init__(self, config: RigConfig) -> None:
         assert isinstance(config.microscope, SimulatedConfig)
-        self._world = World(config.microscope, instrument_of(config.objective, config.camera))
+        shape = (config.microscope.height, config.microscope.width)
+        self._world = World(config.microscope, instrument_of(config.objective, config.camera), shape)
         stage = SimulatedStage(config.microscope, 0.0)
         self.camera = RehearsedCamera(self._world, stage, config)
         super().__init__(core_with(self.camera, stage, config.camera.name), config.camera, config.stage)

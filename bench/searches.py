@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
 from bench.brent import brent
 from bench.rig import Rig
+from bench.setting import Setting
 from focusd.autofocus.calibration import Calibration
 from focusd.autofocus.focus import surface_of
 from focusd.autofocus.geometry import geometry_of
@@ -52,7 +54,14 @@ class Step:
 Trace = list[Step]
 
 
-def posterior_search(rig: Rig, calibration: Calibration) -> PosteriorSearch:
+class Searched(Protocol):
+    """What a search has to know of whatever it looks at."""
+
+    setting: Setting
+    limits_um: tuple[float, float]
+
+
+def posterior_search(rig: Searched, calibration: Calibration) -> PosteriorSearch:
     """The search as the daemon sets it up."""
     setting = rig.setting
     return PosteriorSearch(

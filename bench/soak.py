@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class ModelledOperations(RigOperations):
         """Go to the true focus, but for a normal error."""
         bench, sigma_um = self.bench, self.bench.soak.refocus_sigma_um
         assert sigma_um is not None
-        for _ in range(MODELLED_EXPOSURES):
+        for _number in range(MODELLED_EXPOSURES):
             report("focus.progress", {})
         bench.microscope.exposures += MODELLED_EXPOSURES
         second = int(bench.clock())
@@ -302,7 +303,7 @@ async def _equal_interval(soak: Soak, hold: Figures, traces: dict[str, Array], c
     (shortest_s, longest_s), best, last = INTERVALS_S, None, hold
     while longest_s / shortest_s > _ALIKE:
         every_s, trace = math.sqrt(shortest_s * longest_s), dict[str, Array]()
-        last = await _policy(soak, lambda bench, every_s=every_s: _every(bench, every_s), trace)
+        last = await _policy(soak, partial(_every, interval_s=every_s), trace)
         console.print(_told(last))
         if _reaches(last, hold):
             best, shortest_s, traces["interval"] = last, every_s, trace["interval"]

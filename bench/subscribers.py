@@ -40,7 +40,7 @@ def main(control: str, events: str, count: int, total: int) -> None:
 
 def _subscriber(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     """Subscribed for certain: the daemon tells a new subscriber the state."""
-    socket = context.socket(zmq.SUB)
+    socket: zmq.Socket[Any] = context.socket(zmq.SUB)
     socket.connect(endpoint)
     for topic in (TOPIC, "state"):
         socket.subscribe(event_topic(topic))

@@ -117,7 +117,7 @@ def _gpu_cases(model: Model, console: Console) -> list[Case]:
         console.print(f"no GPU figures: {reason}", highlight=False)
         return []
     machine, cases = Machine(torch.device("cuda"), torch.half), []
-    openers = {
+    openers: dict[str, Callable[[], Any]] = {
         "cuda": lambda: gpu.open_cuda(model.network),
         "tensorrt": lambda: tensorrt.open_tensorrt(model),
     }
@@ -152,7 +152,7 @@ def _frame_case(backend: Backend, model: Model, machine: Machine) -> Case:
 
 def _published_cases(machine: Machine, console: Console) -> list[Case]:
     try:
-        from monai.networks.nets import FlexibleUNet
+        from monai.networks.nets.flexible_unet import FlexibleUNet
     except ImportError:
         console.print("no figures of the published network: `pip install monai` brings it", highlight=False)
         return []

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from json import dumps as json_of
 from pathlib import Path
@@ -13,17 +14,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.prompt import Prompt
 from rich.table import Table
 from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
-from focusd.terminal import open_standard_streams, print_utf8
+from focusd.terminal import Version, open_standard_streams, print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Keeps a microscope in focus.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def focusd(version: Version = False) -> None:
+    """Keep a microscope in focus."""
 
 
 @app.command()
@@ -43,7 +50,11 @@ def run(
 def doctor(
     config: Annotated[Path, typer.Option(help="The rig's TOML file; see configs/.", dir_okay=False)],
     hardware: Annotated[
-        bool, typer.Option(help="Open the devices too; nothing moves, but opening may home a stage.")
+        bool,
+        typer.Option(
+            help="Open the devices too, which may home a stage, and walk through the stage's direction: nothing is "
+            "moved before you agree."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
@@ -54,12 +65,21 @@ def doctor(
     configure_logging(LogConfig(level="error"))
     from focusd.doctor import examine, healthy
 
-    findings = list(examine(config, hardware))
+    ask = _ask if sys.stdin.isatty() and not as_json else None
+    findings = list(examine(config, hardware, ask))
     if as_json:
         typer.echo(json_of([asdict(finding) for finding in findings], ensure_ascii=False))
     else:
         Console().print(_as_table(findings))
     raise typer.Exit(0 if healthy(findings) else 1)
+
+
+def _ask(question: str) -> bool | None:
+    """What the person at the terminal answers; None: they cannot tell."""
+    with suppress(EOFError):
+        answer = Prompt.ask(question, choices=["yes", "no", "unsure"], default="unsure")
+        return {"yes": True, "no": False}.get(answer)
+    return None
 
 
 def _as_table(findings: Iterable[Finding]) -> Table:

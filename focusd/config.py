@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+import unicodedata
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from platformdirs import user_state_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -85,17 +88,14 @@ class StageConfig(Section):
         return self
 
 
-class SimulatedConfig(Section):
-    """The simulated microscope: a textured sample at a hidden focus."""
+class SceneConfig(Section):
+    """A simulated sample at a hidden focus, and the light that reaches the camera from it."""
 
-    kind: Literal["simulated"] = "simulated"
     sample: str = "cells"
     """One of the names in `focusd.microscope.samples.SAMPLES`."""
     seed: int = 0
     focus_z_um: Finite = 0.0
     """Where the sample is in focus; the daemon never looks at it."""
-    width: Annotated[int, Field(ge=32, le=4096)] = 512
-    height: Annotated[int, Field(ge=32, le=4096)] = 512
     electrons: Positive = 8000.0
     """Mean signal of the brightest parts of the sample at the configured exposure."""
     background_electrons: NonNegative = 200.0
@@ -106,17 +106,24 @@ class SimulatedConfig(Section):
     """Change of the focus from the first row to the last."""
     tilt_x_um: Finite = 0.0
     drift_um_per_min: Finite = 0.0
-    backlash_um: NonNegative = 0.0
-    velocity_um_per_s: Positive = 1000.0
-    settling_ms: NonNegative = 20.0
     spherical_waves: Finite = 0.0
     """Primary spherical aberration, waves RMS."""
 
 
-class MicroManagerConfig(Section):
-    """Any Micro-Manager configuration file."""
+class SimulatedConfig(SceneConfig):
+    """The simulated microscope: no hardware at all."""
 
-    kind: Literal["micromanager"]
+    kind: Literal["simulated"] = "simulated"
+    width: Annotated[int, Field(ge=32, le=4096)] = 512
+    height: Annotated[int, Field(ge=32, le=4096)] = 512
+    backlash_um: NonNegative = 0.0
+    velocity_um_per_s: Positive = 1000.0
+    settling_ms: NonNegative = 20.0
+
+
+class CoreConfig(Section):
+    """What Micro-Manager's core loads."""
+
     config_file: str
     """Path; `MMConfig_demo.cfg` is searched beside the adapters when it does not exist as given."""
     adapter_path: str | None = None
@@ -124,6 +131,27 @@ class MicroManagerConfig(Section):
     camera: str | None = None
     """Device label; None: the configuration file's default camera."""
     stage: str | None = None
+
+
+class MicroManagerConfig(CoreConfig):
+    """Any Micro-Manager configuration file."""
+
+    kind: Literal["micromanager"]
+
+
+class RehearsalConfig(CoreConfig, SceneConfig):
+    """Micro-Manager's camera and stage, exposed and moved as ever, in front of a simulated sample."""
+
+    kind: Literal["rehearsal"]
+
+    @property
+    def note(self) -> str:
+        """What everybody has to know who sees a result of a rehearsal."""
+        drifts = f", drifting by {self.drift_um_per_min:g} µm/min" if self.drift_um_per_min else ""
+        return (
+            "rehearsal: camera and stage are Micro-Manager's, the picture is simulated, in focus at "
+            f"z = {self.focus_z_um:g} µm{drifts}"
+        )
 
 
 class RecordedConfig(Section):
@@ -138,7 +166,7 @@ class RecordedConfig(Section):
 
 
 MicroscopeConfig = Annotated[
-    SimulatedConfig | MicroManagerConfig | RecordedConfig, Field(discriminator="kind")
+    SimulatedConfig | MicroManagerConfig | RehearsalConfig | RecordedConfig, Field(discriminator="kind")
 ]
 
 
@@ -281,9 +309,14 @@ class RigConfig(Section):
     @model_validator(mode="after")
     def _simulation_knows_its_optics(self) -> Self:
         known = self.objective.na is not None and self.objective.magnification is not None
-        if self.microscope.kind == "simulated" and not known:
-            raise ValueError("a simulated microscope needs objective.na and objective.magnification")
+        if isinstance(self.microscope, SceneConfig) and not known:
+            raise ValueError("a simulated picture needs objective.na and objective.magnification")
         return self
+
+    @property
+    def note(self) -> str:
+        """What everybody has to know who sees a result of this rig; empty where the sample is a real one."""
+        return self.microscope.note if isinstance(self.microscope, RehearsalConfig) else ""
 
     @field_validator("name")
     @classmethod
@@ -305,8 +338,13 @@ def load_config(path: Path) -> RigConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        hint = f"; {_BACKSLASH}" if "\\" in str(error) or "hex" in str(error) else ""
+        raise ConfigError(f"{path}: is not valid TOML: {error}{hint}") from error
+    if garbled := next(_with_control_characters(values), None):
+        raise ConfigError(f"{path}: {garbled} holds a control character; {_BACKSLASH}")
     try:
         config = RigConfig.model_validate(values)
     except ValidationError as error:
@@ -314,25 +352,59 @@ def load_config(path: Path) -> RigConfig:
     return _anchored(config, path.resolve().parent)
 
 
+_BACKSLASH = "in double quotes a backslash begins an escape: put Windows paths into single quotes, or write them with /"
+
+
+def _with_control_characters(values: object, key: str = "") -> Iterator[str]:
+    """The keys of texts that hold a control character, such as the tab that "C:\\temp" becomes."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield from _with_control_characters(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(values, str) and any(unicodedata.category(letter) == "Cc" for letter in values):
+        yield key
+
+
 def _explain(error: ValidationError) -> str:
     """One line per wrong key: `stage.min_um: reason`."""
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"]) or "file"
-        reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        reason = _unknown(item["loc"]) if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{key}: {reason}")
     return "; ".join(lines)
 
 
+def _unknown(location: tuple[int | str, ...]) -> str:
+    """That there is no such key, with the one that was most likely meant."""
+    table, key = str(location[0]) if len(location) > 1 else "", str(location[-1])
+    known = list(_keys(RigConfig))
+    here = [name for place, name in known if place == table]
+    meant = [(table, name) for name in get_close_matches(key, here, 1)]
+    meant += [(place, name) for place, name in known if name == key]
+    return f"unknown key; did you mean {'.'.join(filter(None, meant[0]))}?" if meant else "unknown key"
+
+
+def _keys(model: type[BaseModel], table: str = "") -> Iterator[tuple[str, str]]:
+    """Table and name of every key there is."""
+    for name, field in model.model_fields.items():
+        yield table, name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Section):
+                yield from _keys(part, name)
+
+
 def _anchored(config: RigConfig, folder: Path) -> RigConfig:
-    """The same configuration with its paths made absolute."""
+    """The same configuration with its paths made absolute, and a rehearsal's calibrations kept apart."""
     update: dict[str, object] = {"state_dir": folder / config.state_dir.expanduser()}
     microscope = config.microscope
     if isinstance(microscope, RecordedConfig):
         stack = folder / microscope.stack.expanduser()
         update["microscope"] = microscope.model_copy(update={"stack": stack})
-    if isinstance(microscope, MicroManagerConfig):
+    if isinstance(microscope, CoreConfig):
         update["microscope"] = microscope.model_copy(update=_anchored_adapters(microscope, folder))
+    if isinstance(microscope, RehearsalConfig):  # what is calibrated on it must never serve a real sample
+        name = f"{config.objective.name} (rehearsal)"
+        update["objective"] = config.objective.model_copy(update={"name": name})
     if config.server.keys is not None:
         keys = folder / config.server.keys.expanduser()
         update["server"] = config.server.model_copy(update={"keys": keys})
@@ -342,7 +414,7 @@ def _anchored(config: RigConfig, folder: Path) -> RigConfig:
     return config.model_copy(update=update)
 
 
-def _anchored_adapters(microscope: MicroManagerConfig, folder: Path) -> dict[str, str]:
+def _anchored_adapters(microscope: CoreConfig, folder: Path) -> dict[str, str]:
     """A configuration file that does not lie beside ours is looked for beside the adapters, by its name."""
     paths = {}
     if (file := folder / Path(microscope.config_file).expanduser()).exists():

@@ -5,6 +5,23 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
+
+import typer
+
+from focusd import __version__
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+]
+"""An option that prints the version and ends the program."""
 
 
 def print_utf8() -> None:

@@ -16,7 +16,21 @@ GOOD = (CONFIGS / "simulated-10x.toml").read_text(encoding="utf-8")
 def test_one_shipped_configuration_per_kind_loads() -> None:
     kinds = [load_config(path).microscope.kind for path in CONFIGS.glob("*.toml")]
 
-    assert {"simulated", "micromanager", "recorded"} <= set(kinds)
+    assert sorted(kinds) == ["recorded", "rehearsal", "simulated"]
+
+
+def test_a_rehearsed_rig_becomes_a_real_one_as_its_file_says(tmp_path: Path) -> None:
+    """One word, and without the lines that are of the rehearsal alone."""
+    rehearsed = (CONFIGS / "micromanager-demo.toml").read_text(encoding="utf-8")
+    settings, of_the_rehearsal = rehearsed.split("# Of the rehearsal alone")
+    assert "kind" not in of_the_rehearsal
+    file = tmp_path / "rig.toml"
+    file.write_text(settings.replace('kind = "rehearsal"', 'kind = "micromanager"'), encoding="utf-8")
+
+    config = load_config(file)
+
+    assert config.microscope.kind == "micromanager"
+    assert (config.objective.name, config.note) == ("10x/0.3", "")
 
 
 def test_names_of_shipped_configurations_differ_as_their_calibrations_must() -> None:
@@ -38,7 +52,10 @@ def test_relative_paths_are_seen_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "put", "key", "reason"),
     [
-        ("[stage]", "[stage]\nmaximum = 5", "stage.maximum", "unknown key"),
+        ("[stage]", "[stage]\nmaximum = 5", "stage.maximum", "unknown key; did you mean stage.max_um?"),
+        ("[stage]", "[stage]\nexposure_ms = 5", "stage.exposure_ms", "did you mean camera.exposure_ms?"),
+        ('sample = "cells"', 'sampel = "cells"', "sampel", "did you mean microscope.sample?"),
+        ("[stage]", "nam = 5\n[stage]", "camera.nam", "did you mean camera.name?"),
         ("na = 0.3", 'na = "wide"', "objective.na", "number"),
         ("na = 0.3", "na = 1.2", "objective", "immersion_index"),
         ("pixel_um = 6.5", "", "camera.pixel_um", "required"),
@@ -72,3 +89,28 @@ def test_bad_toml_is_refused_with_its_line(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"rig\.toml: is not valid TOML: .*line 2"):
         load_config(file)
+
+
+@pytest.mark.parametrize("path", [r"C:\Scopes\rig.cfg", r"C:\temp", r"C:\Users\ada\rig.cfg", r"D:\new\x.cfg"])
+def test_a_windows_path_in_double_quotes_is_refused_with_what_to_do(tmp_path: Path, path: str) -> None:
+    """Some of them are valid TOML, and not what anybody means: a tab, a new line."""
+    file = tmp_path / "rig.toml"
+    rehearsed = (CONFIGS / "micromanager-demo.toml").read_text(encoding="utf-8")
+    assert "MMConfig_demo.cfg" in rehearsed
+    file.write_text(rehearsed.replace("MMConfig_demo.cfg", path), encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="put Windows paths into single quotes, or write them with /"):
+        load_config(file)
+
+    file.write_text(rehearsed.replace('"MMConfig_demo.cfg"', f"'{path}'"), encoding="utf-8")
+    assert load_config(file).microscope.kind == "rehearsal"
+
+
+def test_a_key_that_resembles_none_is_only_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rig.toml"
+    file.write_text(f"{GOOD}\n[lamp]\nwatt = 3\n", encoding="utf-8")
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+
+    assert caught.value.message == f"{file}: lamp: unknown key"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from focusd import __version__
+
 DAEMON = Path(__file__).parent / "wire" / "daemon.py"
 CTL = [sys.executable, "-m", "focusd.ctl"]
 
@@ -47,22 +49,25 @@ def test_status_for_people_and_programs(endpoints: list[str]) -> None:
 def test_refocus_shows_its_progress_and_result(endpoints: list[str]) -> None:
     shown = ctl("refocus", *endpoints)
     assert shown.returncode == 0
-    assert "exposures=1" in shown.stderr
-    assert re.search(r"z_found\W+12.5 µm", shown.stdout)
+    assert "exposure=1  of=8" in shown.stderr
+    assert re.search(r"z_found\W+12\.\d+ µm", shown.stdout)
     result = json.loads(ctl("refocus", "--json", "--roi", "1,2,3,4", *endpoints).stdout)
-    assert result["roi"] == [1, 2, 3, 4]
+    assert result["z_found_um"] == pytest.approx(12.5, abs=0.5)
 
 
 def test_calibrate_shows_the_curve(endpoints: list[str]) -> None:
     shown = ctl("calibrate", "--range-um", "80", *endpoints)
     assert shown.returncode == 0
-    assert re.search(r"fwhm\W+95 µm", shown.stdout)
+    assert re.search(r"fwhm\W+1?\d\d\.\d+ µm", shown.stdout)
+    assert "of=65" in shown.stderr, "±80 µm, every 2.5"
 
 
 def test_errors_are_one_line_and_exit_1(endpoints: list[str]) -> None:
     failed = ctl("refocus", "--strategy", "fail", *endpoints)
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1] == "error: the field is empty; move to a textured one"
+    assert failed.stderr.splitlines()[-1] == (
+        "error: the field holds nothing to focus on; move to a textured field, or raise the exposure"
+    )
     wrong = ctl("refocus", "--max-exposures", "1", *endpoints)
     assert wrong.returncode == 1
     assert "max_exposures" in wrong.stderr
@@ -77,7 +82,10 @@ def test_what_goes_into_a_pipe_is_utf8_whatever_the_system_would_write(endpoints
 
 def test_reconnecting_what_is_not_at_fault_is_refused(endpoints: list[str]) -> None:
     refused = ctl("reconnect", *endpoints[:2])
-    assert (refused.returncode, refused.stderr) == (1, "error: nothing to reconnect\n")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        "error: the hardware is connected and not at fault: there is nothing to reconnect\n",
+    )
 
 
 def test_an_absent_daemon_is_an_error_with_a_hint() -> None:
@@ -99,7 +107,7 @@ def test_ctrl_c_cancels_the_job_and_monitor_logs_it(endpoints: list[str], tmp_pa
     ):
         assert waiting.stderr
         assert monitor.stdout
-        assert "exposures=1" in waiting.stderr.readline()
+        assert "exposure=1" in waiting.stderr.readline()
         monitor.stdout.readline()
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(30) == 130
@@ -132,9 +140,7 @@ def test_refocus_draws_the_field(endpoints: list[str], tmp_path: Path) -> None:
     picture = tmp_path / "field.svg"
     shown = ctl("refocus", "--strategy", "mapped", "--map", str(picture), *endpoints)
 
-    assert (shown.returncode, shown.stderr.splitlines()[-1].strip()) == (0, "exposures=1  z_um=12.5"), (
-        shown.stderr
-    )
+    assert (shown.returncode, "exposure=1" in shown.stderr) == (0, True), shown.stderr
     assert re.search(r"field\W+tilted: the focus changes by 30\.\d", shown.stdout)
     assert "tilt +30.00 ± " in picture.read_text(encoding="utf-8")
 
@@ -145,7 +151,7 @@ def test_a_picture_that_cannot_be_drawn_costs_no_exposure(endpoints: list[str], 
     assert "ends with .png, .svg, .pdf" in wrong.stderr
     assert "exposures" not in wrong.stderr
 
-    without = ctl("refocus", "--map", str(tmp_path / "field.png"), *endpoints)
+    without = ctl("refocus", "--strategy", "unmapped", "--map", str(tmp_path / "field.png"), *endpoints)
     assert without.returncode == 1
     assert "refocused" in without.stdout, "what was found is told all the same"
     assert "there is nothing to draw" in without.stderr
@@ -155,7 +161,8 @@ def test_the_map_from_a_terminal(endpoints: list[str], tmp_path: Path) -> None:
     control = endpoints[:2]
     ctl("map", "clear", *control)
     ctl("refocus", *endpoints)
-    assert "added z = 12.50 ± 0.40 µm; 1 positions" in ctl("map", "add", "-100", "200", *control).stdout
+    added = ctl("map", "add", "-100", "200", *control).stdout
+    assert re.match(r"added z = 12\.\d\d ± 0\.\d\d µm; 1 positions", added)
     given = ctl("map", "add", "-3000", "0", "--z-um", "-12", "--sigma-um", "0.2", *control)
     assert "2 positions" in given.stdout
     assert ctl("map", "offset", "DAPI", "-1.2", *control).stdout == "offsets: DAPI -1.2 µm\n"
@@ -164,7 +171,7 @@ def test_the_map_from_a_terminal(endpoints: list[str], tmp_path: Path) -> None:
     predictions = json.loads(shown.stdout)["predictions"]
     assert [p["z_um"] for p in predictions] == pytest.approx([11.3, -13.2], abs=0.2)
     assert re.search(
-        r"-100.00.*11.\d\d.*trust.*2σ = .* within 4 µm",
+        r"-100.00.*11.\d\d.*trust.*2σ = .* within 4.1 µm",
         ctl("map", "predict", "-100", "200", "--channel", "DAPI", *control).stdout,
     )
 
@@ -225,3 +232,37 @@ def test_drift_of_a_log_without_estimates_is_an_error_that_says_what_to_do(tmp_p
     assert failed.returncode == 1
     assert "hold the focus, and let monitor log it" in failed.stderr
     assert ctl("drift", str(tmp_path / "absent")).returncode == 1
+
+
+def test_the_daemon_is_named_before_the_command_behind_it_or_by_the_environment(
+    endpoints: list[str],
+) -> None:
+    """What is nearest to the command counts most."""
+    wrong = ["--endpoint", "tcp://127.0.0.1:9"]
+    assert ctl(*endpoints, "refocus").returncode == 0
+    assert ctl(*endpoints[:2], "map", "show").returncode == 0
+    assert ctl(*wrong, "status", *endpoints[:2]).returncode == 0
+    for environment, arguments, code in (
+        ({}, endpoints[:2], 0),
+        ({"FOCUSD_ENDPOINT": endpoints[1], "FOCUSD_EVENTS": endpoints[3]}, [], 0),
+        ({"FOCUSD_ENDPOINT": endpoints[1]}, wrong, 1),
+    ):
+        asked = subprocess.run(
+            [*CTL, *arguments, "status"], capture_output=True, timeout=60, env=os.environ | environment
+        )
+        assert asked.returncode == code, asked.stderr
+
+
+def test_the_stage_is_sent_below_zero(endpoints: list[str]) -> None:
+    moved = ctl("move", "-20", *endpoints[:2])
+    assert moved.returncode == 0, moved.stderr
+    assert re.search(r"z\W+-20 µm", moved.stdout)
+    assert ctl("move", "-twenty", *endpoints[:2]).returncode == 2
+
+
+@pytest.mark.parametrize("program", ["focusd", "focusd.ctl"])
+def test_a_program_tells_its_version(program: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", program, "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert (told.returncode, told.stdout) == (0, f"{__version__}\n")

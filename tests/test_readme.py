@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -18,7 +20,6 @@ from tests.systemd.unit import directives
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 APPS = {"bench": bench.__main__.app, "focusd": focusd.cli.app, "focusctl": focusd.ctl.app}
-COMMAND = re.compile(r"(?:-m (bench)|\b(focusd|focusctl))((?: --?[\w-]+ \S+)*) ([a-z]+)\b")
 
 
 def blocks(language: str) -> list[str]:
@@ -29,30 +30,78 @@ def shell_lines() -> list[str]:
     return [line for block in blocks("sh") for line in block.splitlines()]
 
 
-def commands_of(app: typer.Typer) -> dict[str, set[str]]:
-    """The options of each command; those of a group are under the group's name."""
-    found = {}
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        inner = [command, *getattr(command, "commands", {}).values()]
-        found[name] = {option for one in inner for param in one.params for option in param.opts}
+def inline() -> list[str]:
+    """Commands within sentences, one for each alternative: `focusctl map add | clear` are two."""
+    found = []
+    for code in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL)):
+        line = " ".join(code.split())
+        if not re.match(r"(focusd|focusctl|python -m bench) \w", line):
+            continue
+        first, *others = line.split(" | ")
+        found += [first, *(f"{first[: last_command(first)]}{other}" for other in others)]
     return found
 
 
-def test_every_command_and_option_exists() -> None:
-    looked_at = 0
-    for line in shell_lines():
-        line = re.sub(r"^sudo -u focusd (env \S+ )?", "", line.split("#")[0])
-        line = re.sub(r"\S*/(focusd|focusctl) ", r"\1 ", line)
-        if not (match := COMMAND.search(line)) or line.startswith(
-            ("sudo install", "sudo systemctl", "systemctl")
-        ):
-            continue
-        commands = commands_of(APPS[match[1] or match[2]])
-        assert match[4] in commands, line
-        options = set(re.findall(r" (--[\w-]+)", line[match.start(4) :]))
-        assert options <= commands[match[4]], line
-        looked_at += 1
-    assert looked_at >= 8
+def last_command(line: str) -> int:
+    """Where the last word of a command stands, before its options and arguments."""
+    match = re.match(r"(focusd|focusctl map|focusctl keys|focusctl|python -m bench) ", line)
+    assert match, line
+    return match.end()
+
+
+def typed() -> list[str]:
+    """Every command of README, without comments and what precedes the program."""
+    lines = [re.sub(r"^sudo -u focusd (env \S+ )?", "", line.split("#")[0]) for line in shell_lines()]
+    lines += [line for block in blocks("powershell") for line in block.splitlines()]
+    programs = (re.sub(r"^\S*[/\\](focusd|focusctl) ", r"\1 ", line).strip() for line in [*lines, *inline()])
+    return [line for line in programs if re.match(r"(focusd|focusctl|python -m bench) ", line)]
+
+
+def refusals(line: str) -> list[str]:
+    """What a command line names that its program does not know."""
+    words = shlex.split(re.sub(r"^python -m bench", "bench", line))
+    command: Any = typer.main.get_command(APPS[words[0]])
+    options = {option: param for param in command.params for option in param.opts}
+    unknown, value = [], False
+    for word in words[1:]:
+        inner = getattr(command, "commands", {})
+        if value:
+            value = False
+        elif word.startswith("--"):
+            unknown += [] if word in options else [word]
+            value = word in options and not options[word].is_flag
+        elif word in inner:
+            command = inner[word]
+            options |= {option: param for param in command.params for option in param.opts}
+        elif inner:
+            unknown.append(word)
+    return unknown
+
+
+@pytest.mark.parametrize("line", sorted(set(typed())))
+def test_every_command_and_every_option_of_it_exists(line: str) -> None:
+    assert refusals(line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "focusctl refocu",
+        "focusctl refocus --masp field.png",
+        "focusctl map ad 1 2",
+        "focusctl status --range-um 3",
+        "focusd run --configs rig.toml",
+        "python -m bench acuracy",
+    ],
+)
+def test_a_command_that_does_not_exist_would_be_found(line: str) -> None:
+    assert refusals(line)
+
+
+def test_commands_in_blocks_and_in_sentences_are_looked_at() -> None:
+    lines = typed()
+    assert len(lines) >= 40
+    assert {"focusctl map clear", "focusd demo --stacks DIR", "focusctl reconnect"} <= set(lines)
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("sudo install")])
@@ -78,6 +127,7 @@ def test_settings_are_settings() -> None:
 
 
 def test_every_figure_has_a_command_that_exists() -> None:
+    commands: Any = typer.main.get_command(APPS["bench"])
     named = re.findall(r"python -m bench (\w+(?: \| \w+)*)", README)
-    assert {name for names in named for name in names.split(" | ")} <= set(commands_of(APPS["bench"]))
+    assert {name for names in named for name in names.split(" | ")} <= set(commands.commands)
     assert named

@@ -35,7 +35,7 @@ CORPUS: list[dict[str, Any]] = [
 HARMLESS = [
     message
     for message in CORPUS
-    if not issubclass(METHODS[message["method"]].params, LongParams)
+    if not issubclass(METHODS[str(message["method"])].params, LongParams)
     and message["method"] not in ("focus.hold", "lease.acquire")
 ]
 """None of these starts a job, or keeps others from one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from focusd.ctl.following import follow, news, patient
 from focusd.ctl.showing import flat, line, out, print_json, print_result, shown, two_columns
 from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
-from focusd.terminal import print_utf8
+from focusd.terminal import Version, print_utf8
 from focusd.wire.catchup import complete
 from focusd.wire.client import CONTROL, EVENTS
 from focusd.wire.keys import ClientKeys
@@ -38,7 +38,14 @@ def main() -> None:
 
 
 @app.callback()
-def known_by(
+def whom(
+    context: typer.Context,
+    endpoint: Annotated[
+        str, typer.Option(help="The daemon's server.control address.", envvar="FOCUSD_ENDPOINT")
+    ] = CONTROL,
+    events: Annotated[
+        str, typer.Option(help="The daemon's server.events address.", envvar="FOCUSD_EVENTS")
+    ] = EVENTS,
     key: Annotated[
         Path | None,
         typer.Option(help="Your NAME.key_secret, for a focusd that asks for keys.", envvar="FOCUSCTL_KEY"),
@@ -46,8 +53,10 @@ def known_by(
     server_key: Annotated[
         Path | None, typer.Option(help="That focusd's focusd.key.", envvar="FOCUSCTL_SERVER_KEY")
     ] = None,
+    version: Version = False,
 ) -> None:
     """Talk to a running focusd."""
+    context.default_map = _for_all(context.command, {"endpoint": endpoint, "events": events})
     if (key is None) != (server_key is None):
         raise typer.BadParameter("--key and --server-key belong together: give both")
     if key and server_key:
@@ -124,9 +133,9 @@ def refocus(
         draw(result)
 
 
-@app.command()
+@app.command(context_settings=slide.NEGATIVE)
 def move(
-    z_um: Annotated[float, typer.Argument(help="Absolute z, µm; a negative one after `--`.")],
+    z_um: Annotated[float, typer.Argument(help="Absolute z, µm.")],
     endpoint: Endpoint = CONTROL,
 ) -> None:
     """Move the stage, within its limits."""
@@ -215,6 +224,13 @@ def drift(
         table.add_row(name, shown(value))
     out.print(table)
     out.print(f"the picture is {picture}", soft_wrap=True)
+
+
+def _for_all(command: object, values: dict[str, str]) -> dict[str, Any]:
+    """The same defaults for each command of a group, and of the groups in it."""
+    commands: dict[str, object] = getattr(command, "commands", {})
+    inner = {name: _for_all(inner, values) for name, inner in commands.items()}
+    return values | inner
 
 
 def _drawing(path: Path | None) -> Callable[[JsonObject], None]:

@@ -2,4 +2,5 @@
 
 from focusd.doctor.examine import examine as examine
 from focusd.doctor.examine import healthy as healthy
+from focusd.doctor.finding import Ask as Ask
 from focusd.doctor.finding import Finding as Finding

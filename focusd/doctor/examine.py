@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from focusd.config import RigConfig, load_config
 from focusd.doctor import machine, rig
-from focusd.doctor.finding import Finding, failure, ok, skipped
+from focusd.doctor.finding import Ask, Finding, failure, ok, skipped
 from focusd.errors import FocusdError
 from focusd.service.files import lock
 from focusd.service.opening import state_folder
@@ -16,11 +17,13 @@ from focusd.service.opening import state_folder
 Examination = Callable[[RigConfig], Iterable[Finding]]
 
 
-def examine(path: Path, hardware: bool) -> Iterator[Finding]:
+def examine(path: Path, hardware: bool, ask: Ask | None = None) -> Iterator[Finding]:
     """Look at everything that the configuration at `path` needs.
 
     Args:
-        hardware: also open the devices and take one exposure; nothing is moved, but opening may home a stage.
+        hardware: also open the devices and take one exposure; opening may home a stage.
+        ask: a person who sees the microscope, and is asked before the stage moves; None: there is none, and nothing
+            moves.
     """
     try:
         config = load_config(path)
@@ -39,8 +42,8 @@ def examine(path: Path, hardware: bool) -> Iterator[Finding]:
         rig.permissions,
         rig.calibration,
     ):
-        yield from _guarded(examination, config)
-    yield from _alone(config, hardware)
+        yield from _guarded(examination, config, examination.__name__)
+    yield from _alone(config, hardware, ask)
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
@@ -48,7 +51,7 @@ def healthy(findings: Iterable[Finding]) -> bool:
     return all(finding.level != "failure" for finding in findings)
 
 
-def _alone(config: RigConfig, hardware: bool) -> Iterator[Finding]:
+def _alone(config: RigConfig, hardware: bool, ask: Ask | None) -> Iterator[Finding]:
     """What can be looked at only while no focusd runs the rig."""
     with ExitStack() as resources:
         try:
@@ -60,16 +63,15 @@ def _alone(config: RigConfig, hardware: bool) -> Iterator[Finding]:
         except OSError:
             pass  # the state folder's own finding says so
         yield ok("running", "no focusd runs this rig now")
-        yield from _guarded(machine.ports, config)
+        yield from _guarded(machine.ports, config, "ports")
         if hardware:
-            yield from _guarded(rig.devices, config)
+            yield from _guarded(partial(rig.devices, ask=ask), config, "devices")
         else:
             yield skipped("devices", "not opened", "`--hardware` opens them and takes one exposure")
 
 
-def _guarded(examination: Examination, config: RigConfig) -> Iterator[Finding]:
+def _guarded(examination: Examination, config: RigConfig, name: str) -> Iterator[Finding]:
     """The findings of one examination; its own trouble is a finding, and no reason not to go on."""
-    name = examination.__name__
     try:
         yield from examination(config)
     except FocusdError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["ok", "warning", "failure", "skipped"]
+Ask = Callable[[str], bool | None]
+"""Puts a question to the person at the terminal: yes, no, or None if they cannot tell."""
 
 
 @dataclass(frozen=True)

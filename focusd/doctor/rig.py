@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from focusd.config import MicroManagerConfig, RigConfig
-from focusd.doctor.finding import Finding, failure, ok, skipped, warning
+from focusd.config import CoreConfig, RigConfig, StageConfig
+from focusd.doctor.finding import Ask, Finding, failure, ok, skipped, warning
 from focusd.microscope.factory import open_microscope
-from focusd.microscope.protocol import Frame
+from focusd.microscope.guard import GuardedStage
+from focusd.microscope.protocol import Frame, Microscope
 from focusd.service.files import read_small_text, unsealed
 from focusd.service.opening import hold_hardware, state_folder
 from focusd.service.store import CalibrationStore
@@ -23,6 +24,8 @@ from focusd.sharpness.views import PREPROCESSING_VERSION
 from focusd.sharpness.weights import load_model
 
 LEAST_FREE_BYTES = 100 << 20
+WALK_UM = 50.0
+"""A way of the stage that a person sees, and that harms nothing at some distance from the sample."""
 DEVICE_FILES = ("ttyUSB*", "ttyACM*", "video*")
 
 
@@ -62,13 +65,14 @@ def _last_run(record: Path) -> Iterator[Finding]:
         do = "look at the hardware, start focusd, then run `focusctl reconnect`"
         yield failure("last run", f"ended in a fault: {values['fault']}", do)
     else:
-        yield ok("last run", f"z = {values['z_um']} µm; {values['why']} ({values['written']})")
+        z = "unknown" if values["z_um"] is None else f"{values['z_um']:.2f} µm"
+        yield ok("last run", f"z = {z}; {values['why']} ({values['written']})")
 
 
 def adapters(config: RigConfig) -> Iterator[Finding]:
     """Micro-Manager's device adapters and its configuration file."""
     settings = config.microscope
-    if not isinstance(settings, MicroManagerConfig):
+    if not isinstance(settings, CoreConfig):
         return
     from pymmcore_plus import find_micromanager
 
@@ -88,7 +92,7 @@ def adapters(config: RigConfig) -> Iterator[Finding]:
 
 def permissions(config: RigConfig) -> Iterator[Finding]:
     """Device files that this user may not open."""
-    if not isinstance(config.microscope, MicroManagerConfig):
+    if not isinstance(config.microscope, CoreConfig):
         return
     if sys.platform == "win32":
         yield skipped("permissions", "drivers decide on Windows, not files")
@@ -121,8 +125,8 @@ def calibration(config: RigConfig) -> Iterator[Finding]:
         yield ok("calibration", f"{objective!r}: FWHM {found.fwhm_um:.1f} µm, R² {found.r2:.3f}")
 
 
-def devices(config: RigConfig) -> Iterator[Finding]:
-    """Camera and stage, opened: one position read, one exposure taken, nothing moved."""
+def devices(config: RigConfig, ask: Ask | None) -> Iterator[Finding]:
+    """Camera and stage, opened: one position read, one exposure taken; nothing is moved unless a person agrees."""
     with ExitStack() as resources:
         hold_hardware(config, resources)
         microscope = open_microscope(config)
@@ -134,6 +138,48 @@ def devices(config: RigConfig) -> Iterator[Finding]:
             says = f"stands at {z_um:.2f} µm, outside {limits.min_um:g} … {limits.max_um:g} µm"
             yield failure("stage", says, "bring it inside by hand, or correct stage.min_um and stage.max_um")
         yield _light(microscope.snap(), microscope.camera_name, config.autofocus.max_saturated)
+        if isinstance(config.microscope, CoreConfig):
+            yield _direction(microscope, limits, ask)
+
+
+def _direction(microscope: Microscope, limits: StageConfig, ask: Ask | None) -> Finding:
+    """Which way the stage goes: images cannot show it, so that a person has to look."""
+    away = -1 if limits.towards_sample == "increasing" else 1
+    start_um = microscope.position_um()
+    there_um = min(max(start_um + away * WALK_UM, limits.min_um), limits.max_um)
+    way = f"from {start_um:.1f} to {there_um:.1f} µm"
+    if ask is None:
+        return skipped("direction", "not walked", "run `focusd doctor --hardware` in a terminal, and look")
+    if abs(there_um - start_um) < WALK_UM / 2:
+        do = "bring the stage further from that limit, then run `focusd doctor --hardware` again"
+        return skipped("direction", f"too near a limit to move away from the sample: {way}", do)
+    if not ask(
+        "Bring the objective millimetres away from the sample by hand, or take the sample off. "
+        f"May the stage now move {way} and back?"
+    ):
+        return skipped("direction", "not walked, as you said", "find out by hand which way z goes")
+    apart = _seen_apart(GuardedStage(microscope, limits), there_um, ask)
+    return _judged(apart, f"{way}, which stage.towards_sample = {limits.towards_sample!r} calls away")
+
+
+def _seen_apart(stage: GuardedStage, there_um: float, ask: Ask) -> bool | None:
+    """Whether objective and sample went apart on the way there; however it ends, the stage goes back."""
+    stage.begin_operation()
+    try:
+        stage.move_to(there_um)
+        return ask("The stage has moved. Did objective and sample go apart?")
+    finally:
+        stage.return_to_start()
+
+
+def _judged(apart: bool | None, way: str) -> Finding:
+    if apart:
+        return ok("direction", f"objective and sample went apart {way}")
+    if apart is None:
+        do = "look again, with a dial gauge or on the focus knob, before focusd moves this stage"
+        return warning("direction", f"nobody could tell which way the stage went {way}", do)
+    do = "do not run focusd before stage.towards_sample, or the stage's own setting, has been put right"
+    return failure("direction", f"objective and sample came CLOSER {way}", do)
 
 
 def _light(frame: Frame, camera: str, max_saturated: float) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from focusd.config import MicroManagerConfig, RecordedConfig, RigConfig
+from focusd.config import MicroManagerConfig, RecordedConfig, RehearsalConfig, RigConfig
 from focusd.microscope.protocol import Microscope
 
 
@@ -20,6 +20,10 @@ def open_microscope(config: RigConfig) -> Microscope:
             from focusd.microscope.micromanager import open_micromanager
 
             return open_micromanager(config)
+        case RehearsalConfig():
+            from focusd.microscope.rehearsal import open_rehearsal
+
+            return open_rehearsal(config)
         case RecordedConfig():
             from focusd.microscope.recorded import open_recorded
 

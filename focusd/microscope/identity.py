@@ -6,7 +6,7 @@ import hashlib
 from itertools import takewhile
 from pathlib import Path
 
-from focusd.config import MicroManagerConfig, MicroscopeConfig
+from focusd.config import CoreConfig, MicroscopeConfig
 
 _INITIALIZE = "Property,Core,Initialize,1"
 """What comes before it in a Micro-Manager file says which devices are loaded, and how they are reached."""
@@ -23,7 +23,7 @@ def hardware_of(microscope: MicroscopeConfig) -> list[str]:
     Raises:
         ConfigError: no device adapters are found.
     """
-    if not isinstance(microscope, MicroManagerConfig):
+    if not isinstance(microscope, CoreConfig):
         return []
     from focusd.microscope.micromanager import system_file
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pymmcore
 import structlog
 from pymmcore_plus import CMMCorePlus, FocusDirection, find_micromanager
 
-from focusd.config import CameraConfig, MicroManagerConfig, RigConfig, StageConfig
+from focusd.config import CameraConfig, CoreConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
 from focusd.microscope.pixels import full_scale, grey
 from focusd.microscope.protocol import Frame
@@ -27,6 +28,9 @@ class MicroManagerMicroscope:
     """The current camera and focus device of a core; `UniMMCore` included.
 
     The auto-shutter is left as the core has it.
+
+    Attributes:
+        closed: the hardware has been released.
     """
 
     def __init__(self, core: CMMCorePlus, camera: CameraConfig, stage: StageConfig) -> None:
@@ -42,7 +46,7 @@ class MicroManagerMicroscope:
         self._bit_depth = camera.bit_depth
         self._sequence = 0
         self._timeout_s = stage.timeout_s + camera.exposure_ms / 1000
-        self._closed = False
+        self.closed = False
         self._set_up(camera, stage)
         exposure_s = self._exposure_ms / 1000
         streams = camera.acquisition == "sequence"
@@ -55,6 +59,11 @@ class MicroManagerMicroscope:
             self._exposure_ms = float(self._core.getExposure(self.camera_name))
             _set_binning(self._core, self.camera_name, camera.binning)
         _require_direction(self._core.getFocusDirection(self._stage), stage)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the camera is Micro-Manager's own demonstration."""
+        return bool(self._core.getDeviceLibrary(self.camera_name) == "DemoCamera")
 
     def snap(self) -> Frame:
         """Expose one image where the stage stands.
@@ -129,10 +138,13 @@ class MicroManagerMicroscope:
 
     def close(self) -> None:
         """Release the hardware. May be called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         close_core(self._core)
+
+
+M = TypeVar("M", bound=MicroManagerMicroscope)
 
 
 def open_micromanager(config: RigConfig) -> MicroManagerMicroscope:
@@ -142,13 +154,29 @@ def open_micromanager(config: RigConfig) -> MicroManagerMicroscope:
         ConfigError: the file, the adapters or a device cannot be found.
         HardwareError: a device failed.
     """
+    microscope = take_over(config, lambda core: MicroManagerMicroscope(core, config.camera, config.stage))
+    if microscope.is_demo:
+        log.warning(
+            "the picture of Micro-Manager's demo camera does not depend on z and cannot be focused: set "
+            'microscope.kind = "rehearsal", which lays a simulated sample before it'
+        )
+    return microscope
+
+
+def take_over(config: RigConfig, microscope_of: Callable[[CMMCorePlus], M]) -> M:
+    """Load the rig's Micro-Manager configuration file and make a microscope of its camera and stage.
+
+    Raises:
+        ConfigError: the file, the adapters or a device cannot be found.
+        HardwareError: a device failed.
+    """
     settings = config.microscope
-    assert isinstance(settings, MicroManagerConfig)
+    assert isinstance(settings, CoreConfig)
     core = CMMCorePlus(mm_path=_adapter_path(settings))
     try:
         _load(core, settings)
         _choose_devices(core, settings)
-        microscope = MicroManagerMicroscope(core, config.camera, config.stage)
+        microscope = microscope_of(core)
     except BaseException:
         close_core(core)
         raise
@@ -216,7 +244,7 @@ def _require_direction(direction: FocusDirection, stage: StageConfig) -> None:
         )
 
 
-def _adapter_path(config: MicroManagerConfig) -> str:
+def _adapter_path(config: CoreConfig) -> str:
     path = config.adapter_path or find_micromanager()
     if path is None:
         raise ConfigError(
@@ -230,7 +258,7 @@ def _adapter_path(config: MicroManagerConfig) -> str:
     return str(Path(path).expanduser())
 
 
-def system_file(config: MicroManagerConfig) -> Path:
+def system_file(config: CoreConfig) -> Path:
     """Where the Micro-Manager file lies that a configuration names, if it exists.
 
     Raises:
@@ -240,7 +268,7 @@ def system_file(config: MicroManagerConfig) -> Path:
     return file if file.exists() or file.is_absolute() else Path(_adapter_path(config)) / file
 
 
-def _load(core: CMMCorePlus, config: MicroManagerConfig) -> None:
+def _load(core: CMMCorePlus, config: CoreConfig) -> None:
     try:
         core.loadSystemConfiguration(config.config_file)
     except FileNotFoundError as error:
@@ -254,7 +282,7 @@ def _load(core: CMMCorePlus, config: MicroManagerConfig) -> None:
         ) from error
 
 
-def _choose_devices(core: CMMCorePlus, config: MicroManagerConfig) -> None:
+def _choose_devices(core: CMMCorePlus, config: CoreConfig) -> None:
     """Make the configured devices the current ones."""
     choices = (("camera", config.camera, core.setCameraDevice), ("stage", config.stage, core.setFocusDevice))
     for kind, label, choose in choices:

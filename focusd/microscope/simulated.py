@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from pymmcore_plus.experimental.unicore import SimpleCameraDevice, StageDevice, UniMMCore
-from torch import Tensor
 
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, SimulatedConfig, StageConfig
-from focusd.errors import ConfigError
 from focusd.microscope.micromanager import MicroManagerMicroscope, close_core
-from focusd.microscope.simulation import World
-from focusd.optics.imaging import Camera
-from focusd.optics.instrument import Instrument
-
-_FULL_WELL_ELECTRONS = 30000.0
-_OFFSET_SHARE = 1 / 500
-"""Counts of a dark pixel, as a share of the full scale."""
+from focusd.microscope.simulation import Sensor, World, instrument_of
 
 
 @dataclass(frozen=True)
@@ -91,16 +82,16 @@ class SimulatedCamera(SimpleCameraDevice):
     ) -> None:
         self._world, self._stage = world, stage
         self._settings = settings
-        self._configured_ms = self._exposure_ms = camera.exposure_ms
+        self._exposure_ms = camera.exposure_ms
         self._bit_depth = camera.bit_depth or 16
         self._binning = 1
-        self.seed_noise(settings.seed)
+        self._sensor = Sensor(settings, camera.exposure_ms, self._bit_depth)
         super().__init__()
         self.set_property_allowed_values("Binning", [str(factor) for factor in range(1, 9)])
 
     def seed_noise(self, seed: int) -> None:
         """Begin the noise of all further frames anew."""
-        self._random = torch.Generator().manual_seed(seed)
+        self._sensor.seed_noise(seed)
 
     def sensor_shape(self) -> tuple[int, int]:
         """(y, x) of a frame."""
@@ -130,27 +121,9 @@ class SimulatedCamera(SimpleCameraDevice):
         """Expose one frame; takes the exposure time, or the time to compute it where that is longer."""
         started_s = time.perf_counter()
         light = self._world.light(self._stage.optical_z_um(), started_s)
-        buffer[:] = self._camera().expose(self._electrons(light), self._random).numpy()
+        buffer[:] = self._sensor.expose(light, self._exposure_ms, self._binning).numpy()
         time.sleep(max(0.0, started_s + self._exposure_ms / 1000 - time.perf_counter()))
         return {}
-
-    def _electrons(self, light: Tensor) -> Tensor:
-        """Expected electrons of the binned pixels."""
-        settings = self._settings
-        electrons = settings.electrons * light + settings.background_electrons
-        electrons = electrons * (self._exposure_ms / self._configured_ms)
-        binned = torch.nn.functional.avg_pool2d(electrons[None], self._binning)[0]
-        return binned * self._binning**2
-
-    def _camera(self) -> Camera:
-        """Its wells grow with the binning, so that binned frames are as bright."""
-        full_scale = 2**self._bit_depth - 1
-        return Camera(
-            bit_depth=self._bit_depth,
-            full_well=_FULL_WELL_ELECTRONS * self._binning**2,
-            read_noise=self._settings.read_noise_electrons,
-            offset=full_scale * _OFFSET_SHARE,
-        )
 
 
 class SimulatedMicroscope(MicroManagerMicroscope):
@@ -168,7 +141,8 @@ class SimulatedMicroscope(MicroManagerMicroscope):
         Raises:
             ConfigError: there is no such sample.
         """
-        self.world = World(settings, instrument_of(objective, camera))
+        shape = (settings.height, settings.width)
+        self.world = World(settings, instrument_of(objective, camera), shape)
         z_stage = SimulatedStage(settings, _start_um(stage))
         self._eye = SimulatedCamera(self.world, z_stage, settings, camera)
         core = core_with(self._eye, z_stage, camera.name)
@@ -208,14 +182,6 @@ def core_with(camera: SimulatedCamera, stage: SimulatedStage, camera_name: str) 
     core.setCameraDevice(camera_name)
     core.setFocusDevice("z")
     return core
-
-
-def instrument_of(objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
-    """The optics in front of the sensor's own pixels; binning comes after."""
-    instrument = Instrument.from_config(objective, camera.model_copy(update={"binning": 1}))
-    if instrument is None:
-        raise ConfigError("a simulated microscope needs objective.na and objective.magnification")
-    return instrument
 
 
 def _start_um(stage: StageConfig) -> float:

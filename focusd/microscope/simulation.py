@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from focusd.config import SimulatedConfig
+from focusd.config import CameraConfig, ObjectiveConfig, SceneConfig
 from focusd.errors import ConfigError
 from focusd.microscope.samples import SAMPLES
-from focusd.optics.imaging import kernel_transfer, vignette
+from focusd.optics.imaging import Camera, kernel_transfer, vignette
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
 from focusd.optics.zernike import SPHERICAL
@@ -21,6 +21,9 @@ _MARGIN_PX = 64
 """Rendered around the frame and cut off: convolution is circular, and no frame shows its opposite edge."""
 
 _MAX_TILT_PLANES = 16
+_FULL_WELL_ELECTRONS = 30000.0
+_OFFSET_SHARE = 1 / 500
+"""Counts of a dark pixel, as a share of the full scale."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,19 @@ class _Scene:
 class World:
     """The truth about the sample. The daemon sees only images of it; tests, bench and demo may ask."""
 
-    def __init__(self, settings: SimulatedConfig, instrument: Instrument) -> None:
+    def __init__(self, settings: SceneConfig, instrument: Instrument, shape: tuple[int, int]) -> None:
         """Lay the configured sample on the slide.
 
         Args:
             instrument: with the pitch of the sensor's own pixels, before binning.
+            shape: (y, x) of the sensor, in its own pixels.
 
         Raises:
             ConfigError: there is no such sample.
         """
         self._settings = settings
         self._instrument = instrument
-        self._shape = (settings.height, settings.width)
+        self._shape = shape
         self._vignette = vignette(self._shape, settings.vignetting, torch.empty(0, dtype=torch.float32))
         self._tilt_um = _plane(self._shape, settings.tilt_y_um, settings.tilt_x_um)
         self.set_scene(settings.sample, settings.seed, settings.focus_z_um)
@@ -112,6 +116,51 @@ class World:
         radius_px = self._instrument.blur_radius_um(defocus_um) / self._instrument.pixel_um
         field_px = 2 * ((min(self._shape) + 2 * _MARGIN_PX) // 2)
         return min(2 * math.ceil(1.4 * radius_px + 12), field_px)
+
+
+class Sensor:
+    """What a camera makes of the light: noise, wells that grow with the binning, counts.
+
+    Args:
+        configured_ms: the exposure at which the scene's electrons are counted.
+        bit_depth: of the counts.
+    """
+
+    def __init__(self, scene: SceneConfig, configured_ms: float, bit_depth: int) -> None:
+        self._scene = scene
+        self._configured_ms = configured_ms
+        self._bit_depth = bit_depth
+        self.seed_noise(scene.seed)
+
+    def seed_noise(self, seed: int) -> None:
+        """Begin the noise of all further frames anew."""
+        self._random = torch.Generator().manual_seed(seed)
+
+    def expose(self, light: Tensor, exposure_ms: float, binning: int) -> Tensor:
+        """Counts of the binned pixels, (y, x); they are as bright as unbinned ones."""
+        scene, full_scale = self._scene, 2**self._bit_depth - 1
+        electrons = scene.electrons * light + scene.background_electrons
+        electrons = electrons * (exposure_ms / self._configured_ms)
+        camera = Camera(
+            bit_depth=self._bit_depth,
+            full_well=_FULL_WELL_ELECTRONS * binning**2,
+            read_noise=scene.read_noise_electrons,
+            offset=full_scale * _OFFSET_SHARE,
+        )
+        binned = torch.nn.functional.avg_pool2d(electrons[None], binning)[0] * binning**2
+        return camera.expose(binned, self._random)
+
+
+def instrument_of(objective: ObjectiveConfig, camera: CameraConfig) -> Instrument:
+    """The optics in front of the sensor's own pixels; binning comes after.
+
+    Raises:
+        ConfigError: the optics are not given.
+    """
+    instrument = Instrument.from_config(objective, camera.model_copy(update={"binning": 1}))
+    if instrument is None:
+        raise ConfigError("a simulated picture needs objective.na and objective.magnification")
+    return instrument
 
 
 def _plane(shape: tuple[int, int], rise_y: float, rise_x: float) -> Tensor:

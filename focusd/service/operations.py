@@ -98,13 +98,12 @@ class RigOperations:
                     lambda observations: self._judge_stack(observations, *known),
                     lambda observations: self._fit_ahead(observations, known),
                 )
-        messages = (kept["message"], _warning(calibration))
         result = self.calibrations.describe(calibration) | {
             **kept,
             "planes": len(planes),
             "exposures": self._observer.stopwatch.exposures,
             "z_focus_um": focus_um,
-            "message": "; ".join(message for message in messages if message),
+            "message": _told(kept["message"], _warning(calibration), self._config.note),
         }
         report("focus.done", {"kind": "calibrate", **result})
         return result
@@ -197,9 +196,11 @@ class RigOperations:
                 roi=roi,
                 report=report,
             )
-            result = await run.run() | {
+            found = await run.run()
+            result = found | {
                 "strategy": chosen,
                 "dof_um": self._depth_of_field_um(lambda: calibration),
+                "message": _told(found["message"], self._config.note),
             }
         self.slide.focused(result["z_found_um"], result["sigma_um"])
         report("focus.done", {"kind": "refocus", **result})
@@ -285,6 +286,7 @@ class RigOperations:
         return {
             "rig": self._config.name,
             "microscope": self._config.microscope.kind,
+            **({"note": self._config.note} if self._config.note else {}),
             "objective": self._objective,
             "camera": self._rig.camera_name,
             "z_um": self._rig.last_z_um,
@@ -319,6 +321,10 @@ class RigOperations:
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
+
+
+def _told(*messages: str) -> str:
+    return "; ".join(filter(None, messages))
 
 
 def _warning(calibration: Calibration) -> str:

@@ -44,7 +44,11 @@ def field(height: Height, rows: int = 7, columns: int = 9, noise: int | None = N
 
 
 def plane(tip_um: float, tilt_um: float) -> Height:
-    return lambda v, u: 20 + tip_um * v + tilt_um * u
+    return lambda v, u: np.asarray(20 + tip_um * v + tilt_um * u, np.float64)
+
+
+def step(height_um: float, at: float = 0.0) -> Height:
+    return lambda v, u: np.asarray(height_um * (u > at), np.float64)
 
 
 def test_a_plane_is_found_with_its_angles() -> None:
@@ -58,7 +62,7 @@ def test_a_plane_is_found_with_its_angles() -> None:
 
 
 def test_blocks_that_do_not_know_their_focus_are_no_second_surface() -> None:
-    stepped = field(lambda v, u: 9.0 * (u > 0.2))
+    stepped = field(step(9.0, 0.2))
     assert geometry_of(stepped, PIXEL_UM, DOF_UM, "increasing").shape == "stepped"
     unsure = np.where(stepped.focus_um > 5, 3.0, SIGMA_UM)
     shape = geometry_of(replace(stepped, sigma_um=unsure), PIXEL_UM, DOF_UM, "increasing").shape
@@ -133,7 +137,7 @@ def test_the_shape_of_a_field(height: Height, shape: str, noise: int) -> None:
 
 
 def test_a_step_is_told_with_its_height() -> None:
-    found = geometry_of(field(lambda v, u: 15.0 * (u > 0), noise=1), PIXEL_UM, DOF_UM, "increasing")
+    found = geometry_of(field(step(15.0), noise=1), PIXEL_UM, DOF_UM, "increasing")
 
     assert found.reason.startswith("two surfaces 15.")
 
@@ -193,7 +197,7 @@ def test_the_median_is_as_uncertain_as_the_choice_between_two_surfaces(
     share: float, least_um: float, most_um: float
 ) -> None:
     """20 µm apart: of half and half it may be either."""
-    blocks = field(lambda v, u: 20.0 * (u > 0.5 - share))
+    blocks = field(step(20.0, 0.5 - share))
 
     assert least_um <= quantile(blocks, 0.5)[1] <= most_um
 
@@ -208,7 +212,7 @@ def test_the_median_of_scattered_blocks_is_as_uncertain_as_a_normal_one() -> Non
 
 
 def test_the_nearest_surface_depends_on_which_way_the_sample_is() -> None:
-    blocks = field(lambda v, u: 15.0 * (u > 0))
+    blocks = field(step(15.0))
 
     assert nearest(blocks, "increasing")[0] == 0.0, "in focus with the objective furthest back"
     assert nearest(blocks, "decreasing")[0] == 15.0
@@ -218,7 +222,7 @@ def test_one_wrong_block_is_not_the_nearest_surface() -> None:
     blocks = field(plane(0, 0))
     blocks.focus_um[2, 2] = -300.0
 
-    assert nearest(blocks, "increasing") == (pytest.approx(20.0), pytest.approx(0.0, abs=1e-9))
+    assert nearest(blocks, "increasing") == pytest.approx((20.0, 0.0), abs=1e-6)
 
 
 def test_surer_blocks_are_no_more_of_the_field() -> None:

@@ -45,7 +45,7 @@ class Eye:
 
     def __init__(self, instrument: Instrument, sample: str = "gravel") -> None:
         settings = SimulatedConfig(sample=sample, seed=1, width=256, height=256)
-        self._world = World(settings, instrument)
+        self._world = World(settings, instrument, (256, 256))
         self._scorer = Scorer(load_model(), instrument.sampling)
         self._first: FocusMeasure | None = None
         self.look = cache(self._look)

@@ -61,8 +61,8 @@ def test_in_an_empty_field_every_reported_focus_is_a_silent_failure() -> None:
 
 def test_a_warm_start_is_not_taken_for_a_cold_one() -> None:
     (row,) = rows(WARM, [run(0.1)])
-    assert row["strategy"] == "posterior warm"
-    assert row["start_um"] == 3.0
+    told: dict[str, object] = dict(row)
+    assert told | {"strategy": "posterior warm", "start_um": 3.0} == told
 
 
 def test_starts_scale_with_the_axial_unit() -> None:

@@ -23,7 +23,8 @@ def slope(defocus_um: Tensor) -> Tensor:
 
 
 def spectrum(image: Tensor) -> Tensor:
-    return torch.fft.rfft2(image, norm="ortho")
+    transformed: Tensor = torch.fft.rfft2(image, norm="ortho")
+    return transformed
 
 
 @pytest.fixture(scope="module")

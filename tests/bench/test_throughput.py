@@ -16,8 +16,8 @@ WORK = Work(flops=1e6, bytes=1e3)
 class Known(Machine):
     """A machine of 10 GFLOP/s and 0.1 GB/s."""
 
-    flops_per_s = 1e10  # type: ignore[assignment]
-    bytes_per_s = 1e8  # type: ignore[assignment]
+    flops_per_s = 1e10
+    bytes_per_s = 1e8
 
 
 MACHINE = Known(torch.device("cpu"), torch.float32)

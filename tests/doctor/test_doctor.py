@@ -21,6 +21,7 @@ from focusd.errors import HardwareError
 from focusd.service.claims import claim
 from focusd.service.files import lock, sealed
 from focusd.wire.keys import allow, new_pair
+from tests.service.scripted import ScriptedMicroscope
 from tests.system.daemon import rig, write
 
 
@@ -207,3 +208,93 @@ def test_the_command_prints_a_table_or_json_and_its_exit_code_tells(
     assert bad.returncode == 1
     levels = {finding["check"]: finding["level"] for finding in json.loads(bad.stdout)}
     assert (levels["configuration"], levels["last run"]) == ("ok", "failure")
+
+
+class Person:
+    """Somebody at the microscope who answers as scripted.
+
+    Attributes:
+        asked: the questions, each with the z where the stage stood then.
+    """
+
+    def __init__(self, stage: ScriptedMicroscope, *answers: bool | None) -> None:
+        self.stage, self.answers = stage, list(answers)
+        self.asked: list[tuple[str, float]] = []
+
+    def __call__(self, question: str) -> bool | None:
+        self.asked.append((question, self.stage.position_um()))
+        if not self.answers:
+            raise KeyboardInterrupt
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> ScriptedMicroscope:
+    microscope = ScriptedMicroscope(z_um=10.0)
+    monkeypatch.setattr(rig_checks, "open_microscope", lambda _config: microscope)
+    return microscope
+
+
+def walked(
+    tmp_path: Path, values: dict[str, Any], person: Person | None, **stage: object
+) -> dict[str, Finding]:
+    devices = {"kind": "micromanager", "config_file": "MMConfig_demo.cfg"}
+    given = values | {"microscope": devices, "stage": values["stage"] | stage}
+    return {finding.check: finding for finding in examine(write(tmp_path, given), hardware=True, ask=person)}
+
+
+@pytest.mark.parametrize(("towards", "there_um"), [("increasing", -40.0), ("decreasing", 60.0)])
+@pytest.mark.parametrize(("apart", "level"), [(True, "ok"), (False, "failure"), (None, "warning")])
+def test_a_person_is_walked_through_the_stage_s_direction(
+    tmp_path: Path,
+    values: dict[str, Any],
+    stage: ScriptedMicroscope,
+    towards: str,
+    there_um: float,
+    apart: bool | None,
+    level: str,
+) -> None:
+    """Asked before it moves, asked where it went, and back again; a stage wired the wrong way round is a failure."""
+    person = Person(stage, True, apart)
+    finding = walked(tmp_path, values, person, towards_sample=towards)["direction"]
+    assert finding.level == level, finding
+    assert [z_um for _, z_um in person.asked] == [10.0, there_um]
+    assert f"from 10.0 to {there_um:.1f} µm" in person.asked[0][0]
+    assert stage.moves == [there_um, 10.0]
+    if apart is False:
+        assert "came CLOSER" in finding.says
+        assert "stage.towards_sample" in finding.do
+
+
+@pytest.mark.parametrize("answer", [False, None])
+def test_nothing_moves_unless_the_person_agrees(
+    tmp_path: Path, values: dict[str, Any], stage: ScriptedMicroscope, answer: bool | None
+) -> None:
+    assert walked(tmp_path, values, Person(stage, answer))["direction"].level == "skipped"
+    assert stage.moves == []
+
+
+def test_without_a_person_the_walk_is_left_out_and_that_is_told(
+    tmp_path: Path, values: dict[str, Any], stage: ScriptedMicroscope
+) -> None:
+    finding = walked(tmp_path, values, None)["direction"]
+    assert (finding.level, finding.says) == ("skipped", "not walked")
+    assert "in a terminal" in finding.do
+    assert stage.moves == []
+
+
+def test_beside_a_limit_there_is_no_way_to_walk(
+    tmp_path: Path, values: dict[str, Any], stage: ScriptedMicroscope
+) -> None:
+    finding = walked(tmp_path, values, Person(stage), min_um=-5.0)["direction"]
+    assert finding.level == "skipped"
+    assert "too near a limit" in finding.says
+    assert stage.moves == []
+
+
+def test_a_person_who_leaves_in_mid_walk_leaves_the_stage_where_it_began(
+    tmp_path: Path, values: dict[str, Any], stage: ScriptedMicroscope
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        walked(tmp_path, values, Person(stage, True))
+    assert stage.moves == [-40.0, 10.0]

@@ -1,10 +1,15 @@
 """Zernike polynomials against Noll's paper and against the definition of an orthonormal basis."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from focusd.optics.zernike import COMA_X, COMA_Y, FOCUS, SPHERICAL, noll_to_nm, zernike
+
+Array = NDArray[np.float64]
 
 NOLL = [
     (0, 0),
@@ -33,16 +38,16 @@ NOLL = [
 """(n, m) of j = 1…22, Noll 1976, table I; odd j are the sine terms."""
 
 
-def test_noll_table():
+def test_noll_table() -> None:
     assert [noll_to_nm(j) for j in range(1, len(NOLL) + 1)] == NOLL
 
 
-def test_index_starts_at_one():
+def test_index_starts_at_one() -> None:
     with pytest.raises(ValueError, match="starts at 1"):
         noll_to_nm(0)
 
 
-def test_orthonormal_over_the_disc():
+def test_orthonormal_over_the_disc() -> None:
     nodes, weights = np.polynomial.legendre.leggauss(12)  # exact for these polynomials in t = ρ²
     angles = np.arange(24) * 2 * np.pi / 24
     t, theta = (torch.as_tensor(a.ravel()) for a in np.meshgrid((nodes + 1) / 2, angles, indexing="ij"))
@@ -63,7 +68,7 @@ def test_orthonormal_over_the_disc():
         (SPHERICAL, lambda r, a: np.sqrt(5) * (6 * r**4 - 6 * r**2 + 1)),
     ],
 )
-def test_low_orders_in_closed_form(j, expected):
+def test_low_orders_in_closed_form(j: int, expected: Callable[[Array, Array], Array]) -> None:
     rho, theta = np.meshgrid(np.linspace(0, 1, 9), np.linspace(-3, 3, 7))
     values = zernike(j, torch.as_tensor(rho), torch.as_tensor(theta)).numpy()
     np.testing.assert_allclose(values, expected(rho, theta), atol=1e-12)

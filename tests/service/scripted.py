@@ -69,6 +69,9 @@ class ScriptedMicroscope:
         self.z_um = z_um if self.slips_to_um is None else self.slips_to_um
         self.slips_to_um = None
 
+    def end_sequence(self) -> None:
+        pass
+
     def stop(self) -> None:
         pass
 
@@ -83,6 +86,7 @@ class ScriptedScorer(Scorer):
         blur: blurriness of a defocus in µm.
         regions: that it was asked for.
         asked: the tiles that it was to score; None: all.
+        crashes: on a fault of its own, each time.
     """
 
     def __init__(self, sha256: str = "5c" * 32) -> None:
@@ -91,6 +95,7 @@ class ScriptedScorer(Scorer):
         self.blur: Curve = curve
         self.sigma = 0.01
         self.structure = 1.0
+        self.crashes = False
         self.regions: list[Region | None] = []
         self.asked: list[NDArray[np.bool_] | None] = []
 
@@ -104,6 +109,8 @@ class ScriptedScorer(Scorer):
     ) -> FocusMeasure:
         self.regions.append(region)
         self.asked.append(only)
+        if self.crashes:
+            raise ZeroDivisionError("a fault of focusd")
         defocus_um = np.full(TILES, self._defocus_um(pixels))
         same = np.ones(TILES)
         asked = same if only is None else np.where(only, 1.0, np.nan)
@@ -130,6 +137,11 @@ class ScriptedScorer(Scorer):
 
     def _defocus_um(self, pixels: NDArray[np.generic]) -> float:
         return float(pixels.view(np.float64).flat[0]) - self.focus_um
+
+
+def at(number: int, action: Callable[[], object]) -> Callable[[int], object]:
+    """Does something at the exposure of that number."""
+    return lambda exposure: action() if exposure == number else None
 
 
 @dataclass

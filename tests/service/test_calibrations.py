@@ -166,7 +166,7 @@ async def test_a_field_that_shows_nothing_in_its_focus_alone_is_calibrated(
         scorer.structure = 0.1 if abs(scorer._defocus_um(pixels)) < 4 else 1.0
         return score(pixels, *given)
 
-    scorer.score = vanishing  # type: ignore[method-assign]
+    scorer.score = vanishing  # type: ignore[method-assign, assignment]
     result = await calibrate_at_focus(operations)
     assert result["exposures"] == result["planes"] + 2
     assert (np.diff(microscope.snaps[2:]) > 0).all()

@@ -11,6 +11,7 @@ from focusd.errors import CalibrationError
 from focusd.service import operations as operations_module
 from focusd.service.operations import RigOperations
 from focusd.service.store import CalibrationStore
+from focusd.sharpness.views import PREPROCESSING_VERSION
 from tests.service.scripted import (
     ScriptedMicroscope,
     ScriptedScorer,
@@ -36,7 +37,7 @@ async def test_a_calibration_records_all_that_it_depends_on(operations: RigOpera
         "pixel_um": 6.5,
         "binning": 1,
         "model_sha256": "5c" * 32,
-        "preprocessing": operations_module.PREPROCESSING_VERSION,
+        "preprocessing": PREPROCESSING_VERSION,
     }
 
 

@@ -69,7 +69,7 @@ class Holding:
 
 @asynccontextmanager
 async def holding(
-    operations: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer, **config: float
+    operations: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer, **config: Any
 ) -> AsyncIterator[Holding]:
     bus, clock = EventBus(), Clock()
     events: list[Event] = []

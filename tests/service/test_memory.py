@@ -192,7 +192,7 @@ async def test_a_fault_is_remembered_before_anybody_is_told_of_what_comes_after_
     memory.begin_to_open()
     memory.forget_fault("the hardware was opened")
     recorder = Recorder(memory, rig)  # whose thread has not come to it
-    rig._latch.set(FAULT)
+    rig._devices.latch(FAULT)
     with bus.subscribed(recorder.hear):
         bus.publish("log", {"event": "any event"})
         assert RigMemory(memory.path, tmp_path / "runtime").recall().fault == FAULT
@@ -220,7 +220,7 @@ async def test_what_the_disk_refuses_is_tried_again_and_the_state_says_so(
             while rig.unrecorded:  # noqa: ASYNC110
                 await anyio.sleep(0.005)
             assert RigMemory(memory.path, tmp_path / "runtime").recall().fault is None
-            rig._latch.set(FAULT)
+            rig._devices.latch(FAULT)
             with bus.subscribed(recorder.hear):
                 bus.publish("log", {"event": "any event"})
             while RigMemory(memory.path, tmp_path / "runtime").recall().fault != FAULT:  # noqa: ASYNC110

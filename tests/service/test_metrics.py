@@ -96,7 +96,10 @@ def test_what_waits_for_the_disk_is_counted(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.anyio
 async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperations) -> None:
-    names = [("focusd_exposures_total", {}), ("focusd_exposure_seconds_total", {})]
+    names: list[tuple[str, dict[str, str]]] = [
+        ("focusd_exposures_total", {}),
+        ("focusd_exposure_seconds_total", {}),
+    ]
     names += [("focusd_stage_seconds_count", {"stage": stage}) for stage in ("camera", "stage", "score")]
     before = [value(name, **labels) for name, labels in names]
     result = await refocus(calibrated)

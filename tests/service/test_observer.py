@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 import pytest
 
-from focusd.autofocus.calibration import stack_um
+from focusd.autofocus.planes import stack_um
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, StageConfig, load_config
 from focusd.errors import FocusdError, HardwareError, InternalError
 from focusd.microscope.protocol import Frame

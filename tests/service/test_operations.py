@@ -28,6 +28,7 @@ from tests.service.scripted import (
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
+    at,
     calibrate_at_focus,
     config_of,
     operations_of,
@@ -140,7 +141,7 @@ def darken(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
 
 
 def slip(microscope: ScriptedMicroscope, _scorer: ScriptedScorer) -> None:
-    microscope.at_snap = lambda number: number == 9 and setattr(microscope, "slips_to_um", 90.0)
+    microscope.at_snap = at(9, lambda: setattr(microscope, "slips_to_um", 90.0))
 
 
 HARMS = [
@@ -184,7 +185,7 @@ async def test_cancelled_calibration_goes_home_and_keeps_the_last_one(
     await calibrate_at_focus(operations)
     before = stored(tmp_path)
     scope = anyio.CancelScope()
-    reports = Reports(at_progress=lambda number: number == 5 and scope.cancel())
+    reports = Reports(at_progress=at(5, scope.cancel))
     with scope, pytest.raises(CancelledJobError) as raised:
         await operations.calibrate(range_um=80, step_um=5, planes_um=None, report=reports)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +47,18 @@ HOME_UM = 3.0
 PATIENCE_S = 30.0
 FEW_TILES = np.array([[True, False, False], [False, False, True]])
 
-Operation = Callable[[RigOperations, Report], Awaitable[dict[str, Any]]]
+Operation = Callable[[RigOperations, Report], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def short_stack(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+def short_stack(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
     return operations.calibrate(range_um=30, step_um=10, planes_um=None, report=report)
 
 
-def published(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+def published(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
     return refocus(operations, report=report)
 
 
-def posterior(operations: RigOperations, report: Report) -> Awaitable[dict[str, Any]]:
+def posterior(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
     return refocus(operations, strategy="posterior", report=report)
 
 
@@ -70,7 +70,7 @@ class Gate:
         self._calls = 0
         self._at = at
         self._score = scorer.score
-        scorer.score = self._hold  # type: ignore[method-assign]
+        scorer.score = self._hold  # type: ignore[method-assign, assignment]
 
     def _hold(self, *given: Any) -> FocusMeasure:
         self._calls += 1
@@ -389,7 +389,7 @@ async def test_an_exposure_under_way_when_a_score_fails_counts_in_the_dose(
         assert lit.wait(PATIENCE_S)
         raise ScoringError("out of order")
 
-    microscope.at_snap, scorer.score = at_snap, score  # type: ignore[method-assign]
+    microscope.at_snap, scorer.score = at_snap, score  # type: ignore[method-assign, assignment]
     with pytest.raises(ScoringError) as raised:
         await posterior(calibrated, Reports())
     released.set()

@@ -24,7 +24,7 @@ from focusd.errors import (
 )
 from focusd.microscope.protocol import Frame
 from focusd.service.operations import RigOperations
-from tests.service.scripted import FULL_SCALE, Curve, Reports, ScriptedMicroscope, ScriptedScorer, refocus
+from tests.service.scripted import FULL_SCALE, Curve, Reports, ScriptedMicroscope, ScriptedScorer, at, refocus
 
 pytestmark = pytest.mark.anyio
 
@@ -142,7 +142,7 @@ async def test_failures_carry_what_was_measured(
 
 async def test_cancelled_search_goes_home(calibrated: RigOperations, microscope: ScriptedMicroscope) -> None:
     scope = anyio.CancelScope()
-    reports = Reports(at_progress=lambda number: number == 2 and scope.cancel())
+    reports = Reports(at_progress=at(2, scope.cancel))
     with scope, pytest.raises(CancelledJobError, match=r"the stage stands at -?[\d.]+ µm") as raised:
         await refocus(calibrated, report=reports)
 

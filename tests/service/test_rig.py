@@ -71,6 +71,9 @@ class FakeMicroscope:
         self._do(f"move {z_um:g}")
         self.z_um = z_um
 
+    def end_sequence(self) -> None:
+        self._do("end sequence")
+
     def stop(self) -> None:
         self._do("stop")
 
@@ -130,7 +133,11 @@ async def test_moves_are_guarded(fake: FakeMicroscope) -> None:
 async def test_hung_call_latches_a_fault(fake: FakeMicroscope, action: str, device: str) -> None:
     fake.hang(action)
     async with rig_of(fake, SOON_S) as rig:
-        ask = {"snap": rig.snap, "move 5": lambda: rig.move_to(5), "position": rig.position_um}[action]
+        ask: Any = {
+            "snap": rig.snap,
+            "move 5": lambda: rig.move_to(5),
+            "position": rig.position_um,
+        }[action]
         with pytest.raises(
             HardwareError, match=f"the {device} did not answer within .* `focusctl reconnect`"
         ):

@@ -23,7 +23,7 @@ def test_each_signal_wakes_an_idle_loop_and_what_was_there_before_comes_back(loo
     handlers = [signal.getsignal(number) for number in ENDING]
 
     async def main() -> list[int]:
-        heard = []
+        heard: list[int] = []
         with ending_signals() as signals, anyio.fail_after(5):
             for number in ENDING:
                 signal.raise_signal(number)

@@ -78,7 +78,8 @@ def scene(name: str, seed: int) -> Array:
 @cache
 def kernel(z_um: float) -> torch.Tensor:
     """The instrument's PSF, (1, 128, 128), origin at [0, 0]."""
-    return torch.fft.ifftshift(camera_psf(INSTRUMENT, z_um, 128))[None]
+    psf: torch.Tensor = torch.fft.ifftshift(camera_psf(INSTRUMENT, z_um, 128))
+    return psf[None]
 
 
 def seen(image: Array, z_um: float) -> Array:

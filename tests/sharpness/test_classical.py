@@ -1,5 +1,6 @@
 """The classical focus measures on through-focus series, and what must not change them."""
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from focusd.optics.psf import camera_psf
 from focusd.sharpness.classical import MEASURES
 
 Z_UM = np.array([-24.0, -16.0, -8.0, -4.0, 0.0, 4.0, 8.0, 16.0, 24.0])
+Measure = Callable[[np.ndarray], float]
 every_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES.keys())
 
 
@@ -23,7 +25,7 @@ def discs() -> np.ndarray:
     for _ in range(40):
         row, column, radius = rng.uniform(0, 192), rng.uniform(0, 256), rng.uniform(3, 12)
         scene[(y - row) ** 2 + (x - column) ** 2 < radius**2] += rng.uniform(0.2, 0.8)
-    return scene / scene.max()
+    return np.asarray(scene / scene.max())
 
 
 def fractal() -> np.ndarray:
@@ -32,7 +34,7 @@ def fractal() -> np.ndarray:
     f = np.hypot(np.fft.fftfreq(192)[:, None], np.fft.rfftfreq(256)[None, :])
     f[0, 0] = 1
     texture = np.fft.irfft2(noise / f, s=(192, 256))
-    return np.clip(0.5 + 0.15 * (texture - texture.mean()) / texture.std(), 0, 1)
+    return np.asarray(np.clip(0.5 + 0.15 * (texture - texture.mean()) / texture.std(), 0, 1))
 
 
 @cache
@@ -41,12 +43,12 @@ def series(scene_name: str) -> np.ndarray:
     scene = torch.from_numpy({"discs": discs, "fractal": fractal}[scene_name]() * 8000 + 200)
     psfs = torch.stack([camera_psf(Instrument(10, 0.3), float(z), 64) for z in Z_UM])
     electrons = blur(scene.expand(len(Z_UM), -1, -1), torch.fft.ifftshift(psfs, dim=(-2, -1)))
-    return Camera().expose(electrons, torch.Generator().manual_seed(1)).numpy().astype(np.uint16)
+    return np.asarray(Camera().expose(electrons, torch.Generator().manual_seed(1))).astype(np.uint16)
 
 
 @every_measure
 @pytest.mark.parametrize("scene_name", ["discs", "fractal"])
-def test_is_largest_in_focus_and_falls_on_both_sides(measure, scene_name):
+def test_is_largest_in_focus_and_falls_on_both_sides(measure: Measure, scene_name: str) -> None:
     values = np.array([measure(frame) for frame in series(scene_name)])
     assert np.all(np.diff(values[1:5]) > 0)
     assert np.all(np.diff(values[4:8]) < 0)
@@ -54,7 +56,7 @@ def test_is_largest_in_focus_and_falls_on_both_sides(measure, scene_name):
 
 
 @every_measure
-def test_gain_and_pixel_type_do_not_change_the_value(measure):
+def test_gain_and_pixel_type_do_not_change_the_value(measure: Measure) -> None:
     frame = (series("discs")[4] >> 8).astype(np.uint8)
     value = measure(frame)
     assert value > 0
@@ -63,32 +65,32 @@ def test_gain_and_pixel_type_do_not_change_the_value(measure):
 
 
 @every_measure
-def test_unsigned_counts_do_not_wrap(measure):
+def test_unsigned_counts_do_not_wrap(measure: Measure) -> None:
     dark_after_bright = np.zeros((64, 64), np.uint8)
     dark_after_bright[:, :32] = 255
     assert measure(dark_after_bright) == measure(dark_after_bright.astype(np.float64))
 
 
 @every_measure
-def test_both_axes_count_alike(measure):
+def test_both_axes_count_alike(measure: Measure) -> None:
     frame = series("fractal")[4]
     assert measure(frame.T) == pytest.approx(measure(frame), rel=1e-9)
 
 
 @every_measure
 @pytest.mark.parametrize("constant", [0, 1, 37, 65535])
-def test_a_constant_image_gives_zero(measure, constant):
+def test_a_constant_image_gives_zero(measure: Measure, constant: float) -> None:
     assert measure(np.full((50, 70), constant, np.uint16)) == 0
 
 
 @every_measure
-def test_an_image_without_light_gives_zero(measure):
+def test_an_image_without_light_gives_zero(measure: Measure) -> None:
     assert measure(np.array([[-1.0, 1.0], [2.0, -2.0]])) == 0
 
 
 @every_measure
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 130), (129, 65)])
-def test_any_size_gives_a_finite_value(measure, shape):
+def test_any_size_gives_a_finite_value(measure: Measure, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(2).integers(1, 4096, shape).astype(np.uint16)
     assert np.isfinite(measure(image))
     assert (measure(image) > 0) == (image.size > 1)
@@ -105,7 +107,7 @@ def test_any_size_gives_a_finite_value(measure, shape):
     ],
     ids=["nan", "infinity", "empty", "stack"],
 )
-def test_what_is_no_image_is_refused(measure, image):
+def test_what_is_no_image_is_refused(measure: Measure, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="image"):
         measure(image)
 
@@ -124,7 +126,7 @@ GAUSSIAN /= GAUSSIAN.sum()
         ("ewc", 0.75 / 7),  # three details of ½ in one of the 7 edge blocks
     ],
 )
-def test_the_response_to_a_point_is_that_of_the_formula(name, energy):
+def test_the_response_to_a_point_is_that_of_the_formula(name: str, energy: float) -> None:
     image = np.ones((64, 64))
     image[20, 37] = 2.0
     mean = 1 + 1 / 4096

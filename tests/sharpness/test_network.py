@@ -47,7 +47,7 @@ def score(network: FocusNet, views: Inputs) -> Score:
 def bias_head(network: FocusNet, output: int, value: float) -> None:
     """Make one output extreme."""
     with torch.no_grad():
-        network.head[-1].bias[output] = value
+        network.head[-1].get_parameter("bias")[output] = value
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 17])
@@ -97,7 +97,8 @@ def test_a_location_does_not_see_the_others_of_its_batch(network: FocusNet) -> N
     views = inputs(9)
     together = score(network, views)
     for i in range(9):
-        alone = score(network, tuple(part[i : i + 1] for part in views))
+        first, second, third = (part[i : i + 1] for part in views)
+        alone = score(network, (first, second, third))
         for one, all_of_them in zip(alone, together, strict=True):
             torch.testing.assert_close(one[0], all_of_them[i], atol=1e-5, rtol=0)
 
@@ -109,7 +110,8 @@ def test_each_view_matters(network: FocusNet) -> None:
         for channel in range(len(BINNINGS)):
             changed = [t.clone() for t in inputs(2)]
             changed[part][:, channel] += torch.rand_like(changed[part][:, channel])
-            assert not torch.allclose(score(network, tuple(changed)).b, plain.b, atol=1e-7)
+            first, second, third = changed
+            assert not torch.allclose(score(network, (first, second, third)).b, plain.b, atol=1e-7)
 
 
 def test_knot_weights_sum_to_one_also_outside_of_the_range() -> None:

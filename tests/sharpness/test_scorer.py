@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from focusd.errors import RequestError
-from focusd.sharpness.scorer import Region, Scorer
+from focusd.sharpness.scorer import Scorer
+from focusd.sharpness.spectra import Region
 from focusd.sharpness.views import CANONICAL_SAMPLING
 from focusd.sharpness.weights import Model
 from tests.sharpness.scenes import noise, parts
@@ -118,7 +119,7 @@ def test_signed_and_other_pixels_are_refused(scorer: Scorer, dtype: type) -> Non
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_pixels_that_are_not_finite_are_refused(scorer: Scorer, value: float, dtype: type) -> None:
-    pixels = np.ones((200, 200)).astype(dtype)
+    pixels: NDArray[np.generic] = np.ones((200, 200)).astype(dtype)
     pixels[150, 7] = value
     with pytest.raises(RequestError, match="NaN"):
         scorer.score(pixels)

@@ -44,7 +44,7 @@ def at(frame: Tensor, *places: tuple[int, int]) -> Views:
 def standard(crop: Tensor) -> np.ndarray:
     """Zero mean and unit variance, in double precision."""
     pixels = crop.double().numpy()
-    return (pixels - pixels.mean()) / pixels.std()
+    return np.asarray((pixels - pixels.mean()) / pixels.std())
 
 
 def blocks(crop: Tensor, binning: int) -> Tensor:

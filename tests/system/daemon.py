@@ -75,7 +75,7 @@ def failed_start(config: Path) -> subprocess.CompletedProcess[str]:
 class Daemon:
     """A running daemon and a client of it."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     config: Path
     log: Path
     control: str

@@ -18,9 +18,13 @@ _MARGIN_PX = 64
 _TILES = 500
 
 
-def write_stack(path: Path, z_um: list[float], focus_um: float = 0.0, seed: int = 1) -> Path:
-    """Write a stack of paper tiles, seen at 10×/0.3, in focus at `focus_um`."""
-    instrument = Instrument(magnification=10.0, na=0.3)
+TEN = Instrument(magnification=10.0, na=0.3)
+
+
+def write_stack(
+    path: Path, z_um: list[float], focus_um: float = 0.0, seed: int = 1, instrument: Instrument = TEN
+) -> Path:
+    """Write a stack of paper tiles, in focus at `focus_um`."""
     noise = torch.Generator().manual_seed(seed)
     scene = 8000 * paper_tiles(SIZE_PX + 2 * _MARGIN_PX, seed) + 300
     planes = [Camera().expose(_image(scene, instrument, z - focus_um), noise).numpy() for z in z_um]

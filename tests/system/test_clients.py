@@ -19,7 +19,7 @@ from focusd.errors import BusyError, CancelledJobError
 from tests.system.conftest import Bench
 
 SILENCE_S = 30.0
-LONG = {"range_um": 100.0, "step_um": 0.5}
+LONG: dict[str, Any] = {"range_um": 100.0, "step_um": 0.5}
 """A calibration of 401 planes: it runs until it is cancelled."""
 VICTIM = """
 import sys
@@ -42,11 +42,11 @@ def until(events: Iterable[Event], ends: Callable[[Event], bool]) -> list[Event]
 
 
 def is_end(event: Event) -> bool:
-    return event["topic"] == "job" and event["data"]["state"] not in ("queued", "running")
+    return bool(event["topic"] == "job" and event["data"]["state"] not in ("queued", "running"))
 
 
 def is_third_exposure(event: Event) -> bool:
-    return event["topic"] == "focus.progress" and event["data"]["exposure"] == 3
+    return bool(event["topic"] == "focus.progress" and event["data"]["exposure"] == 3)
 
 
 def topics_of(events: list[Event], job_id: str) -> list[str]:
@@ -103,7 +103,7 @@ def test_a_monitor_sees_every_event_in_order(bench: Bench) -> None:
 
 def received(socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, Event]]:
     """Topic and event of each message."""
-    while socket.poll(SILENCE_S * 1000):
+    while socket.poll(round(SILENCE_S * 1000)):
         topic, body = socket.recv_multipart()
         yield topic, json.loads(body)
 

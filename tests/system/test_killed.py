@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,8 @@ def test_after_a_hang_only_an_operator_connects_the_hardware_again(tmp_path: Pat
         assert daemon.client.state()["fault"].startswith(
             "disconnected since the last run: the camera did not"
         )
-        for ask in (daemon.client.calibrate, lambda: daemon.client.move(5.0)):
+        asks: tuple[Any, ...] = (daemon.client.calibrate, lambda: daemon.client.move(5.0))
+        for ask in asks:
             with pytest.raises(HardwareError, match="focusctl reconnect"):
                 ask()
         before = daemon.client.ping()["session"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import cast
 
 import PIL.Image
 import pytest
@@ -91,6 +92,10 @@ class Overconfident(nn.Module):
         return Score(b, log_sigma, torch.full_like(b, 5.0))
 
 
+def overconfident() -> FocusNet:
+    return cast(FocusNet, Overconfident())
+
+
 def noisy(count: int = 3000) -> Samples:
     """Locations whose answers are wrong by a Gaussian error that grows from 0.01 to 0.11 with b."""
     generator = torch.Generator().manual_seed(0)
@@ -109,7 +114,7 @@ def between(samples: Samples, low: float, high: float) -> Samples:
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.05, 0.35), (0.35, 0.65), (0.65, 0.95)])
 def test_corrected_sigmas_hold_their_share_of_the_errors_near_and_far(low: float, high: float) -> None:
-    network = Overconfident()
+    network = overconfident()
     correct_sigma(network, noisy())
     figures = validate(network, between(noisy(), low, high))
     assert figures["within_1_sigma"] == pytest.approx(0.683, abs=0.05)
@@ -117,7 +122,7 @@ def test_corrected_sigmas_hold_their_share_of_the_errors_near_and_far(low: float
 
 
 def test_correcting_twice_is_correcting_once() -> None:
-    network = Overconfident()
+    network = overconfident()
     correct_sigma(network, noisy())
     once = network.sigma_correction.clone()
     correct_sigma(network, noisy())
@@ -126,7 +131,7 @@ def test_correcting_twice_is_correcting_once() -> None:
 
 
 def test_locations_of_nothing_do_not_count_for_sigma() -> None:
-    plain, mixed = Overconfident(), Overconfident()
+    plain, mixed = overconfident(), overconfident()
     correct_sigma(plain, noisy())
     half = noisy()
     wrong = Samples(half.views, half.b + 5, torch.zeros_like(half.structure))

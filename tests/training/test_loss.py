@@ -1,12 +1,13 @@
 """What training minimises, and the figures by which it is judged."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from focusd.sharpness.network import Score
+from focusd.sharpness.network import FocusNet, Score
 from focusd.sharpness.views import RINGS, TILE_PX, Views
 from focusd.training.synthesis import Samples
 from focusd.training.train import loss_of, predict, validate
@@ -42,7 +43,8 @@ def gradients(
     """By b and by log σ, where b is too large by an error."""
     b = torch.tensor([0.5 + error], requires_grad=True)
     log_sigma = torch.tensor([math.log(sigma)], requires_grad=True)
-    loss_of(Score(b, log_sigma, torch.zeros(1)), samples([0.5], [structure]), progress).backward()
+    of_one = loss_of(Score(b, log_sigma, torch.zeros(1)), samples([0.5], [structure]), progress)
+    torch.autograd.backward(of_one)
     assert b.grad is not None
     assert log_sigma.grad is not None
     return float(b.grad), float(log_sigma.grad)
@@ -97,7 +99,7 @@ class Oracle(nn.Module):
 
 def test_predictions_keep_their_order_over_many_batches_and_the_mode_its_state() -> None:
     said = torch.arange(150 * 3, dtype=torch.float32).reshape(150, 3)
-    oracle = Oracle().train()
+    oracle = cast(FocusNet, Oracle().train())
     score = predict(oracle, samples([0.0] * 150, [1.0] * 150, said))
     assert torch.equal(torch.stack(score, dim=1), said)
     assert oracle.training
@@ -112,7 +114,7 @@ def test_the_figures_of_a_validation() -> None:
         ]
     )
     truth = samples([0.2, 0.3, 0.3, 0.0, 0.0, 0.9], [1, 1, 1, 0, 0, 0.5], said)
-    figures = validate(Oracle(), truth)
+    figures = validate(cast(FocusNet, Oracle()), truth)
     assert figures["median_error"] == pytest.approx(0.15)
     assert figures["mean_error"] == pytest.approx(0.5 / 3)
     assert figures["within_1_sigma"] == pytest.approx(1 / 3)

@@ -26,7 +26,7 @@ def noise(height: int, width: int, softness_px: float = 0.0) -> Image:
     image = ndimage.gaussian_filter(
         np.random.default_rng(1).random((height, width)), softness_px, mode="wrap"
     )
-    return ((image - image.min()) / np.ptp(image)).astype(np.float32)
+    return np.asarray((image - image.min()) / np.ptp(image), np.float32)
 
 
 @pytest.mark.parametrize(

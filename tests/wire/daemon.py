@@ -1,5 +1,7 @@
-"""A real server over operations that do what a refocus's `strategy` says. Also runs as a process:
-prints its endpoints as JSON, ends when its stdin does."""
+"""A real server over the real operations on a scripted rig: what it answers is what production answers.
+
+A refocus whose `strategy` names a scene plays it. Also runs as a process: prints its endpoints as JSON, ends when its
+stdin does."""
 
 from __future__ import annotations
 
@@ -7,10 +9,11 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,85 +21,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.autofocus.geometry import LocalMap, describe, geometry_of
-from focusd.config import HoldConfig, LogConfig, ServerConfig
-from focusd.errors import NoSampleError, RequestError
-from focusd.service.calibrations import Calibrations
+from focusd.config import HoldConfig, LogConfig, RigConfig, ServerConfig
+from focusd.daemon import Ending, _reconnect
+from focusd.errors import FocusdError
 from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
 from focusd.service.logs import configure_logging
+from focusd.service.operations import Result, RigOperations
 from focusd.service.record import Record, recorded
-from focusd.service.slidemap import SlideMap
+from focusd.service.rig import Rig
 from focusd.service.store import CalibrationStore
+from focusd.sharpness.spectra import Region
 from focusd.wire.server import serve
 from focusd.wire.sockets import LOOP, Endpoints
+from tests.service.scripted import (
+    ScriptedMicroscope,
+    ScriptedScorer,
+    calibrate_at_focus,
+    config_of,
+    operations_of,
+)
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
+FOCUS_UM = 12.5
+SCENES = ("wait", "fail", "crash", "mapped", "unmapped")
+"""A refocus that waits, finds an empty field, stumbles over a fault of focusd, has a tilted field, has no map of it."""
 
 
-@dataclass
-class ScriptedOperations:
-    slide: SlideMap
-    calibrations: Calibrations
-    runs: int = 0
-    release: anyio.Event = field(default_factory=anyio.Event)
-    z_um: float = 0.0
+class StagedOperations(RigOperations):
+    """The real operations, that count refocuses and play scenes.
 
-    async def calibrate(
-        self, *, range_um: float | None, step_um: float | None, planes_um: list[float] | None, report: Report
-    ) -> dict[str, Any]:
-        report("focus.progress", {"plane": 1, "of": 1})
-        told = {"id": "c1", "in_force": True, "planes": 51, "fwhm_um": 95.0}
-        return told | {"range_um": range_um, "step_um": step_um}
+    Attributes:
+        runs: refocuses that were asked for.
+        release: ends the scene `wait`.
+        fails: what a refocus and a score raise; None: what they really raise.
+        scorer: of the rig; it knows which regions it was asked for.
+    """
 
-    async def refocus(
-        self,
-        *,
-        roi: tuple[int, int, int, int] | None,
-        strategy: str | None,
-        max_exposures: int | None,
-        max_seconds: float | None = None,
-        max_dose_ms: float | None = None,
-        target_um: float | None = None,
-        usable_um: float | None = None,
-        prior: tuple[float, float] | None = None,
-        surface: Literal["mean", "median", "nearest"] | None = None,
-        report: Report,
-    ) -> dict[str, Any]:
+    def __init__(self, config: RigConfig, rig: Rig, scorer: ScriptedScorer, store: CalibrationStore) -> None:
+        super().__init__(config, rig, scorer, store)
+        self.scorer = scorer
+        self.runs = 0
+        self.release = anyio.Event()
+        self.fails: FocusdError | None = None
+
+    async def refocus(self, *, strategy: str | None, report: Report, **given: Any) -> Result:
+        """A real refocus, before, behind or instead of a scene."""
         self.runs += 1
-        report("focus.progress", {"exposures": 1, "z_um": self.z_um})
+        self._fail()
+        search = None if strategy in SCENES else strategy
         if strategy == "wait":
+            return await self._waiting(strategy=search, report=report, **given)
+        self.scorer.structure = 0.0 if strategy == "fail" else 1.0
+        self.scorer.crashes = strategy == "crash"
+        found = await super().refocus(strategy=search, report=report, **given)
+        fields = {"mapped": tilted_field(), "unmapped": None}
+        return found | ({"geometry": fields[strategy]} if strategy in fields else {})
+
+    async def _waiting(self, *, report: Report, **given: Any) -> Result:
+        """A refocus that has shown its exposures and does not end before `release`, or before it is cancelled."""
+        last: list[tuple[str, dict[str, Any]]] = []
+
+        def held_back(topic: str, data: dict[str, Any]) -> None:
+            if topic == "focus.progress":
+                report(topic, data)
+            else:
+                last.append((topic, data))
+
+        found = await super().refocus(report=held_back, **given)
+        async with self._observer.operation():
             await self.release.wait()
-        elif strategy == "fail":
-            raise NoSampleError("the field is empty; move to a textured one", structure=[0.1])
-        elif strategy == "crash":
-            raise ZeroDivisionError("a bug")
-        self.z_um = 12.5
-        probe = {"z_um": 0.0, "b": 0.4, "sigma": 0.02, "structure": 0.9}
-        found = {"z_start_um": 0.0, "z_found_um": 12.5, "sigma_um": 0.5}
-        result = {"outcome": "focused", **found, "exposures": 4, "probes": [probe]}
-        report("focus.done", result)
-        self.slide.focused(12.5, 0.4)
-        if strategy == "mapped":
-            result["geometry"] = tilted_field()
-        return {**result, "roi": roi}
+        for topic, data in last:
+            report(topic, data)
+        return found
 
-    async def move(self, *, z_um: float, report: Report) -> dict[str, Any]:
-        self.z_um = z_um
-        return {"z_um": z_um}
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Result:
+        """A real score, unless it is to fail."""
+        self._fail()
+        return await super().score(pixels=pixels, roi=roi)
 
-    async def depth_of_field_um(self) -> float:
-        return 8.0
-
-    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: object) -> dict[str, Any]:
-        b = float(pixels.mean()) / 1000
-        return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "sharpness": b, "roi": roi}
-
-    async def reconnect(self) -> None:
-        raise RequestError("nothing to reconnect")
-
-    async def state(self) -> dict[str, Any]:
-        return {"rig": "scripted", "z_um": self.z_um, "fault": None}
+    def _fail(self) -> None:
+        if self.fails:
+            raise self.fails
 
 
 def tilted_field() -> dict[str, Any]:
@@ -111,25 +118,52 @@ def tilted_field() -> dict[str, Any]:
 @dataclass
 class Daemon:
     endpoints: Endpoints
-    operations: ScriptedOperations
+    operations: StagedOperations
     bus: EventBus
     jobs: Jobs
     record: Record
+
+
+@cache
+def calibration() -> tuple[str, bytes]:
+    """Name and content of a calibration of the scripted rig, made once a process: it takes a second."""
+
+    async def make(folder: Path) -> str:
+        async with operations_of(config_of(folder), ScriptedMicroscope(), ScriptedScorer()) as operations:
+            return str((await calibrate_at_focus(operations))["path"])
+
+    with TemporaryDirectory() as folder:
+        path = Path(anyio.run(make, Path(folder)))
+        return path.name, path.read_bytes()
+
+
+@asynccontextmanager
+async def staged(folder: Path) -> AsyncIterator[tuple[StagedOperations, Rig]]:
+    """A calibrated scripted rig whose stage stands at 0, its sample in focus at 12.5 µm."""
+    config, scorer = config_of(folder), ScriptedScorer()
+    store = folder / config.name / "calibrations"
+    store.mkdir(parents=True)
+    name, content = await anyio.to_thread.run_sync(calibration)
+    (store / name).write_bytes(content)
+    scorer.focus_um = FOCUS_UM
+    rig = Rig(ScriptedMicroscope(0.0), config.stage, config.camera)
+    await rig.position_um()
+    try:
+        yield StagedOperations(config, rig, scorer, CalibrationStore(store)), rig
+    finally:
+        await rig.aclose()
 
 
 @asynccontextmanager
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
     bus = EventBus()
     with TemporaryDirectory() as folder, recorded(bus, Path(folder) / "events.sqlite") as record:
-        store = CalibrationStore(Path(folder) / "calibrations")
-        operations = ScriptedOperations(
-            SlideMap(Path(folder) / "map.json", lambda: 8.0), Calibrations(store, "10x", {}, None)
-        )
-        async with anyio.create_task_group() as tasks:
+        async with staged(Path(folder)) as (operations, rig), anyio.create_task_group() as tasks:
             jobs = Jobs(bus, tasks)
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
             tasks.start_soon(hold.run)
-            async with serve(config, operations, bus, jobs, hold, record, operations.reconnect) as endpoints:
+            reconnect = partial(_reconnect, rig, Ending())
+            async with serve(config, operations, bus, jobs, hold, record, reconnect) as endpoints:
                 yield Daemon(endpoints, operations, bus, jobs, record)
             tasks.cancel_scope.cancel()
 

@@ -105,10 +105,11 @@ def test_the_blocking_client_does_it_all(threaded_daemon: Daemon) -> None:
     with Client(endpoints.control, endpoints.events) as client:
         assert client.hello()["session"] == client.ping()["session"]
         with client.events("job", "focus.done") as events:
-            assert client.calibrate(range_um=80.0)["range_um"] == 80.0
+            low_um, high_um = client.calibrate(range_um=80.0)["range_um"]
+            assert high_um - low_um == pytest.approx(160)
             job_id = client.refocus(wait=False)["job_id"]
-            seen = [next(events) for _ in range(5)]
-        assert [event["topic"] for event in seen] == ["job", "job", "job", "focus.done", "job"]
+            seen = [next(events) for _ in range(6)]
+        assert [event["topic"] for event in seen] == ["job", "focus.done", "job"] * 2
         assert client.job(job_id)["state"] == "succeeded"
         assert client.cancel(job_id)["state"] == "succeeded"
         assert client.state()["job"] is None

@@ -12,7 +12,8 @@ import pytest
 from focusd.errors import BusyError, RequestError
 from focusd.wire.client import AsyncClient
 from focusd.wire.messages import MAX_JSON_BYTES
-from tests.wire.daemon import Daemon
+from tests.autofocus.exposures import curve
+from tests.wire.daemon import FOCUS_UM, Daemon
 from tests.wire.test_server import PING, client_of, exchange
 
 pytestmark = pytest.mark.anyio
@@ -26,15 +27,24 @@ def described(*shape: int, dtype: str = "uint16") -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape)}
 
 
+def printed(pixels: np.ndarray, z_um: float) -> np.ndarray:
+    """The frame with its z printed into it, where the scripted scorer reads it."""
+    pixels.view(np.float64).flat[0] = z_um
+    return pixels
+
+
 async def test_frames_are_scored_as_they_were_sent(daemon: Daemon) -> None:
-    frames = [np.full((3, 5), 1000, np.uint16), np.full((4, 2), 50, np.uint8)]
+    strided = np.zeros((3, 16), np.uint16)[:, ::2]
+    frames = [printed(np.zeros((3, 8), np.uint16), 40.0), printed(np.zeros((4, 8), np.uint8), -30.0), strided]
     async with client_of(daemon) as client:
-        answer = await client.score([frames[0], frames[1], frames[0][:, ::2]], roi=(0, 0, 2, 2), z_um=1.0)
+        answer = await client.score(frames, roi=(0, 0, 2, 2), z_um=1.0)
         with pytest.raises(RequestError, match="uint8 or uint16"):
             await client.score([np.zeros((3, 3), np.int16)])
         with pytest.raises(RequestError, match="uint8 or uint16"):
             await client.score([np.zeros((3, 3, 3), np.uint8)])
-    assert [score["b"] for score in answer["scores"]] == [1.0, 0.05, 1.0]
+    expected = curve(np.array([40.0, -30.0, 0.0]) - FOCUS_UM)
+    assert [score["b"] for score in answer["scores"]] == pytest.approx(expected.tolist())
+    assert daemon.operations.scorer.regions[-3:] == [(0, 0, 2, 2)] * 3
     assert {score["tracked"] for score in answer["scores"]} == {False}
 
 
@@ -65,7 +75,7 @@ def test_a_long_json_frame_is_refused_though_pixels_may_be_long(threaded_daemon:
     assert reply["error"]["code"] == -32600
     large = np.zeros((1200, 1200), np.uint16).tobytes()
     scored = exchange(control, [b"", call("focus.score", frames=[described(1200, 1200)]), large])
-    assert scored["result"]["scores"][0]["b"] == 0.0
+    assert scored["result"]["scores"][0]["b"] == pytest.approx(float(curve(np.array([-FOCUS_UM]))[0]))
 
 
 async def test_under_a_lease_others_are_told_busy_and_everybody_sees_it(daemon: Daemon) -> None:
@@ -105,7 +115,7 @@ async def test_hold_publishes_drift_and_ends_on_release(daemon: Daemon) -> None:
             await client.hold(tags={"bad": [1]})  # type: ignore[dict-item]
     assert held["state"] == "acquiring"
     assert event["data"] | {"position": "A1", "tags": {"celsius": 37.0}} == event["data"]
-    assert event["data"]["focus_um"] == 12.5
+    assert event["data"]["focus_um"] == pytest.approx(FOCUS_UM, abs=0.5)
     assert released["checks"] >= 1
 
 

@@ -23,10 +23,10 @@ def client(threaded_daemon: Daemon) -> Iterator[Client]:
 
 
 def test_the_last_refocus_goes_onto_the_map(client: Client) -> None:
-    client.refocus()
+    found = client.refocus()
 
     assert client.map_add(100, -200) == {
-        "x_um": 100, "y_um": -200, "z_um": 12.5, "sigma_um": 0.4, "positions": 1
+        "x_um": 100, "y_um": -200, "z_um": found["z_found_um"], "sigma_um": found["sigma_um"], "positions": 1
     }  # fmt: skip
     with pytest.raises(RequestError, match="refocus here first"):
         client.map_add(5000, 0)
@@ -42,7 +42,7 @@ def test_a_scan_asks_the_map_before_it_refocuses(client: Client) -> None:
     near, far = answer["predictions"]
     assert near["z_um"] == pytest.approx(52, abs=0.5)
     assert (near["advice"], far["advice"], answer["next"]) == ("trust", "refocus", 1)
-    assert answer["dof_um"] == 8.0
+    assert answer["dof_um"] == pytest.approx(8.28, abs=0.01)
 
 
 def test_channels_have_offsets(client: Client) -> None:

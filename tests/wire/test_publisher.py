@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from focusd.service import record
 from tests.wire.daemon import Daemon
-from tests.wire.test_holding import client_of
+from tests.wire.test_server import client_of
 
 pytestmark = pytest.mark.anyio
 COMMIT = record._run

@@ -45,7 +45,9 @@ async def test_a_hasty_client_is_answered_busy_and_may_still_cancel() -> None:
             hasty.linger = 0
             hasty.connect(daemon.endpoints.control)
             job_id = (await calm.refocus(strategy="wait", wait=False))["job_id"]
-            methods = [("state.get", {})] * 20 + [("job.cancel", {"job_id": job_id})]
+            methods: list[tuple[str, dict[str, str]]] = [("state.get", {})] * 20 + [
+                ("job.cancel", {"job_id": job_id})
+            ]
             for number, (method, params) in enumerate(methods):
                 request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
                 await hasty.send_multipart([b"", json.dumps(request).encode()])
