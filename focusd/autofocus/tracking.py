@@ -1,9 +1,11 @@
-"""Where the focus drifts: position and velocity with their uncertainties, from checks now and then (a Kalman filter).
+"""Where the focus drifts: position and velocity with their uncertainties, from checks now and then.
 
-Drift is smooth but for steps (a medium change, a nudged stage) and turns (a door opened, a heater on). So each check is
-weighed as three hypotheses, neither, a step and a turn, each a Kalman update of its own, and their mixture collapsed to
-its mean and covariance. A step then moves the position and hardly touches the velocity. Source: Bar-Shalom, Li,
-Kirubarajan, Estimation with Applications to Tracking and Navigation (2001), sections 6.3 and 11.6.
+Drift is smooth but for steps (a medium change, a nudged stage) and turns (a door opened, a heater on). How fast it is,
+and how quickly that changes, nobody knows beforehand. So the velocity is unknown at first, and a few Kalman filters run
+side by side, each for another liveliness of the drift; what they foretell weighs them. Each check is weighed as three
+hypotheses in each filter, neither, a step and a turn, and their mixture collapsed to its mean and covariance. A step
+then moves the position and hardly touches the velocity. Source: Bar-Shalom, Li, Kirubarajan, Estimation with
+Applications to Tracking and Navigation (2001), sections 6.3 and 11.6.
 """
 
 from __future__ import annotations
@@ -19,16 +21,13 @@ _STEPS_PER_S = 1 / 3600
 """Steps expected: one an hour."""
 _STEP_SHARE = 0.6
 """Of the changes that are not smooth: the others are turns."""
-_VELOCITY_MEMORY_S = 3600.0
-"""Time in which a velocity turns into another one."""
+_LIVELY_UM_PER_S = np.geomspace(0.03, 30.0, 7) / 60
+"""Standard deviation of a velocity's change in an hour, one for each filter: from a calm rig to one that warms up."""
+_HOUR_S = 3600.0
+_LEAST_WEIGHT = 1e-4
+"""Of a filter: a calm rig may become a lively one."""
 _MISSED = 0.2
 """Share of the steps that a frame as sharp as in focus does not show."""
-_RESTLESS = (0.05, 4.0)
-"""How much calmer or livelier than expected drift may be taken for."""
-_LEARNING = 0.3
-"""How much one check changes that."""
-_OUTLIER = 6.0
-"""A squared innovation beyond so many of its variances teaches no more than this."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class DriftModel:
     """What to expect of a rig before it is known.
 
     Attributes:
-        velocity_um_per_s: standard deviation of the drift's velocity.
+        velocity_um_per_s: standard deviation of the drift's velocity, at first and after a turn.
         step_um: standard deviation of a step.
     """
 
@@ -46,23 +45,33 @@ class DriftModel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The focus at a moment.
+    """The focus at a moment, by n filters.
 
     Attributes:
         time_s: any clock's, the same for all.
         checked_s: when the focus was last measured.
-        mean: (2,) position in µm and velocity in µm/s.
-        covariance: (2, 2) of both, if there was no step since the last check.
+        weight: (n,) probability of each filter, with unit sum.
+        mean: (n, 2) position in µm and velocity in µm/s.
+        covariance: (n, 2, 2) of both, if there was no step since the last check.
         step_chance: probability that there was one, or a turn.
-        restless: variance of the drift relative to the model's, learnt.
     """
 
     time_s: float
     checked_s: float
+    weight: Array
     mean: Array
     covariance: Array
     step_chance: float = 0.0
-    restless: float = 1.0
+
+    @property
+    def expected(self) -> Array:
+        """(2,) mean position and velocity over all filters."""
+        return np.asarray(self.weight @ self.mean)
+
+    @property
+    def spread(self) -> Array:
+        """(2, 2) covariance over all filters."""
+        return _pooled(self.weight, self.mean, self.covariance)[1]
 
 
 @dataclass
@@ -75,8 +84,7 @@ class DriftTracker:
     def check(self, time_s: float, focus_um: float, sigma_um: float) -> None:
         """Take a measured focus into account; the first one begins the track."""
         if self.estimate is None:
-            covariance = np.diag([sigma_um**2, self.model.velocity_um_per_s**2])
-            self.estimate = Estimate(time_s, time_s, np.array([focus_um, 0.0]), covariance)
+            self.estimate = _begun(self.model, time_s, focus_um, sigma_um)
         else:
             self.estimate = _updated(self._at(time_s), self.model, focus_um, sigma_um)
 
@@ -86,9 +94,8 @@ class DriftTracker:
         It bounds the uncertainty and no more: the next frame will say the same again, of the same error.
         """
         now = self._at(time_s)
-        self.estimate = replace(
-            now, covariance=_bounded(now.covariance, sigma_um), step_chance=_MISSED * now.step_chance
-        )
+        bounded = np.stack([_bounded(each, sigma_um) for each in now.covariance])
+        self.estimate = replace(now, covariance=bounded, step_chance=_MISSED * now.step_chance)
 
     def surprised(self, time_s: float) -> None:
         """A frame was less sharp than in focus: the focus has moved, nobody knows which way."""
@@ -97,24 +104,24 @@ class DriftTracker:
 
     def focus_um(self, time_s: float) -> float:
         """Where the focus is expected."""
-        return float(self._at(time_s).mean[0])
+        return float(self._at(time_s).expected[0])
 
     @property
     def velocity_um_per_s(self) -> float:
         """Its velocity, the same until the next check."""
-        return float(self._known.mean[1])
+        return float(self._known.expected[1])
 
     @property
     def velocity_sigma_um_per_s(self) -> float:
         """Standard uncertainty of the velocity at the last check."""
-        return float(np.sqrt(self._known.covariance[1, 1]))
+        return float(np.sqrt(self._known.spread[1, 1]))
 
     def sigma_um(self, time_s: Array | float) -> Array:
         """Standard uncertainty of the focus at moments to come, steps included."""
-        start, model = self._known, self.model
+        start = self._known
         ahead = np.maximum(0.0, np.asarray(time_s, dtype=np.float64) - start.time_s)
-        variance = _position_variance(start, model, ahead)
-        return np.asarray(np.sqrt(variance + _step_chance(start, ahead) * model.step_um**2))
+        variance = _position_variance(start, ahead)
+        return np.asarray(np.sqrt(variance + _step_chance(start, ahead) * self.model.step_um**2))
 
     @property
     def _known(self) -> Estimate:
@@ -123,26 +130,37 @@ class DriftTracker:
         return self.estimate
 
     def _at(self, time_s: float) -> Estimate:
-        return _predicted(self._known, self.model, time_s)
+        return _predicted(self._known, time_s)
 
 
-def _predicted(start: Estimate, model: DriftModel, time_s: float) -> Estimate:
+def _begun(model: DriftModel, time_s: float, focus_um: float, sigma_um: float) -> Estimate:
+    """What the first check tells: the velocity is unknown, and each filter as likely as the others."""
+    filters = len(_LIVELY_UM_PER_S)
+    return Estimate(
+        time_s,
+        time_s,
+        np.full(filters, 1 / filters),
+        np.tile([focus_um, 0.0], (filters, 1)),
+        np.tile(np.diag([sigma_um**2, model.velocity_um_per_s**2]), (filters, 1, 1)),
+    )
+
+
+def _predicted(start: Estimate, time_s: float) -> Estimate:
     """The estimate carried on to a later moment."""
     ahead = max(0.0, time_s - start.time_s)
     carry = np.array([[1.0, ahead], [0.0, 1.0]])
-    walk = _velocity_walk(start, model)
-    noise = walk * np.array([[ahead**3 / 3, ahead**2 / 2], [ahead**2 / 2, ahead]])
+    noise = np.array([[ahead**3 / 3, ahead**2 / 2], [ahead**2 / 2, ahead]])
     return replace(
         start,
         time_s=start.time_s + ahead,
-        mean=carry @ start.mean,
-        covariance=carry @ start.covariance @ carry.T + noise,
+        mean=start.mean @ carry.T,
+        covariance=carry @ start.covariance @ carry.T + _velocity_walk()[:, None, None] * noise,
         step_chance=float(_step_chance(start, np.array(ahead))),
     )
 
 
 def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: float) -> Estimate:
-    """The mixture of all hypotheses after a check, collapsed."""
+    """The mixture of all hypotheses after a check, collapsed in each filter."""
     changed = prior.step_chance
     hypotheses = [
         _kalman(prior.mean, prior.covariance + extra, focus_um, sigma_um, chance)
@@ -152,19 +170,29 @@ def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: floa
             (_turned(model, prior.time_s - prior.checked_s), (1 - _STEP_SHARE) * changed),
         )
     ]
-    evidence = np.array([h.log_evidence for h in hypotheses])
-    weight = np.exp(evidence - evidence.max())
-    weight /= weight.sum()
-    mean = np.average([h.mean for h in hypotheses], axis=0, weights=weight)
-    spreads = [h.covariance + np.outer(h.mean - mean, h.mean - mean) for h in hypotheses]
-    restless = prior.restless * np.exp(_LEARNING * weight[0] * hypotheses[0].lesson)
+    evidence = np.stack([h.log_evidence for h in hypotheses], axis=1)
+    likely = np.exp(evidence - evidence.max())
+    means = np.stack([h.mean for h in hypotheses], axis=1)
+    covariances = np.stack([h.covariance for h in hypotheses], axis=1)
+    share = likely / likely.sum(1, keepdims=True)
+    pooled = [_pooled(*each) for each in zip(share, means, covariances, strict=True)]
+    weight = prior.weight * likely.sum(1)
+    weight = np.maximum(weight / weight.sum(), _LEAST_WEIGHT)
     return Estimate(
         time_s=prior.time_s,
         checked_s=prior.time_s,
-        mean=np.asarray(mean),
-        covariance=np.average(spreads, axis=0, weights=weight),
-        restless=float(np.clip(restless, *_RESTLESS)),
+        weight=weight / weight.sum(),
+        mean=np.stack([mean for mean, _ in pooled]),
+        covariance=np.stack([covariance for _, covariance in pooled]),
     )
+
+
+def _pooled(weight: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
+    """Mean (2,) and covariance (2, 2) of a mixture of n."""
+    pooled = weight @ mean
+    apart = mean - pooled
+    spread = covariance + apart[:, :, None] * apart[:, None, :]
+    return np.asarray(pooled), np.asarray(np.tensordot(weight, spread, 1))
 
 
 def _bounded(covariance: Array, sigma_um: float) -> Array:
@@ -182,36 +210,34 @@ def _turned(model: DriftModel, since_s: float) -> Array:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """One Kalman update; `lesson` tells drift livelier than expected (above 0) from calmer (below)."""
+    """One Kalman update in each of n filters: (n, 2), (n, 2, 2), (n,)."""
 
     mean: Array
     covariance: Array
-    log_evidence: float
-    lesson: float
+    log_evidence: Array
 
 
 def _kalman(mean: Array, covariance: Array, focus_um: float, sigma_um: float, chance: float) -> _Hypothesis:
-    innovation = focus_um - float(mean[0])
-    variance = float(covariance[0, 0]) + sigma_um**2
-    gain = covariance[:, 0] / variance
-    keep = np.eye(2) - np.outer(gain, [1.0, 0.0])
+    innovation = focus_um - mean[:, 0]
+    variance = covariance[:, 0, 0] + sigma_um**2
+    gain = covariance[:, :, 0] / variance[:, None]
+    keep = np.eye(2) - gain[:, :, None] * np.array([1.0, 0.0])
     # Joseph's form: stays a covariance whatever the rounding.
-    after = keep @ covariance @ keep.T + sigma_um**2 * np.outer(gain, gain)
-    surprise = innovation**2 / variance
-    # What the check's own noise explains teaches nothing of the drift.
-    lesson = float(gain[0]) * (min(surprise, _OUTLIER) - 1)
-    log_evidence = np.log(max(chance, 1e-12)) - 0.5 * (np.log(variance) + surprise)
-    return _Hypothesis(mean + gain * innovation, after, float(log_evidence), lesson)
+    noise = sigma_um**2 * gain[:, :, None] * gain[:, None, :]
+    after = keep @ covariance @ keep.transpose(0, 2, 1) + noise
+    log_evidence = np.log(max(chance, 1e-12)) - 0.5 * (np.log(variance) + innovation**2 / variance)
+    return _Hypothesis(mean + gain * innovation[:, None], after, log_evidence)
 
 
-def _velocity_walk(start: Estimate, model: DriftModel) -> float:
-    """Growth of the velocity's variance a second."""
-    return start.restless * model.velocity_um_per_s**2 / _VELOCITY_MEMORY_S
+def _velocity_walk() -> Array:
+    """(n,) growth of the velocity's variance a second in each filter."""
+    return np.asarray(_LIVELY_UM_PER_S**2 / _HOUR_S)
 
 
-def _position_variance(start: Estimate, model: DriftModel, ahead: Array) -> Array:
-    (pp, pv), (_, vv) = start.covariance
-    walk = _velocity_walk(start, model)
+def _position_variance(start: Estimate, ahead: Array) -> Array:
+    """Of the mixture, at moments of any shape."""
+    (pp, pv), (_, vv) = start.spread
+    walk = float(start.weight @ _velocity_walk())
     return np.asarray(pp + 2 * ahead * pv + ahead**2 * vv + walk * ahead**3 / 3)
 
 

@@ -131,6 +131,7 @@ class RigOperations:
         target_um: float | None = None,
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        within_um: tuple[float, float] | None = None,
         surface: Surface | None = None,
         report: Report,
     ) -> Result:
@@ -234,6 +235,11 @@ class RigOperations:
     def z_um(self) -> float | None:
         """The last z read back, without asking the stage."""
         return self._rig.last_z_um
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the hardware, for good; None: nothing."""
+        return self._rig.fault
 
     async def depth_of_field_um(self) -> float:
         """What errors of the focus are measured in.
