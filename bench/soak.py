@@ -232,7 +232,7 @@ def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfi
             "state_dir": state,
             "objective": {"name": "10x/0.3", "magnification": 10.0, "na": 0.3},
             "camera": {"name": "soak", "pixel_um": 6.5, "exposure_ms": 10.0},
-            "stage": {"min_um": -2000.0, "max_um": 2000.0, "towards_sample": "increasing"},
+            "stage": {"min_um": -50_000.0, "max_um": 50_000.0, "towards_sample": "increasing"},
             "microscope": {
                 "kind": "simulated",
                 "sample": sample,

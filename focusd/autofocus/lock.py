@@ -229,14 +229,18 @@ class Lock:
         self._last_s = -math.inf
         self._is_moved = True
 
-    def frame(self, now_s: float, dropped: bool) -> None:
-        """A frame of the held field was as sharp as in focus, or less."""
+    def frame(self, now_s: float, dropped: bool, seen: float = 1.0) -> None:
+        """A frame of the held field was as sharp as in focus, or less.
+
+        Args:
+            seen: how far out of focus frames are seen to be, relative to those in good light.
+        """
         if self.tracker.estimate is None:
             return
         if dropped:
             self.tracker.surprised(now_s)
         else:
-            self.tracker.quiet(now_s, _SEEN * self._settings.excursion_um)
+            self.tracker.quiet(now_s, _SEEN * seen * self._settings.excursion_um)
 
     def check_due_s(self) -> float:
         """When the next check is due; infinite: never."""

@@ -248,21 +248,30 @@ def _step_chance(start: Estimate, ahead: Array) -> Array:
 class SharpnessWatch:
     """Compares the sharpness of a field's frames with what it was right after a check, in focus.
 
-    A classical measure (Tenengrad) has no scale that holds for two fields, but repeats for one to a thousandth and
-    falls by a tenth within a quarter of a depth of field. It does not tell the side: a drop is evidence that the focus
-    has moved, which way is for a check to find.
+    The energy of the gradient has no scale that holds for two fields, but repeats for one to its noise, in good light to
+    a thousandth, and falls by a tenth within a quarter of a depth of field. It does not tell the side: a drop is evidence
+    that the focus has moved, which way is for a check to find.
     """
 
     _DROP = 0.1
+    _SIGNIFICANT = 3.0
+    """A drop is one of more than so many standard deviations of a frame."""
+    _LARGEST = 0.3
+    """Where only a larger drop would be significant, half a depth of field out of focus would not be seen."""
     _LEARNING = 0.3
     """Weight of the latest check's first frame: a sample changes slowly."""
+    _NOISE_FRAMES = 20
+    """Frames over which the noise is averaged; it is known after three."""
 
     def __init__(self) -> None:
+        self._noise_variance = 0.0
+        self._noise_frames = 0
         self.restart()
 
     def restart(self) -> None:
         """Forget: another field, or one that has changed."""
         self._reference: float | None = None
+        self._last: float | None = None
         self._after_check = True
         self._dropped = False
         self._blind = False
@@ -271,7 +280,7 @@ class SharpnessWatch:
         """Whether a frame is less sharp than in focus."""
         if self._reference is None:
             self._reference = sharpness
-        drop = sharpness < (1 - self._DROP) * self._reference
+        drop = sharpness < (1 - self._threshold) * self._reference
         if not drop:
             self._learn(sharpness, self._reference)
         self._after_check = False
@@ -280,8 +289,18 @@ class SharpnessWatch:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether frames without a drop mean anything: not where a step has passed without one, as in weak light."""
-        return not self._blind
+        """Whether frames without a drop mean anything: not in too little light, not where a step showed no drop."""
+        return not self._blind and self._noise_frames >= 2 and self._threshold <= self._LARGEST
+
+    @property
+    def seen(self) -> float:
+        """How far out of focus a frame is seen to be, relative to that of the smallest drop: the drop is a parabola."""
+        return float(np.sqrt(self._threshold / self._DROP))
+
+    @property
+    def _threshold(self) -> float:
+        """The smallest drop that is seen, as a share of the sharpness in focus."""
+        return max(self._DROP, self._SIGNIFICANT * float(np.sqrt(self._noise_variance)))
 
     def checked(self, stepped: bool) -> None:
         """After a check: a drop without a step was one of the field itself, a step without a drop proves blindness."""
@@ -292,7 +311,11 @@ class SharpnessWatch:
         self._after_check, self._dropped = True, False
 
     def _learn(self, sharpness: float, reference: float) -> None:
-        if sharpness > reference:
-            self._reference = sharpness
-        elif self._after_check:
+        if self._last is not None and reference > 0:
+            self._noise_frames += 1
+            variance = 0.5 * ((sharpness - self._last) / reference) ** 2
+            share = 1 / min(self._noise_frames, self._NOISE_FRAMES)
+            self._noise_variance += share * (variance - self._noise_variance)
+        self._last = sharpness
+        if self._after_check or sharpness > (1 + self._threshold) * reference:
             self._reference = reference + self._LEARNING * (sharpness - reference)

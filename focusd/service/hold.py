@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 CHECK, FOLLOW = "hold-check", "hold-follow"
 """The kinds of its jobs."""
-_CHECK_SIGMA = 0.05
+_CHECK_SIGMA = 0.15
 """σ of a check, in depths of field: small, since the velocity is learnt from differences of checks. A sample with too
 little light for it is checked as well as a refocus would, and more often."""
 _BUSY_S = 0.5
@@ -225,7 +225,7 @@ class Hold:
             return False  # a plane of a stack, or another place
         dropped = held.watch.is_drop(sharpness)
         if dropped or held.watch.is_trusted:
-            held.lock.frame(now_s, dropped)
+            held.lock.frame(now_s, dropped, held.watch.seen)
         self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
         if dropped:
             self._wake()

@@ -20,7 +20,6 @@ from focusd.optics.bands import BlockSpectra
 from focusd.service.metrics import QUEUE, STAGE_SECONDS
 from focusd.service.rig import Cue, Rig
 from focusd.service.stages import stages
-from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
 
@@ -350,9 +349,19 @@ def _refuse_dead(frame: Frame) -> None:
 
 
 def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:
-    """Tenengrad: comparable between frames of one field only, and there the finest measure near focus."""
+    """Energy of the gradient: comparable between frames of one field only, and there the finest measure near focus.
+
+    Each gradient is multiplied by its neighbour's, which shares no pixel with it. So noise adds nothing to the mean: in
+    Tenengrad it hides what little light shows (at 10 electrons all but a twentieth).
+    """
     y, x, height, width = roi or (0, 0, *pixels.shape)
-    return tenengrad(pixels[y : y + height, x : x + width])
+    image = pixels[y : y + height, x : x + width].astype(np.float32)
+    along_x, along_y = image[:, 2:] - image[:, :-2], image[2:] - image[:-2]
+    pairs = along_x[1:] * along_x[:-1], along_y[:, 1:] * along_y[:, :-1]
+    mean = float(image.mean())
+    if mean <= 0 or not all(pair.size for pair in pairs):
+        return 0.0
+    return sum(float(pair.mean(dtype=np.float64)) for pair in pairs) / mean**2
 
 
 def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:
