@@ -36,7 +36,9 @@ _DEADBAND = 1 / 8
 """Share of the allowed excursion that the stage does not follow, so that it rests most of the time."""
 _SEEN = 0.3
 """Share of the allowed excursion within which a frame as sharp as in focus leaves the focus, as a σ."""
-_AHEAD = 400
+_STEP = 0.5
+"""A focus so far from where it was expected, in parts of the allowed excursion, is another one."""
+_AHEAD = 200
 """Moments looked at between the smallest and the largest interval."""
 _PRIOR_WIDTH = 3.0
 """A check's prior, in σ of the tracker."""
@@ -178,11 +180,11 @@ class Lock:
         sigma_um = _PRIOR_WIDTH * self._sigma_um(now_s) + abs(focus_um - near_um)
         return Expected((near_um, sigma_um), (near_um - reach_um, near_um + reach_um))
 
-    def is_step(self, now_s: float, focus_um: float) -> bool:
-        """Whether a focus that a check has found is further off than the lock would have allowed to drift."""
+    def stepped(self, now_s: float, focus_um: float) -> float:
+        """How far a focus that a check has found is from where it was expected, in parts of the allowed excursion."""
         if self.tracker.estimate is None:
-            return True
-        return abs(focus_um - self.tracker.focus_um(now_s)) > self._settings.excursion_um / 2
+            return math.inf
+        return abs(focus_um - self.tracker.focus_um(now_s)) / self._settings.excursion_um
 
     def checked(self, now_s: float, focus_um: float, sigma_um: float) -> None:
         """A check has found the focus."""
@@ -201,7 +203,7 @@ class Lock:
 
     def refocused(self, now_s: float, focus_um: float, sigma_um: float, by: str) -> None:
         """Somebody else's refocus of what is held is as good as a check; one that found it elsewhere begins anew."""
-        if self._is_lost or self.is_step(now_s, focus_um):
+        if self._is_lost or self.stepped(now_s, focus_um) > _STEP:
             self.disturbed(by)
         self.checked(now_s, focus_um, sigma_um)
         if self._good < _LOCK_AFTER:

@@ -10,6 +10,7 @@ Applications to Tracking and Navigation (2001), sections 6.3 and 11.6.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,8 +20,8 @@ Array = NDArray[np.float64]
 
 _STEPS_PER_S = 1 / 3600
 """Steps expected: one an hour."""
-_STEP_SHARE = 0.6
-"""Of the changes that are not smooth: the others are turns."""
+_STEP_SHARE = {1.0: 0.6, 4.0: 0.2}
+"""Of the changes that are not smooth, by size in `step_um`: the others are turns."""
 _LIVELY_UM_PER_S = np.geomspace(0.03, 30.0, 7) / 60
 """Standard deviation of a velocity's change in an hour, one for each filter: from a calm rig to one that warms up."""
 _HOUR_S = 3600.0
@@ -161,22 +162,17 @@ def _predicted(start: Estimate, time_s: float) -> Estimate:
 
 def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: float) -> Estimate:
     """The mixture of all hypotheses after a check, collapsed in each filter."""
-    changed = prior.step_chance
     hypotheses = [
         _kalman(prior.mean, prior.covariance + extra, focus_um, sigma_um, chance)
-        for extra, chance in (
-            (np.zeros((2, 2)), 1 - changed),
-            (np.diag([model.step_um**2, 0.0]), _STEP_SHARE * changed),
-            (_turned(model, prior.time_s - prior.checked_s), (1 - _STEP_SHARE) * changed),
-        )
+        for extra, chance in _hypotheses(prior, model)
     ]
     evidence = np.stack([h.log_evidence for h in hypotheses], axis=1)
-    likely = np.exp(evidence - evidence.max())
+    in_all = np.logaddexp.reduce(evidence, axis=1)
     means = np.stack([h.mean for h in hypotheses], axis=1)
     covariances = np.stack([h.covariance for h in hypotheses], axis=1)
-    share = likely / likely.sum(1, keepdims=True)
+    share = np.exp(evidence - in_all[:, None])
     pooled = [_pooled(*each) for each in zip(share, means, covariances, strict=True)]
-    weight = prior.weight * likely.sum(1)
+    weight = prior.weight * np.exp(in_all - in_all.max())
     weight = np.maximum(weight / weight.sum(), _LEAST_WEIGHT)
     return Estimate(
         time_s=prior.time_s,
@@ -200,6 +196,16 @@ def _bounded(covariance: Array, sigma_um: float) -> Array:
     variance = float(covariance[0, 0])
     excess = max(0.0, 1 - sigma_um**2 / variance)
     return np.asarray(covariance - excess * np.outer(covariance[:, 0], covariance[:, 0]) / variance)
+
+
+def _hypotheses(prior: Estimate, model: DriftModel) -> list[tuple[Array, float]]:
+    """What each adds to the covariance, and how likely it is: no change, steps, a turn."""
+    changed = prior.step_chance
+    steps = [
+        (np.diag([(size * model.step_um) ** 2, 0.0]), share * changed) for size, share in _STEP_SHARE.items()
+    ]
+    turn = _turned(model, prior.time_s - prior.checked_s), (1 - sum(_STEP_SHARE.values())) * changed
+    return [(np.zeros((2, 2)), 1 - changed), *steps, turn]
 
 
 def _turned(model: DriftModel, since_s: float) -> Array:
@@ -245,12 +251,16 @@ def _step_chance(start: Estimate, ahead: Array) -> Array:
     return np.asarray(1 - (1 - start.step_chance) * np.exp(-_STEPS_PER_S * ahead))
 
 
+_MEDIAN_CHANGE = 0.954
+"""Median of |a − b|, of two values of a normal distribution of standard deviation 1."""
+
+
 class SharpnessWatch:
     """Compares the sharpness of a field's frames with what it was right after a check, in focus.
 
-    The energy of the gradient has no scale that holds for two fields, but repeats for one to its noise, in good light to
-    a thousandth, and falls by a tenth within a quarter of a depth of field. It does not tell the side: a drop is evidence
-    that the focus has moved, which way is for a check to find.
+    The energy of the gradient has no scale that holds for two fields, but repeats for one to its noise, in good light
+    to a thousandth, and falls by a tenth within a quarter of a depth of field. It does not tell the side: a drop is
+    evidence that the focus has moved, which way is for a check to find.
     """
 
     _DROP = 0.1
@@ -258,14 +268,16 @@ class SharpnessWatch:
     """A drop is one of more than so many standard deviations of a frame."""
     _LARGEST = 0.3
     """Where only a larger drop would be significant, half a depth of field out of focus would not be seen."""
+    _STEP, _SEEN_STEP = 0.5, 1.0
+    """Less is no step; more is one that frames have to show."""
+    _KNOWN_AFTER = 3
+    """Changes from frame to frame that tell their noise."""
     _LEARNING = 0.3
     """Weight of the latest check's first frame: a sample changes slowly."""
-    _NOISE_FRAMES = 20
-    """Frames over which the noise is averaged; it is known after three."""
 
     def __init__(self) -> None:
-        self._noise_variance = 0.0
-        self._noise_frames = 0
+        self._changes: deque[float] = deque(maxlen=15)
+        """From each of the last frames to the next, as shares: their median is the noise's, whatever a step adds."""
         self.restart()
 
     def restart(self) -> None:
@@ -281,6 +293,9 @@ class SharpnessWatch:
         if self._reference is None:
             self._reference = sharpness
         drop = sharpness < (1 - self._threshold) * self._reference
+        if self._last is not None and self._reference > 0:
+            self._changes.append(abs(sharpness - self._last) / self._reference)
+        self._last = sharpness
         if not drop:
             self._learn(sharpness, self._reference)
         self._after_check = False
@@ -290,7 +305,9 @@ class SharpnessWatch:
     @property
     def is_trusted(self) -> bool:
         """Whether frames without a drop mean anything: not in too little light, not where a step showed no drop."""
-        return not self._blind and self._noise_frames >= 2 and self._threshold <= self._LARGEST
+        return (
+            not self._blind and len(self._changes) >= self._KNOWN_AFTER and self._threshold <= self._LARGEST
+        )
 
     @property
     def seen(self) -> float:
@@ -300,22 +317,24 @@ class SharpnessWatch:
     @property
     def _threshold(self) -> float:
         """The smallest drop that is seen, as a share of the sharpness in focus."""
-        return max(self._DROP, self._SIGNIFICANT * float(np.sqrt(self._noise_variance)))
+        known = len(self._changes) >= self._KNOWN_AFTER
+        noise = float(np.median(self._changes)) / _MEDIAN_CHANGE if known else 0.0
+        return max(self._DROP, self._SIGNIFICANT * noise)
 
-    def checked(self, stepped: bool) -> None:
-        """After a check: a drop without a step was one of the field itself, a step without a drop proves blindness."""
-        if self._dropped and not stepped:
-            self.restart()
-        elif stepped and not self._dropped and not self._after_check:
+    def checked(self, stepped: float) -> None:
+        """After a check: a drop without a step was one of the field itself, a step without a drop proves blindness.
+
+        Args:
+            stepped: how far from where it was expected the focus was, in parts of the excursion that is allowed.
+        """
+        if self._dropped:
+            self._blind = False
+            if stepped <= self._STEP:
+                self.restart()
+        elif stepped > self._SEEN_STEP and not self._after_check:
             self._blind = True
         self._after_check, self._dropped = True, False
 
     def _learn(self, sharpness: float, reference: float) -> None:
-        if self._last is not None and reference > 0:
-            self._noise_frames += 1
-            variance = 0.5 * ((sharpness - self._last) / reference) ** 2
-            share = 1 / min(self._noise_frames, self._NOISE_FRAMES)
-            self._noise_variance += share * (variance - self._noise_variance)
-        self._last = sharpness
         if self._after_check or sharpness > (1 + self._threshold) * reference:
             self._reference = reference + self._LEARNING * (sharpness - reference)

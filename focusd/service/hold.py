@@ -259,7 +259,7 @@ class Hold:
         found, held.refocused = held.refocused, None
         if found is None:
             return
-        held.watch.checked(stepped=held.lock.is_step(found.time_s, found.focus_um))
+        held.watch.checked(held.lock.stepped(found.time_s, found.focus_um))
         held.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
         self._tell(held, "refocus")
 
@@ -282,7 +282,7 @@ class Hold:
             found = await self._refocus(held, report)
         held.ended("focused")
         measured_s, focus_um = (began_s + self._clock()) / 2, found["z_found_um"]
-        held.watch.checked(stepped=held.lock.is_step(measured_s, focus_um))
+        held.watch.checked(held.lock.stepped(measured_s, focus_um))
         held.lock.checked(measured_s, focus_um, found["sigma_um"])
         self._tell(held, "check")
         return found
