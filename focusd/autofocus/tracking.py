@@ -67,7 +67,7 @@ class Estimate:
     @property
     def expected(self) -> Array:
         """(2,) mean position and velocity over all filters."""
-        return np.asarray(self.weight @ self.mean)
+        return _pooled(self.weight, self.mean, self.covariance)[0]
 
     @property
     def spread(self) -> Array:
@@ -185,7 +185,7 @@ def _updated(prior: Estimate, model: DriftModel, focus_um: float, sigma_um: floa
 
 def _pooled(weight: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
     """Mean (2,) and covariance (2, 2) of a mixture of n."""
-    pooled = weight @ mean
+    pooled = mean[0] + weight @ (mean - mean[0])  # the same for all: that one, to the last bit
     apart = mean - pooled
     spread = covariance + apart[:, :, None] * apart[:, None, :]
     return np.asarray(pooled), np.asarray(np.tensordot(weight, spread, 1))

@@ -38,6 +38,7 @@ class ScriptedOperations:
     runs: int = 0
     release: anyio.Event = field(default_factory=anyio.Event)
     z_um: float = 0.0
+    fault: str | None = None
 
     async def calibrate(
         self, *, range_um: float | None, step_um: float | None, planes_um: list[float] | None, report: Report
@@ -56,6 +57,7 @@ class ScriptedOperations:
         target_um: float | None = None,
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        within_um: tuple[float, float] | None = None,
         surface: Literal["mean", "median", "nearest"] | None = None,
         report: Report,
     ) -> dict[str, Any]:
