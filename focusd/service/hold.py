@@ -220,6 +220,8 @@ class Hold:
         held, now_s = self._held, self._clock()
         if held is None or held.lock.tracker.estimate is None or self._jobs.running:
             return False
+        if self._state_of(held) == "lost":
+            return False
         at_um = self._operations.z_um if z_um is None else z_um
         if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
             return False  # a plane of a stack, or another place
@@ -273,7 +275,7 @@ class Hold:
             return _BUSY_S
         finally:
             held.rests_um = None
-        return _BUSY_S if job.state == "cancelled" else 0.0
+        return 0.0 if job.state == "succeeded" else _BUSY_S
 
     async def _check(self, held: Held, report: Report) -> Payload:
         """Measure the focus by a refocus, which also goes there."""

@@ -277,7 +277,7 @@ async def test_it_says_locked_only_while_the_focus_is_known(held: Holding) -> No
 async def test_it_stays_in_focus_at_any_drift_with_the_defaults(held: Holding, velocity: float) -> None:
     await held.engage()
     errors_um: list[float] = []
-    for _ in range(50):
+    for _ in range(40):
         await held.pass_s(10, drift_um_per_min=velocity)
         errors_um.append(abs(held.error_um))
     assert max(errors_um) <= held.drift[-1]["dof_um"] / 2
@@ -502,7 +502,7 @@ class Scripted:
         return 8.3
 
     def _go(self, z_um: float) -> None:
-        if z_um != self.z_um:
+        if abs(z_um - self.z_um) > 0.01:
             self.went.append(z_um)
         self.z_um = z_um
 
