@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -77,15 +77,27 @@ def soak(
         float | None, typer.Option(help="A refocus of this error instead of the real one.")
     ] = None,
     light: Annotated[float, typer.Option(min=0.0001, help="Of the timelapse; 1: the calibration's.")] = 1.0,
+    drift: Annotated[
+        Literal["ramp", "constant", "sine", "late", "turns", "reversals"],
+        typer.Option(help="How the velocity changes."),
+    ] = "ramp",
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(help="In µm/min, several times: instead, the hold alone at each of these."),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="One hour: minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Where the plot goes.")] = Path("bench-output"),
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
 ) -> None:
     """Hold, no correction and a refocus at fixed intervals, over hours of drift in compressed time."""
-    from bench.soak import Soak, run_soak
+    from bench.soak import Soak, run_rates, run_soak
 
     hours = min(hours, 1.0) if quick else hours
-    run_soak(Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um, light), out, json)
+    asked = Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um, light, drift)
+    if rate:
+        run_rates(asked, rate, json)
+    else:
+        run_soak(asked, out, json)
 
 
 @app.command()

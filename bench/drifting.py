@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,12 +22,18 @@ MOVE_S = 0.05
 _TURN_S = 1800.0
 """The thermal ramp turns round over so long."""
 _HALF_PERIOD_S = 4 * 3600.0
+_HOUR_S = 3600.0
 _WALK_UM = 0.01
 """Of a random walk, a second."""
 _JITTER_UM = 0.1
 _EMPTY_S = 120.0
 _BLEACHED_BY = 20_000
 """Exposures after which 1/e of the signal is left."""
+
+
+Kind = Literal["ramp", "constant", "sine", "late", "turns", "reversals"]
+"""How a drift changes: as a thermal ramp that turns round every four hours; not at all; over and again within an hour;
+from rest after the first hour; every hour to another velocity, up to the stated one; every hour to the other way."""
 
 
 @dataclass
@@ -44,7 +51,7 @@ class Drift:
     """The truth, one value a second.
 
     Attributes:
-        focus_um: thermal ramp of 1 µm/min that turns round every four hours, steps, random walk.
+        focus_um: drift, steps, random walk.
         empty: whether the sample is out of the field.
     """
 
@@ -52,12 +59,13 @@ class Drift:
     empty: NDArray[np.bool_]
 
     @classmethod
-    def seeded(cls, hours: float, velocity_um_per_min: float, step_um: float, seed: int) -> Drift:
+    def seeded(
+        cls, hours: float, velocity_um_per_min: float, step_um: float, seed: int, kind: Kind = "ramp"
+    ) -> Drift:
         """One step an hour up or down; every third hour an empty moment."""
         rng = np.random.default_rng(seed)
         time_s = np.arange(int(hours * 3600) + 2, dtype=np.float64)
-        swing = np.sin(np.pi * time_s / _HALF_PERIOD_S)
-        velocity = np.clip(swing * _HALF_PERIOD_S / _TURN_S, -1, 1) * velocity_um_per_min / 60
+        velocity = _shape(time_s, kind, seed) * velocity_um_per_min / 60
         jumps = np.zeros_like(time_s)
         for moment in rng.uniform(0, len(time_s), rng.poisson(hours)):
             jumps[int(moment)] += step_um * rng.choice([-1.0, 1.0])
@@ -66,6 +74,23 @@ class Drift:
         for start in rng.uniform(0, len(time_s), max(1, int(hours / 3))):
             empty[int(start) : int(start + _EMPTY_S)] = True
         return cls(np.cumsum(velocity + jumps + walk), empty)
+
+
+def _shape(time_s: Array, kind: Kind, seed: int) -> Array:
+    """The velocity every second, in parts of the largest."""
+    hour = (time_s // _HOUR_S).astype(int)
+    if kind == "constant":
+        return np.ones_like(time_s)
+    if kind == "sine":
+        return np.asarray(np.cos(2 * np.pi * time_s / _HOUR_S))
+    if kind == "late":
+        return np.asarray(hour >= 1, dtype=np.float64)
+    if kind == "turns":
+        return np.asarray(np.random.default_rng([seed, 1]).uniform(-1, 1, hour[-1] + 1)[hour])
+    if kind == "reversals":
+        return np.asarray((-1.0) ** hour)
+    swing = np.sin(np.pi * time_s / _HALF_PERIOD_S)
+    return np.asarray(np.clip(swing * _HALF_PERIOD_S / _TURN_S, -1, 1))
 
 
 @dataclass

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.drifting import Clock, Drift, DriftingMicroscope
+from bench.drifting import Clock, Drift, DriftingMicroscope, Kind
 from focusd.config import RigConfig
 from focusd.daemon import open_scorer
 from focusd.errors import FocusdError, NoSampleError
@@ -64,6 +64,26 @@ class Soak:
     seed: int
     refocus_sigma_um: float | None
     light: float = 1.0
+    drift: Kind = "ramp"
+
+
+@dataclass(frozen=True)
+class AtRate:
+    """How a hold did at one rate of drift.
+
+    Attributes:
+        in_focus, settled: share of the time, with and without the first minute.
+        locked: share of the time in which it said so.
+        mistaken: share of that in which the sample was out of focus.
+    """
+
+    velocity_um_per_min: float
+    drift: Kind
+    in_focus: float
+    settled: float
+    locked: float
+    mistaken: float
+    exposures_per_hour: float
 
 
 @dataclass(frozen=True)
@@ -148,6 +168,46 @@ def run_soak(soak: Soak, out: Path, json_file: Path | None) -> None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def run_rates(soak: Soak, rates_um_per_min: list[float], json_file: Path | None) -> None:
+    """Hold at each of several rates of drift, one after the other, and print the table."""
+    torch.set_num_threads(1)
+    console = Console(width=120)
+    figures = []
+    for rate in rates_um_per_min:
+        at_rate = replace(soak, velocity_um_per_min=rate)
+        figures.append(anyio.run(_rate, at_rate))
+        console.print(f"{rate:g} µm/min: in focus {figures[-1].settled:.2%} after the first minute")
+    console.print(_rates_table(figures, soak))
+    if json_file:
+        values = {"rates": [asdict(each) for each in figures], "soak": asdict(soak)}
+        json_file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+async def _rate(soak: Soak) -> AtRate:
+    said: list[tuple[float, bool]] = []
+    async with _bench(soak) as bench:
+        figures = await _hold(bench, [], said)
+        error = np.abs(bench.microscope.error_um(bench.end_s)) / bench.dof_um
+    times_s, locked = (np.array(column) for column in zip(*said, strict=True))
+    is_locked = locked[np.searchsorted(times_s, np.arange(len(error)), side="right") - 1]
+    out, rests = error > 0.5, np.isfinite(error)
+    settled = float((~out)[60:][rests[60:]].mean())
+    mistaken = float(out[is_locked & rests].mean()) if (is_locked & rests).any() else 0.0
+    share, light = float(is_locked.mean()), figures.exposures_per_hour
+    return AtRate(soak.velocity_um_per_min, soak.drift, figures.in_focus, settled, share, mistaken, light)
+
+
+def _rates_table(figures: list[AtRate], soak: Soak) -> Table:
+    light = f"{ELECTRONS * soak.light:g} electrons"
+    title = f"{soak.hours:g} h, drift: {soak.drift}, steps of {soak.step_um:g} µm, 10×/0.3, {soak.sample}, {light}"
+    names = ("µm/min", "in focus", "after 1 min", "locked", "of that out of focus", "exposures/h")
+    table = Table(*names, title=title)
+    for at in figures:
+        shares = (f"{share:.2%}" for share in (at.in_focus, at.settled, at.locked, at.mistaken))
+        table.add_row(f"{at.velocity_um_per_min:g}", *shares, f"{at.exposures_per_hour:.1f}")
+    return table
+
+
 @dataclass(frozen=True)
 class _Ran:
     """What came out: hold, none, interval; error traces in DOF; memory and descriptors of hold, each hour."""
@@ -199,7 +259,7 @@ async def _bench(soak: Soak) -> AsyncIterator[Bench]:
             DriftingMicroscope(slide, still, Clock(), 1), slide, scorer, store
         ) as operations:
             await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=_silent)
-        drift = Drift.seeded(soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed)
+        drift = Drift.seeded(soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed, soak.drift)
         microscope = DriftingMicroscope(config, drift, clock, soak.seed)
         async with _operations(microscope, config, scorer, store, soak) as operations:
             dof_um = await operations.depth_of_field_um()
@@ -233,7 +293,7 @@ def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfi
             "state_dir": state,
             "objective": {"name": "10x/0.3", "magnification": 10.0, "na": 0.3},
             "camera": {"name": "soak", "pixel_um": 6.5, "exposure_ms": 10.0},
-            "stage": {"min_um": -2000.0, "max_um": 2000.0, "towards_sample": "increasing"},
+            "stage": {"min_um": -50_000.0, "max_um": 50_000.0, "towards_sample": "increasing"},
             "microscope": {
                 "kind": "simulated",
                 "sample": sample,
@@ -247,8 +307,14 @@ def _config(state: Path, sample: str, seed: int, light: float = 1.0) -> RigConfi
     )
 
 
-async def _hold(bench: Bench, memory: list[tuple[float, int]]) -> Figures:
-    """The daemon's hold, with the acquisition's own frames."""
+async def _hold(
+    bench: Bench, memory: list[tuple[float, int]], said: list[tuple[float, bool]] | None = None
+) -> Figures:
+    """The daemon's hold, with the acquisition's own frames.
+
+    Args:
+        said: receives when it was looked at, and whether it said that it was locked.
+    """
     async with anyio.create_task_group() as tasks:
         bus = EventBus(capacity=1000)
         jobs = Jobs(bus, tasks, bench.clock)
@@ -258,6 +324,8 @@ async def _hold(bench: Bench, memory: list[tuple[float, int]]) -> Figures:
         frame_s, hour_s = FRAME_S, 0.0
         while bench.clock() < bench.end_s:
             pause_s = await hold.turn()
+            if said is not None:
+                said.append((bench.clock(), hold.state()["state"] == "locked"))
             bench.clock.now_s = max(bench.clock(), min(bench.clock() + pause_s, frame_s))
             if bench.clock() >= frame_s:
                 frame_s += FRAME_S
@@ -334,7 +402,7 @@ def _told(figures: Figures) -> str:
 
 
 def _table(policies: list[Figures], soak: Soak) -> Table:
-    drift = f"{soak.velocity_um_per_min:g} µm/min, steps of {soak.step_um:g} µm"
+    drift = f"{soak.velocity_um_per_min:g} µm/min ({soak.drift}), steps of {soak.step_um:g} µm"
     title = f"{soak.hours:g} h, {drift}, 10×/0.3, {soak.sample}, {ELECTRONS * soak.light:g} electrons"
     table = Table("policy", "RMS, DOF", "p95, DOF", "in focus", "exposures/h", title=title)
     for p in policies:

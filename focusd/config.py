@@ -212,14 +212,14 @@ class HoldConfig(Section):
     fraction: Annotated[float, Field(gt=0, le=5)] = 0.5
     """Of the depth of field: a check is due before |drift| + 2σ exceeds it."""
     min_interval_s: Positive = 20.0
-    """Between two checks."""
+    """Between two checks in the long run; while the drift is learnt some may follow one another within seconds."""
     max_interval_s: Positive = 900.0
-    drift_um_per_min: Positive = 1.0
-    """Drift to be expected of this rig; the hold learns whether it is calmer or livelier."""
+    drift_um_per_min: Positive = 10.0
+    """Standard deviation of the drift as far as it is known before the first check; the hold learns what it is."""
     step_um: Positive = 5.0
     """Size of the steps to be expected, as of a medium change."""
     reach_um: Positive = 30.0
-    """A focus found further than this from where it was expected is not followed."""
+    """A check exposes no further than this from where the focus is expected."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 10
     """Checks of a lost hold, ever further apart, before an operator has to look."""
 

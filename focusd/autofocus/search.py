@@ -196,7 +196,8 @@ class PosteriorSearch:
     def _with_doubt(self) -> Estimate:
         """The focus and its σ, if the reported z may be wrong."""
         sigma_um = float(np.hypot(self.axis.sigma_um, self._floor_um))
-        return Estimate(self.axis.focus_um, sigma_um, self.belief.certainty)
+        focus_um = float(np.clip(self.axis.focus_um, *self._limits_um))
+        return Estimate(focus_um, sigma_um, self.belief.certainty)
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the search is satisfied.

@@ -6,10 +6,12 @@ through the guard, give way to any other job, and never start under somebody's l
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import anyio
@@ -24,7 +26,6 @@ from focusd.errors import (
     CalibrationError,
     CancelledJobError,
     FocusdError,
-    HardwareError,
     InternalError,
     NoConvergenceError,
 )
@@ -36,12 +37,14 @@ log = structlog.get_logger(__name__)
 
 CHECK, FOLLOW = "hold-check", "hold-follow"
 """The kinds of its jobs."""
-_CHECK_SIGMA = 0.05
+_CHECK_SIGMA = 0.15
 """σ of a check, in depths of field: small, since the velocity is learnt from differences of checks. A sample with too
 little light for it is checked as well as a refocus would, and more often."""
 _BUSY_S = 0.5
 """How soon to try again when the microscope is somebody else's."""
 _SOONEST_S, _LATEST_S = 0.05, 60.0
+_MOVED_UM = 0.01
+"""Less is the noise of what the stage reads back."""
 
 
 class Operations(Protocol):
@@ -56,9 +59,10 @@ class Operations(Protocol):
         target_um: float | None,
         usable_um: float | None,
         prior: tuple[float, float] | None,
+        within_um: tuple[float, float] | None,
         report: Report,
     ) -> Payload:
-        """Bring the sample into focus."""
+        """Bring the sample into focus; nothing is exposed outside `within_um`."""
         ...
 
     async def move(self, *, z_um: float, report: Report) -> Payload:
@@ -74,6 +78,11 @@ class Operations(Protocol):
         """The last z read back."""
         ...
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the hardware, for good; None: nothing."""
+        ...
+
 
 @dataclass(frozen=True)
 class Refocused:
@@ -87,7 +96,16 @@ class Refocused:
 
 @dataclass
 class Held:
-    """One hold, from `engage` to `release`."""
+    """One hold, from `engage` to `release`.
+
+    Attributes:
+        wall_s: what the wall clock was ahead of the hold's own.
+        rests_um: where the stage stood when the hold's own job began, while that runs.
+        at_um: where the hold has last seen the stage.
+        checks: that have ended, well or not; those that gave way are not counted.
+        moves: of the stage to another place, those of the checks included.
+        last_check: when it ended, and how.
+    """
 
     client: str
     roi: Region | None
@@ -95,11 +113,26 @@ class Held:
     tags: dict[str, Any]
     dof_um: float
     lock: Lock
+    wall_s: float
     watch: SharpnessWatch = field(default_factory=SharpnessWatch)
     refocused: Refocused | None = None
+    rests_um: float | None = None
+    at_um: float | None = None
     exposures: int = 0
     checks: int = 0
     moves: int = 0
+    last_check: dict[str, str] | None = None
+
+    def seen(self, z_um: float | None) -> None:
+        """Count a move, if the stage has been brought to another place."""
+        if z_um is not None and self.at_um is not None and abs(z_um - self.at_um) > _MOVED_UM:
+            self.moves += 1
+        self.at_um = z_um
+
+    def ended(self, outcome: str) -> None:
+        """Count a check."""
+        self.checks += 1
+        self.last_check = {"time": _iso(time.time()), "outcome": outcome}
 
 
 class Hold:
@@ -148,7 +181,8 @@ class Hold:
                     client=held.client,
                 )
         else:
-            self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um))
+            wall_s = time.time() - self._clock()
+            self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um), wall_s)
             self._interrupted = None
             log.info("holding", client=client, position=position)
             self._wake()
@@ -170,7 +204,7 @@ class Hold:
     def state(self) -> Payload:
         """How the hold stands; what changes with every second is in the drift events alone."""
         if self._held:
-            return _standing(self._held, self._exposure_ms)
+            return self._standing(self._held)
         if self._interrupted is None:
             return {"state": "disengaged"}
         reason = f"{self._interrupted} ended with the last run of focusd, which moves nothing by itself: hold again"
@@ -184,14 +218,16 @@ class Hold:
             z_um: where the stage stood; None: where it stands.
         """
         held, now_s = self._held, self._clock()
-        if held is None or held.lock.state != "locked" or self._jobs.running:
+        if held is None or held.lock.tracker.estimate is None or self._jobs.running:
+            return False
+        if self._state_of(held) == "lost":
             return False
         at_um = self._operations.z_um if z_um is None else z_um
         if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
             return False  # a plane of a stack, or another place
         dropped = held.watch.is_drop(sharpness)
         if dropped or held.watch.is_trusted:
-            held.lock.frame(now_s, dropped)
+            held.lock.frame(now_s, dropped, held.watch.seen)
         self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
         if dropped:
             self._wake()
@@ -212,8 +248,7 @@ class Hold:
         if held is None:
             return _LATEST_S
         self._learn(held)
-        here_um = self._operations.z_um
-        decision = held.lock.decide(self._clock(), here_um if here_um is not None else 0.0)
+        decision = held.lock.decide(self._clock(), self._operations.z_um or 0.0)
         if isinstance(decision, Check):
             return await self._background(CHECK, held, lambda report: self._check(held, report))
         if isinstance(decision, Follow):
@@ -226,61 +261,69 @@ class Hold:
         found, held.refocused = held.refocused, None
         if found is None:
             return
-        held.watch.checked(stepped=held.lock.is_step(found.time_s, found.focus_um))
+        held.watch.checked(held.lock.stepped(found.time_s, found.focus_um))
         held.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
         self._tell(held, "refocus")
 
     async def _background(self, kind: str, held: Held, work: Work) -> float:
         """Run a job that gives way to all others."""
+        held.rests_um = held.at_um = self._operations.z_um
         try:
             job = self._jobs.start(kind, work, held.client, background=True)
+            await job.wait()
         except BusyError:
             return _BUSY_S
-        await job.wait()
-        return _BUSY_S if job.state == "cancelled" else 0.0
+        finally:
+            held.rests_um = None
+        return 0.0 if job.state == "succeeded" else _BUSY_S
 
     async def _check(self, held: Held, report: Report) -> Payload:
         """Measure the focus by a refocus, which also goes there."""
-        held.checks += 1
-        with self._judged(held):
+        began_s = self._clock()
+        with self._judged(held, CHECK):
             found = await self._refocus(held, report)
-            now_s, focus_um = self._clock(), found["z_found_um"]
-            if not held.lock.accepts(now_s, focus_um):
-                await self._operations.move(z_um=found["z_start_um"], report=report)
-                raise NoConvergenceError(
-                    f"a focus at {focus_um:.1f} µm is out of the hold's reach, not followed"
-                )
-        held.watch.checked(stepped=held.lock.is_step(now_s, focus_um))
-        held.lock.checked(now_s, focus_um, found["sigma_um"])
+        held.ended("focused")
+        measured_s, focus_um = (began_s + self._clock()) / 2, found["z_found_um"]
+        held.watch.checked(held.lock.stepped(measured_s, focus_um))
+        held.lock.checked(measured_s, focus_um, found["sigma_um"])
         self._tell(held, "check")
         return found
 
     async def _refocus(self, held: Held, report: Report) -> Payload:
-        """The one place where a check measures; it starts from what the tracker expects."""
+        """The one place where a check measures; it starts from what the tracker expects, and stays near that."""
 
         def counted(topic: str, payload: Payload) -> object:
-            held.exposures += topic == "focus.progress"
+            if topic == "focus.progress":
+                held.exposures += 1
+                held.seen(payload.get("z_um"))
             return report(topic, payload)
 
-        return await self._operations.refocus(
+        expected = held.lock.expected(self._clock(), self._operations.z_um or 0.0)
+        found = await self._operations.refocus(
             roi=held.roi,
             strategy=None,
             max_exposures=None,
             target_um=_CHECK_SIGMA * held.dof_um,
             usable_um=USABLE_DOF * held.dof_um,
-            prior=held.lock.expected(self._clock()),
+            prior=expected.prior,
+            within_um=expected.within_um,
             report=counted,
         )
+        if not expected.holds(found["z_found_um"]):
+            await self._operations.move(z_um=found["z_start_um"], report=report)
+            raise NoConvergenceError(
+                f"a focus at {found['z_found_um']:.1f} µm is out of the hold's reach, not followed"
+            )
+        return found
 
     async def _follow(self, held: Held, z_um: float, report: Report) -> Payload:
-        held.moves += 1
-        with self._judged(held):
+        with self._judged(held, FOLLOW):
             moved = await self._operations.move(z_um=z_um, report=report)
         self._tell(held, "follow")
         return moved
 
     @contextmanager
-    def _judged(self, held: Held) -> Iterator[None]:
+    def _judged(self, held: Held, kind: str) -> Iterator[None]:
         """Whatever fails inside counts against the lock; what was cancelled has only given way."""
         try:
             yield
@@ -288,12 +331,20 @@ class Hold:
             raise
         except Exception as error:
             told = error if isinstance(error, FocusdError) else InternalError(repr(error)[:200])
-            hopeless = isinstance(error, CalibrationError | HardwareError)
-            held.lock.failed(self._clock(), told.message, hopeless)
-            if held.lock.state == "lost":
-                log.warning("the focus is lost: the stage rests where it is", reason=held.lock.reason)
+            if kind == CHECK:
+                held.ended(told.outcome)
+            held.lock.failed(self._clock(), told.message, self._is_hopeless(told))
+            if self._state_of(held) == "lost":
+                log.warning("the focus is lost: the stage rests where it is", reason=told.message)
             self._tell(held, "failed", outcome=told.outcome)
             raise
+        finally:
+            held.seen(self._operations.z_um)
+
+    def _is_hopeless(self, error: FocusdError) -> bool:
+        """Whether an operator has to look first: most of what one check has met, the next may not."""
+        lasting = isinstance(error, CalibrationError) or "suspect" in error.data
+        return lasting or self._operations.fault is not None
 
     def _hear(self, event: Event) -> None:
         """Whatever another job did to the stage or the sample, the hold begins anew after it, or with what it found."""
@@ -304,7 +355,7 @@ class Hold:
             by = f"a {job['kind']} job" + (f" of {job['client']}" if job["client"] else "")
             held.refocused = self._found(held, event, by)
             if held.refocused is None:
-                held.lock.disturbed(self._clock(), by)
+                held.lock.disturbed(by)
                 held.watch.restart()
         self._wake()
 
@@ -330,9 +381,38 @@ class Hold:
 
     def _summary(self, held: Held) -> Payload:
         """The numbers of a drift event; those not known yet are None."""
-        z_um = self._operations.z_um
-        now = {"z_um": z_um, "dof_um": held.dof_um, **_estimate(held.lock, self._clock(), z_um)}
-        return _standing(held, self._exposure_ms) | now
+        now_s, z_um, due_s = self._clock(), self._operations.z_um, held.lock.check_due_s()
+        return {
+            **self._standing(held),
+            "z_um": z_um,
+            "dof_um": held.dof_um,
+            "next_check_s": max(0.0, due_s - now_s) if math.isfinite(due_s) else None,
+            **_estimate(held.lock, now_s, z_um),
+        }
+
+    def _standing(self, held: Held) -> Payload:
+        """What stays the same until something happens."""
+        due_s = held.lock.check_due_s()
+        state, reason = held.lock.standing(self._clock(), self._rests_um(held))
+        return {
+            "state": state,
+            "reason": reason,
+            "client": held.client,
+            "position": held.position,
+            "checks": held.checks,
+            "last_check": held.last_check,
+            "next_check": _iso(held.wall_s + due_s) if math.isfinite(due_s) else None,
+            "moves": held.moves,
+            "exposures": held.exposures,
+            "dose_ms": held.exposures * self._exposure_ms,
+        }
+
+    def _state_of(self, held: Held) -> str:
+        return held.lock.standing(self._clock(), self._rests_um(held))[0]
+
+    def _rests_um(self, held: Held) -> float | None:
+        """Where the stage stands, but for the probes of a check."""
+        return self._operations.z_um if held.rests_um is None else held.rests_um
 
     def _new_lock(self, dof_um: float) -> Lock:
         config = self._config
@@ -349,19 +429,6 @@ class Hold:
         self._woken.set()
 
 
-def _standing(held: Held, exposure_ms: float) -> Payload:
-    return {
-        "state": held.lock.state,
-        "reason": held.lock.reason,
-        "client": held.client,
-        "position": held.position,
-        "checks": held.checks,
-        "moves": held.moves,
-        "exposures": held.exposures,
-        "dose_ms": held.exposures * exposure_ms,
-    }
-
-
 def _estimate(lock: Lock, now_s: float, z_um: float | None) -> Payload:
     names = ("focus_um", "dz_um", "sigma_um", "velocity_um_per_min", "velocity_sigma_um_per_min")
     if lock.tracker.estimate is None:
@@ -371,3 +438,8 @@ def _estimate(lock: Lock, now_s: float, z_um: float | None) -> Payload:
     dz_um = None if z_um is None else focus_um - z_um
     velocities = (60 * tracker.velocity_um_per_s, 60 * tracker.velocity_sigma_um_per_s)
     return dict(zip(names, (focus_um, dz_um, float(tracker.sigma_um(now_s)), *velocities), strict=True))
+
+
+def _iso(wall_s: float) -> str:
+    """A time of the wall clock, as events have it."""
+    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -27,7 +28,6 @@ from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.metrics import QUEUE, STAGE_SECONDS
 from focusd.service.rig import Rig
-from focusd.sharpness.classical import tenengrad
 from focusd.sharpness.scorer import FocusMeasure, Scorer
 from focusd.sharpness.spectra import Region
 
@@ -80,6 +80,9 @@ class Stopwatch:
 
 LEAST_PX = 16
 """Of either side of a frame: a smaller one holds no spectrum from which a depth could be told."""
+REMEMBERED_FRAMES = 2
+"""A camera that is frozen, or alternates between two buffers, shows one of them again."""
+SAME_Z_UM = 0.01
 MAX_LIGHT_RATIO = 3.0
 """Of the means of two frames of one operation."""
 
@@ -107,6 +110,8 @@ class Observer:
         """Mean of the operation's first frame."""
         self._kind: tuple[object, ...] | None = None
         """Shape and type of the operation's first frame."""
+        self._shown: deque[Frame] = deque(maxlen=REMEMBERED_FRAMES)
+        """The last frames, of earlier operations too."""
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[float]:
@@ -291,6 +296,7 @@ class Observer:
         _refuse_small(frame)
         self._refuse_other_kind(frame)
         _refuse_dead(frame)
+        self._refuse_frozen(frame)
         self._refuse_other_light(frame)
         if not quick:
             self._refuse_saturated(frame)
@@ -343,6 +349,20 @@ class Observer:
             "sharpness": await to_thread.run_sync(_sharpness, pixels, roi, limiter=self._turn),
         }
 
+    def _refuse_frozen(self, frame: Frame) -> None:
+        """No two exposures are the same bit for bit: a camera has noise. At the same z a recorded stack has none."""
+        shown = list(self._shown)  # another thread may look at the same frame
+        for before in shown:
+            if before.sequence != frame.sequence and _is_same_image(before, frame):
+                raise HardwareError(
+                    f"the camera has delivered the same image at {before.z_um:.2f} and at {frame.z_um:.2f} µm, bit for "
+                    "bit: it is frozen; check its cable and driver, and start it anew",
+                    suspect="the camera delivers the same image again and again",
+                    z_um=frame.z_um,
+                )
+        if all(before.sequence != frame.sequence for before in shown):
+            self._shown.append(frame)
+
     def _refuse_saturated(self, frame: Frame) -> None:
         fraction = frame.saturated_fraction
         if fraction > self._max_saturated:
@@ -391,6 +411,13 @@ def _refuse_small(frame: Frame) -> None:
         )
 
 
+def _is_same_image(one: Frame, other: Frame) -> bool:
+    """Whether two frames of different z hold the same pixels. A few rows nearly always tell that they do not."""
+    if abs(one.z_um - other.z_um) <= SAME_Z_UM or one.pixels.shape != other.pixels.shape:
+        return False
+    return np.array_equal(one.pixels[::64], other.pixels[::64]) and np.array_equal(one.pixels, other.pixels)
+
+
 def _refuse_dead(frame: Frame) -> None:
     """Light or no light, a camera that reads out has noise. Dead frames among good ones would bend the answer."""
     value = frame.pixels.flat[0]
@@ -403,9 +430,19 @@ def _refuse_dead(frame: Frame) -> None:
 
 
 def _sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:
-    """Tenengrad: comparable between frames of one field only, and there the finest measure near focus."""
+    """Energy of the gradient: comparable between frames of one field only, and there the finest measure near focus.
+
+    Each gradient is multiplied by its neighbour's, which shares no pixel with it. So noise adds nothing to the mean: in
+    Tenengrad it hides what little light shows (at 10 electrons all but a twentieth).
+    """
     y, x, height, width = roi or (0, 0, *pixels.shape)
-    return tenengrad(pixels[y : y + height, x : x + width])
+    image = pixels[y : y + height, x : x + width].astype(np.float32)
+    along_x, along_y = image[:, 2:] - image[:, :-2], image[2:] - image[:-2]
+    pairs = along_x[1:] * along_x[:-1], along_y[:, 1:] * along_y[:, :-1]
+    mean = float(image.mean())
+    if mean <= 0 or not all(pair.size for pair in pairs):
+        return 0.0
+    return sum(float(pair.mean(dtype=np.float64)) for pair in pairs) / mean**2
 
 
 def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:

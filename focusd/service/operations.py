@@ -26,8 +26,8 @@ from focusd.autofocus.posterior import Prior
 from focusd.autofocus.published import PublishedSearch
 from focusd.autofocus.pupil import PupilFit
 from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
-from focusd.config import RigConfig
-from focusd.errors import FocusdError, NoSampleError, RequestError
+from focusd.config import RigConfig, StageConfig
+from focusd.errors import FocusdError, NoSampleError, OutOfRangeError, RequestError
 from focusd.optics.instrument import Instrument
 from focusd.service.budget import Budget
 from focusd.service.calibrations import Calibrations
@@ -158,6 +158,7 @@ class RigOperations:
         target_um: float | None = None,
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        within_um: tuple[float, float] | None = None,
         surface: Surface | None = None,
         report: Report,
     ) -> Result:
@@ -171,6 +172,7 @@ class RigOperations:
             usable_um: σ with which it may end when its budget is spent; None: `target_um` if that is given, else a
                 quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
+            within_um: lowest and highest z to expose at or to move to, besides the limits.
             surface: what of a field that is not flat is brought into focus.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
@@ -186,12 +188,14 @@ class RigOperations:
         self.slide.forget_focus()
         with _reported(report, "refocus"):
             calibration = await to_thread.run_sync(self._calibration)
-            search = self._search(chosen, calibration, target_um, usable_um, prior)
+            limits_um = _inside(self._config.stage, within_um)
+            search = self._search(chosen, calibration, limits_um, target_um, usable_um, prior)
             run = Refocus(
                 self._observer,
                 search,
                 budget,
                 self._field(calibration, surface),
+                limits_um=limits_um,
                 exposure_ms=self._config.camera.exposure_ms,
                 roi=roi,
                 report=report,
@@ -218,6 +222,7 @@ class RigOperations:
         self,
         strategy: str,
         calibration: Calibration,
+        limits_um: tuple[float, float],
         target_um: float | None,
         usable_um: float | None,
         prior: tuple[float, float] | None,
@@ -227,9 +232,8 @@ class RigOperations:
         Raises:
             RequestError: there is no such strategy.
         """
-        config, stage = self._config.autofocus, self._config.stage
-        limits_um = (stage.min_um, stage.max_um)
-        away_is_low = stage.towards_sample == "increasing"
+        config = self._config.autofocus
+        away_is_low = self._config.stage.towards_sample == "increasing"
         threshold = config.structure_threshold
         if strategy == "published":
             return PublishedSearch(calibration, limits_um, away_is_low=away_is_low, threshold=threshold)
@@ -263,6 +267,11 @@ class RigOperations:
     def z_um(self) -> float | None:
         """The last z read back, without asking the stage."""
         return self._rig.last_z_um
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the hardware, for good; None: nothing."""
+        return self._rig.fault
 
     async def depth_of_field_um(self) -> float:
         """What errors of the focus are measured in.
@@ -321,6 +330,22 @@ class RigOperations:
     def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
         """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
         return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
+
+
+def _inside(stage: StageConfig, within_um: tuple[float, float] | None) -> tuple[float, float]:
+    """The z that a search may use: inside the limits, and inside what is given besides.
+
+    Raises:
+        OutOfRangeError: nothing is left.
+    """
+    low_um, high_um = within_um or (stage.min_um, stage.max_um)
+    low_um, high_um = max(low_um, stage.min_um), min(high_um, stage.max_um)
+    if low_um >= high_um:
+        raise OutOfRangeError(
+            f"nothing is left between {low_um:.1f} and {high_um:.1f} µm inside the stage's limits, "
+            f"{stage.min_um:g} … {stage.max_um:g} µm"
+        )
+    return low_um, high_um
 
 
 def _told(*messages: str) -> str:

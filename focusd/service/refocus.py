@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from focusd.autofocus.focus import Focus, Search, Surface, surface_of
 from focusd.autofocus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.autofocus.observation import Observation
-from focusd.errors import BudgetError, FocusdError
+from focusd.errors import BudgetError, FocusdError, OutOfRangeError
 from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.service.budget import Budget
@@ -53,6 +53,7 @@ class Refocus:
     Args:
         search: decides.
         field: how its map of the field is read.
+        limits_um: the stage goes nowhere else.
         exposure_ms: of the camera.
         roi: (y, x, height, width) in pixels: the part of the field that has to be sharp; None: all of it.
         report: receives `focus.progress` after each exposure.
@@ -65,6 +66,7 @@ class Refocus:
         budget: Budget,
         field: Field,
         *,
+        limits_um: tuple[float, float],
         exposure_ms: float,
         roi: Region | None,
         report: Report,
@@ -73,6 +75,7 @@ class Refocus:
         self._search = search
         self._budget = budget
         self._field = field
+        self._limits_um = limits_um
         self._exposure_ms = exposure_ms
         self._roi = roi
         self._report = report
@@ -90,6 +93,7 @@ class Refocus:
             try:
                 focus, geometry = await self._find(start_um)
                 target_um, sigma_um = surface_of(focus, geometry, self._field.surface)
+                self._require_inside(target_um)
                 z_um = await self._observer.move_to(target_um, NEAR_SIGMA * sigma_um)
             except FocusdError as error:
                 error.data.update(self._spent())
@@ -105,6 +109,14 @@ class Refocus:
             "geometry": describe(focus.local, geometry, self._field.pixel_um),
             **self._spent(),
         }
+
+    def _require_inside(self, target_um: float) -> None:
+        low_um, high_um = self._limits_um
+        if not low_um <= target_um <= high_um:
+            raise OutOfRangeError(
+                f"the focus, at {target_um:.2f} µm, lies beyond what this search may use, "
+                f"{low_um:.1f} to {high_um:.1f} µm; the stage does not go there"
+            )
 
     async def _find(self, start_um: float) -> Found:
         """Expose and score until the search is satisfied."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench import soak
-from bench.drifting import Drift
+from bench.drifting import Drift, Kind
 
 
 def test_the_same_seed_drifts_the_same_way_at_the_stated_speed() -> None:
@@ -42,3 +42,31 @@ def test_a_short_soak_writes_its_figures(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(figures["rss_mb"]) == len(figures["fds"]) >= 4
     with Image.open(tmp_path / "soak.png") as picture:
         assert np.ptp(np.asarray(picture.convert("L"))) > 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        ("constant", [6.0, 6.0, 6.0]),
+        ("late", [0.0, 6.0, 6.0]),
+        ("reversals", [6.0, -6.0, 6.0]),
+        ("sine", [6.0, 6.0, 6.0]),
+    ],
+)
+def test_a_drift_changes_as_it_is_asked_to(kind: Kind, rates: list[float]) -> None:
+    drift = Drift.seeded(3.0, 6.0, 0.0, seed=1, kind=kind)
+    begun = [float(drift.focus_um[at + 61] - drift.focus_um[at + 1]) for at in (0, 3600, 7200)]
+    assert begun == pytest.approx(rates, abs=0.5)
+    assert np.abs(np.diff(drift.focus_um)).max() < 0.2, "no steps were asked for"
+
+
+def test_the_hold_keeps_focus_at_each_rate_and_says_locked_only_then(tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    soak.run_rates(soak.Soak(0.25, 0.0, 0.0, "cells", 1, 0.4, drift="constant"), [-6.0, 20.0], file)
+    rates = json.loads(file.read_text(encoding="utf-8"))["rates"]
+    assert [at["velocity_um_per_min"] for at in rates] == [-6.0, 20.0]
+    for at in rates:
+        assert at["in_focus"] > 0.98
+        assert at["settled"] > 0.99
+        assert at["locked"] > 0.8, "but for the empty moment"
+        assert at["mistaken"] < 0.01
