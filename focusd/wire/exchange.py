@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic_core import from_json
 
-from focusd.errors import RequestError, UnreachableError
+from focusd.errors import RequestError, UnreachableError, rebuild_error
 from focusd.wire import messages
 from focusd.wire.messages import JsonObject
 
@@ -70,7 +70,7 @@ class Exchange:
         if reply["id"] == "ping":
             self._pong(reply["result"].get("session"))
         elif "error" in reply:
-            raise messages.rebuild_error(reply["error"])
+            raise rebuild_error(reply["error"])
         else:
             self.result = reply["result"]
 

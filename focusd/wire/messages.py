@@ -234,17 +234,6 @@ def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
-def rebuild_error(error: JsonObject) -> FocusdError:
-    """The exception of the code in an error object; a plain FocusdError, the code in its data, for others."""
-    kinds = {kind.code: kind for kind in FocusdError.__subclasses__() if "code" in vars(kind)}
-    kind = kinds.get(error["code"], FocusdError)
-    rebuilt = kind(str(error["message"]))
-    rebuilt.data = dict(error.get("data") or {})
-    if kind is FocusdError:
-        rebuilt.data["code"] = error["code"]
-    return rebuilt
-
-
 def event_topic(topic: str) -> bytes:
     """The first frame of an event, and what to subscribe to: topics are prefixes."""
     return f"{PROTOCOL}/{topic}".encode()

@@ -21,10 +21,10 @@ from anyio.abc import TaskGroup
 
 from focusd import __version__
 from focusd.config import ServerConfig
-from focusd.errors import BusyError, FocusdError, RequestError
+from focusd.errors import BusyError, FocusdError, RequestError, error_object, rebuild_error
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
-from focusd.service.jobs import Job, Jobs, error_object
+from focusd.service.jobs import Job, Jobs
 from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
 from focusd.wire import messages
@@ -361,5 +361,5 @@ async def _outcome(job: Job) -> JsonObject:
     """The end of a job as the reply to the request that waited for it."""
     await job.wait()
     if job.error:
-        raise messages.rebuild_error(job.error)
+        raise rebuild_error(job.error)
     return {"job_id": job.id, **(job.result or {})}

@@ -14,10 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from focusd.config import MetricsConfig, RigConfig
 from focusd.demo.rigs import free_ports
-from focusd.errors import NoSampleError
+from focusd.errors import NoSampleError, error_object
 from focusd.service import record
 from focusd.service.events import EventBus
-from focusd.service.jobs import error_object
 from focusd.service.metrics import HOST, REGISTRY, Bookkeeper, MetricsError, served
 from focusd.service.operations import RigOperations
 from tests.service.scripted import refocus

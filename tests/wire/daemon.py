@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from focusd.autofocus.geometry import LocalMap, describe, geometry_of
 from focusd.config import HoldConfig, LogConfig, ServerConfig
-from focusd.errors import NoSampleError, RequestError
+from focusd.errors import FocusdError, NoSampleError, RequestError
 from focusd.service.events import EventBus
 from focusd.service.hold import Hold
 from focusd.service.jobs import Jobs, Report
@@ -38,6 +38,8 @@ class ScriptedOperations:
     runs: int = 0
     release: anyio.Event = field(default_factory=anyio.Event)
     z_um: float = 0.0
+    fails: FocusdError | None = None
+    """What a refocus and a score raise."""
 
     async def calibrate(
         self, *, range_um: float | None, step_um: float | None, planes_um: list[float] | None, report: Report
@@ -60,6 +62,7 @@ class ScriptedOperations:
         report: Report,
     ) -> dict[str, Any]:
         self.runs += 1
+        self._fail()
         report("focus.progress", {"exposures": 1, "z_um": self.z_um})
         if strategy == "wait":
             await self.release.wait()
@@ -81,10 +84,15 @@ class ScriptedOperations:
         self.z_um = z_um
         return {"z_um": z_um}
 
+    def _fail(self) -> None:
+        if self.fails:
+            raise self.fails
+
     async def depth_of_field_um(self) -> float:
         return 8.0
 
     async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: object) -> dict[str, Any]:
+        self._fail()
         b = float(pixels.mean()) / 1000
         return {"outcome": "scored", "b": b, "sigma": 0.01, "structure": 1.0, "sharpness": b, "roi": roi}
 
