@@ -1,9 +1,15 @@
-"""What the commands print."""
+"""What the commands print: in UTF-8, and nothing that a terminal would obey."""
 
 from __future__ import annotations
 
 import io
+import json
 import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 
 def print_utf8() -> None:
@@ -11,3 +17,28 @@ def print_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+
+
+class PlainConsole(Console):
+    """A console that writes out what a terminal would obey, but for the ends of lines."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is printed of something."""
+        for segment in super().render(renderable, options):
+            lines = map(printable, segment.text.split("\n"))
+            yield segment if segment.control else segment._replace(text="\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey written out: control characters, line ends, overrides of direction."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def one_line_json(value: Any) -> str:
+    """A value as JSON on one line, which may be shown on a terminal as it is."""
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it, so that JSON stays JSON."""
+    return json.dumps(character)[1:-1]

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
@@ -37,13 +38,16 @@ from focusd.service.observer import Observer, summary
 from focusd.service.pipeline import take_stack
 from focusd.service.refocus import Field, Refocus
 from focusd.service.rig import Rig
-from focusd.service.slidemap import SlideMap
-from focusd.service.store import CalibrationStore, file_name
+from focusd.service.slidemap import SlideMap, map_files
+from focusd.service.store import CalibrationStore
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.spectra import Region
 from focusd.sharpness.views import PREPROCESSING_VERSION
 
 Result = dict[str, Any]
+
+MAPPED = ("objective", "magnification", "na", "immersion_index", "camera")
+"""Of a calibration's fingerprint, what a focus map belongs to."""
 
 
 class RigOperations:
@@ -58,8 +62,12 @@ class RigOperations:
         self._scorer = scorer
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
-        map_file = config.state_dir / config.name / "maps" / file_name(config.objective.name)
-        self.slide = SlideMap(map_file, lambda: self._depth_of_field_um(self._calibration))
+        self.slide = SlideMap(
+            *map_files(config.state_dir / config.name / "maps", config.objective.name),
+            depth_of_field_um=lambda: self._depth_of_field_um(self._calibration),
+            fingerprint={name: self._fingerprint[name] for name in MAPPED},
+        )
+        self._telling = anyio.CapacityLimiter(1)
 
     async def calibrate(
         self,
@@ -264,7 +272,7 @@ class RigOperations:
             "fault": self._rig.fault,
             "model": self._scorer.model.name,
             "backend": self._scorer.backend,
-            "calibration": await to_thread.run_sync(self._calibration_state),
+            "calibration": await to_thread.run_sync(self._calibration_state, limiter=self._telling),
         }
 
     @property

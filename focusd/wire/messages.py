@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from focusd import __version__
 from focusd.errors import FocusdError, RequestError
+from focusd.terminal import printable
 from focusd.wire.params import (
     PROTOCOL,
     CalibrateParams,
@@ -29,6 +30,7 @@ from focusd.wire.params import (
     MapPredictParams,
     Message,
     MoveParams,
+    Name,
     Params,
     RefocusParams,
     ScoreParams,
@@ -40,7 +42,8 @@ JsonObject = dict[str, Any]
 STATE_TOPIC = "state"
 TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
 
-MAX_JSON_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 18
+"""Ten times what any request needs: a thousand positions, or planes."""
 MAX_FRAME_BYTES = 1 << 25
 """A client that sends a longer frame is disconnected: pixels of 4096×4096, 16 bit, still pass."""
 
@@ -129,13 +132,17 @@ def openrpc() -> JsonObject:
     return {"openrpc": "1.3.2", "info": info, "methods": [method.openrpc() for method in METHODS.values()]}
 
 
+RequestId = Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Finite
+"""It comes back with the reply, which waits for a client that does not read it."""
+
+
 class Request(Message):
     """A JSON-RPC 2.0 request."""
 
     jsonrpc: Literal["2.0"]
-    method: str
+    method: Name
     params: JsonObject | list[Any] = Field(default_factory=dict)
-    id: str | int | Finite | None = None
+    id: RequestId | None = None
 
     @property
     def is_notification(self) -> bool:
@@ -163,7 +170,9 @@ class Request(Message):
 def _explain(error: ValidationError) -> str:
     """The first wrong keys with their reasons."""
     items = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-    return "; ".join(f"{'.'.join(map(str, item['loc']))[:80]}: {item['msg'][:200]}" for item in items)
+    return printable(
+        "; ".join(f"{'.'.join(map(str, item['loc']))[:80]}: {item['msg'][:200]}" for item in items)
+    )
 
 
 def encode(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What a hostile client may do to a running daemon, each a process of its own (`python -m tests.system.attacks NAME …`).
+"""What hostile clients may do to a running daemon, in a process of their own: `python -m tests.system.attacks NAME …`.
 
 Some speak ZMTP over plain sockets, where libzmq's own sockets are too polite.
 """

@@ -125,7 +125,8 @@ class Daemon:
 async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemon]:
     bus = EventBus()
     with TemporaryDirectory() as folder, recorded(bus, Path(folder) / "events.sqlite") as record:
-        operations = ScriptedOperations(SlideMap(Path(folder) / "map.json", lambda: 8.0))
+        file = Path(folder) / "map.json"
+        operations = ScriptedOperations(SlideMap(file, depth_of_field_um=lambda: 8.0, fingerprint={}))
         async with anyio.create_task_group() as tasks:
             jobs = Jobs(bus, tasks)
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
