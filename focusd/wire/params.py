@@ -174,7 +174,7 @@ class ScoreParams(Params):
     tags: Tags = {}
     """Go with the drift event of these frames."""
 
-    def check_pixels(self, pixels: Sequence[bytes]) -> None:
+    def check_pixels(self, pixels: Sequence[bytes | memoryview]) -> None:
         """Raises RequestError if the pixels are not what the params say."""
         if len(pixels) != len(self.frames):
             raise RequestError(f"{len(self.frames)} frames are described, {len(pixels)} came")

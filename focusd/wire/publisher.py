@@ -6,7 +6,7 @@ import anyio
 import zmq
 import zmq.asyncio
 
-from focusd.service.events import Event
+from focusd.service.events import Event, EventBus, Payload
 from focusd.service.metrics import QUEUE
 from focusd.service.record import Record, is_kept
 from focusd.wire import messages
@@ -30,6 +30,10 @@ class Publisher:
         """A subscriber of the event bus, after the record."""
         self._due.append(event)
         self._added.set()
+
+    def greet(self, state: Payload, bus: EventBus) -> None:
+        """Tell new subscribers the state as it is after the last event, which nobody has missed and nobody records."""
+        self.hear(bus.unnumbered(messages.STATE_TOPIC, state))
 
     async def run(self) -> None:
         """Send what is heard."""

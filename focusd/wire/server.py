@@ -28,7 +28,9 @@ from focusd.service.jobs import Job, Jobs
 from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
 from focusd.wire import messages
-from focusd.wire.messages import InvalidRequestError, JsonObject
+from focusd.wire.admission import Admission, Load
+from focusd.wire.door import Door, raise_descriptor_limit
+from focusd.wire.messages import InvalidRequestError, JsonObject, Part, Request
 from focusd.wire.operations import Operations
 from focusd.wire.params import (
     PROTOCOL,
@@ -56,6 +58,14 @@ Reconnect = Callable[[], Awaitable[None]]
 HEARTBEAT_S = 1.0
 CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
+STATE_S = 0.05
+"""The state is not published more often, whatever changes and whoever subscribes."""
+UNDER_WAY = Load(requests=256, bytes=1 << 27), Load(requests=2048, bytes=1 << 28)
+"""Of one client and of all: requests that wait for their answers, with their pixels."""
+BYTES_A_REQUEST = 1 << 14
+"""Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
+SUBSCRIPTIONS_PER_S = 50.0
+"""Of one subscriber, and as many at once; one to what there is not counts tenfold. More cost the connection."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
 
@@ -81,10 +91,12 @@ async def serve(
         EndpointError: an address is taken by another focusd, or cannot be bound.
         KeyFileError: keys are asked for and cannot be used.
     """
+    raise_descriptor_limit()
     with ExitStack() as resources:
         control, events, endpoints = open_sockets(config, resources)
+        door = resources.enter_context(Door(endpoints.control, endpoints.events))
         limit = RateLimit(config.max_requests_per_s)
-        server = _Server(control, events, operations, bus, jobs, hold, record, limit, reconnect)
+        server = _Server(control, events, operations, bus, jobs, hold, record, limit, door, reconnect)
         resources.enter_context(bus.subscribed(server.hear))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
@@ -111,6 +123,7 @@ class _Server:
         hold: Hold,
         record: Record,
         limit: RateLimit,
+        door: Door,
         reconnect: Reconnect,
     ) -> None:
         self._control = control
@@ -122,10 +135,14 @@ class _Server:
         self._hold = hold
         self._record = record
         self._limit = limit
+        self._door = door
+        self._under_way = Admission(*UNDER_WAY)
+        self._subscribing = RateLimit(SUBSCRIPTIONS_PER_S)
         self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
+        self._someone_is_new = False
         self._look_at_state = anyio.Event()
-        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
+        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject | bytes]]] = {
             "system.hello": self._hello,
             "system.ping": self._ping,
             "system.reconnect": self._reconnect,
@@ -159,11 +176,13 @@ class _Server:
     async def _receive(self, answering: TaskGroup) -> None:
         while True:
             parts = await self._control.recv_multipart(copy=False)
-            answering.start_soon(self._answer, [part.bytes for part in parts], _sender(parts))
+            if (descriptor := _descriptor(parts[-1])) is not None:
+                self._door.heard(descriptor)
+            answering.start_soon(self._answer, [_content(part) for part in parts], _sender(parts))
             # A receive that finds a message does not yield: a flood would starve everyone else.
             await anyio.lowlevel.checkpoint()
 
-    async def _answer(self, frames: list[bytes], sender: bytes | str) -> None:
+    async def _answer(self, frames: list[Part], sender: bytes | str) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
         reply: bytes | None
         try:
@@ -171,26 +190,28 @@ class _Server:
             with QUEUE.labels("requests").track_inprogress():
                 reply = await self._reply(content, sender)
         except InvalidRequestError as error:
-            envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
+            envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error_object(error))
         if reply:
+            self._limit.charge(sender, _cost(reply) - 1)
             await self._control.send_multipart([*envelope, reply])
 
-    async def _reply(self, content: list[bytes], sender: bytes | str) -> bytes | None:
-        allowed = self._limit.allows(sender)
+    async def _reply(self, content: list[Part], sender: bytes | str) -> bytes | None:
+        cost = max(map(_cost, content[:1]), default=1.0)
+        allowed = self._limit.allows(sender, cost)
         try:
+            if not allowed and cost > 1:  # to read what it is would cost as much as to answer it
+                raise _hasty()
             request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
         try:
-            if not allowed and request.method != CANCEL:
-                raise BusyError(
-                    "this client sends too many requests (server.max_requests_per_s); wait a second"
-                )
-            params = request.checked_params()
-            if isinstance(params, ScoreParams):
-                result = await self._score(params, content[1:])
+            if request.method == CANCEL:
+                result = await self._result(request, [])
+            elif not allowed:
+                raise _hasty()
             else:
-                result = await self._handlers[request.method](params)
+                with self._under_way.admitted(sender, sum(map(len, content))):
+                    result = await self._result(request, content[1:])
             reply = messages.result_reply(request.id, result)
         except FocusdError as error:
             reply = messages.error_reply(request.id, error_object(error))
@@ -198,6 +219,12 @@ class _Server:
             log.exception("a request failed on a fault of focusd", method=request.method)
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
+
+    async def _result(self, request: Request, pixels: list[Part]) -> JsonObject | bytes:
+        params = request.checked_params()
+        if isinstance(params, ScoreParams):
+            return await self._score(params, pixels)
+        return await self._handlers[request.method](params)
 
     async def _hello(self, params: HelloParams) -> JsonObject:
         if params.protocol != PROTOCOL:
@@ -261,7 +288,7 @@ class _Server:
         self._look_at_state.set()
         return released
 
-    async def _score(self, params: ScoreParams, pixels: list[bytes]) -> JsonObject:
+    async def _score(self, params: ScoreParams, pixels: list[Part]) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
         params.check_pixels(pixels)
         scores = []
@@ -283,7 +310,7 @@ class _Server:
         self._look_at_state.set()
         return {"released": released}
 
-    async def _since(self, params: SinceParams) -> JsonObject:
+    async def _since(self, params: SinceParams) -> bytes:
         """From memory if it reaches so far back, else from the record, which has no heartbeats.
 
         Either way what is answered is on disk, as far as the disk takes it.
@@ -294,9 +321,9 @@ class _Server:
             await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
-        return {"session": self._bus.session, "events": events}
+        return messages.page(self._bus.session, events)
 
-    async def _discover(self, _params: Params) -> JsonObject:
+    async def _discover(self, _params: Params) -> bytes:
         return messages.openrpc()
 
     def hear(self, event: Event) -> None:
@@ -308,9 +335,14 @@ class _Server:
     async def _watch_subscriptions(self) -> None:
         """Tell a new subscriber the state, which also tells it that it is subscribed."""
         while True:
-            message = await self._events.recv()
-            if message[:1] == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(message[1:]):
-                self._state = {}
+            first, *others = await self._events.recv_multipart(copy=False)
+            kind, prefix = first.bytes[:1], first.bytes[1:]
+            sense = not others and kind in (b"\0", b"\1") and messages.is_subscription(prefix)
+            subscriber = _descriptor(first)
+            if subscriber is not None and not self._subscribing.allows(subscriber, 1 if sense else 10):
+                self._door.cut(subscriber, "it subscribes too often, or to what there is not")
+            elif kind == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(prefix):
+                self._someone_is_new = True
                 self._look_at_state.set()
             await anyio.lowlevel.checkpoint()
 
@@ -320,10 +352,14 @@ class _Server:
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._look_at_state.wait()
             self._look_at_state = anyio.Event()
+            someone_is_new, self._someone_is_new = self._someone_is_new, False
             state = await self._state_or_fault()
             if state != self._state:
                 self._state = state
                 self._bus.publish(messages.STATE_TOPIC, state)
+            elif someone_is_new:
+                self.publisher.greet(state, self._bus)
+            await anyio.sleep(STATE_S)
 
     async def _state_or_fault(self) -> JsonObject:
         try:
@@ -347,6 +383,28 @@ class _Server:
 def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Params], Awaitable[JsonObject]]:
     """An operation that answers at once, as the handler of a method."""
     return lambda params: operation(**dict(params))
+
+
+def _hasty() -> BusyError:
+    return BusyError("this client sends too many requests (server.max_requests_per_s); wait a second")
+
+
+def _cost(json: Part) -> float:
+    """In requests."""
+    return max(1.0, len(json) / BYTES_A_REQUEST)
+
+
+def _content(part: zmq.Frame) -> Part:
+    """A frame's content, copied out of ZeroMQ's memory unless it is long."""
+    return part.bytes if len(part) <= messages.MAX_JSON_BYTES else part.buffer
+
+
+def _descriptor(part: zmq.Frame) -> int | None:
+    """Over which connection a message came; None: over one that is gone."""
+    try:
+        return int(part.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
 
 
 def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:

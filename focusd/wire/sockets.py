@@ -16,7 +16,7 @@ from focusd.config import ServerConfig
 from focusd.errors import FocusdError
 from focusd.service.files import lock
 from focusd.wire import keys
-from focusd.wire.messages import MAX_FRAME_BYTES
+from focusd.wire.messages import MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +24,16 @@ LOOP = {"loop_factory": asyncio.SelectorEventLoop}
 """For `anyio.run`: Windows' own event loop cannot wait for ZeroMQ's sockets; elsewhere this is the usual one."""
 LINGER_MS = 100
 """How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
+
+
+HANDSHAKE_MS = 3000
+"""A connection that has not said what it is by then is closed."""
+UNREAD_REQUESTS, UNREAD_REPLIES = 16, 256
+"""Messages of one client that ZeroMQ keeps, in each direction."""
+UNREAD_SUBSCRIPTIONS = 1
+"""XPUB reads what waits all at once, while nothing else of Python runs: a flood of subscriptions must wait outside."""
+KEEPALIVE = {"tcp_keepalive": 1, "tcp_keepalive_idle": 30, "tcp_keepalive_intvl": 10, "tcp_keepalive_cnt": 3}
+"""A client whose machine has gone is noticed after a minute."""
 
 
 class EndpointError(FocusdError):
@@ -65,6 +75,14 @@ def open_sockets(
     control = resources.enter_context(context.socket(zmq.ROUTER))
     events = resources.enter_context(context.socket(zmq.XPUB))
     events.xpub_verbose = 1
+    control.maxmsgsize, events.maxmsgsize = MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
+    control.rcvhwm, events.rcvhwm = UNREAD_REQUESTS, UNREAD_SUBSCRIPTIONS
+    control.sndhwm = UNREAD_REPLIES
+    for socket in (control, events):
+        socket.linger = LINGER_MS
+        socket.handshake_ivl = HANDSHAKE_MS
+        for name, value in KEEPALIVE.items():
+            setattr(socket, name, value)
     if config.keys is not None:
         _ask_for_keys(context, (control, events), config.keys, resources)
     endpoints = Endpoints(_bind(control, config.control, resources), _bind(events, config.events, resources))
@@ -98,8 +116,6 @@ def _stop(authenticator: AsyncioAuthenticator) -> None:
 
 def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
     """Listen on `endpoint`; return it as it came out."""
-    socket.linger = LINGER_MS
-    socket.maxmsgsize = MAX_FRAME_BYTES
     socket.ipv6 = "[" in endpoint
     try:
         # ZeroMQ would silently take an ipc address over from a running daemon.

@@ -1,0 +1,222 @@
+"""The door: connections that take more than is there for them are cut, and those that behave stay.
+
+ZeroMQ bounds how long a part of a message is and how many messages wait, but neither how many parts a message has nor
+how many connections there are. On Linux a thread looks at the process's memory and descriptors, and at what the kernel
+counts of each connection; elsewhere nobody does. When a connection is cut, ZeroMQ frees all that it has left, and
+an honest client connects anew by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 0.05
+"""Between two looks; ZeroMQ takes in some 50 MB meanwhile."""
+ROOM_BYTES = 128 << 20
+"""By which the process may grow before connections have to answer for it."""
+NEGLIGIBLE_BYTES = 64 << 10
+"""What a connection may always leave unread, in either direction."""
+SPARE_BYTES = 48 << 20
+"""Of memory that was freed, what need not be given back to the system."""
+TRIM_S, TRIM_MOST_S = 1.0, 60.0
+"""How often memory is given back: at first, and where there is little to give."""
+DESCRIPTORS = 4096
+"""That this process asks for. Each connection costs memory, too."""
+FOR_CLIENTS = 0.5
+"""Of the descriptors; the others are for files and devices: a calibration can always be kept."""
+
+_TCP_INFO = struct.Struct("=44xI4xI4x60xQQ8xI")
+"""Of Linux' `struct tcp_info`: ms since data were sent and received, bytes acknowledged, received, not sent yet."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client's connection, as the kernel counts it.
+
+    Attributes:
+        descriptor: of the socket.
+        silent_ms: since anything was sent or received.
+        acknowledged, received, unsent: bytes in all to the client, from it, and waiting for it.
+    """
+
+    descriptor: int
+    silent_ms: int
+    acknowledged: int
+    received: int
+    unsent: int
+
+
+class Door:
+    """Watches the connections to some endpoints inside the `with`.
+
+    Args:
+        endpoints: as ZeroMQ says that it is bound.
+    """
+
+    def __init__(self, *endpoints: str) -> None:
+        self._names = {_name(endpoint) for endpoint in endpoints}
+        self._heard: set[int] = set()
+        self._read: dict[int, int] = {}
+        """Bytes received over a connection when a whole message of it had been read last."""
+        self._before: dict[int, Connection] = {}
+        self._usual_bytes = 0
+        self._pause_s, self._trimmed_s = TRIM_S, 0.0
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Door:
+        if sys.platform == "linux":
+            self._usual_bytes = resident_bytes()
+            threading.Thread(target=self._watch, name="focusd-door", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+
+    def heard(self, descriptor: int) -> None:
+        """A whole message of this connection has been read."""
+        self._heard.add(descriptor)
+
+    def cut(self, descriptor: int, why: str) -> None:
+        """End a connection, if it still is one of ours."""
+        with suppress(OSError):
+            connection = socket.socket(fileno=descriptor)
+            try:
+                if self._is_ours(connection):
+                    connection.shutdown(socket.SHUT_RDWR)
+                    log.info("a connection was cut", why=why)
+            finally:
+                connection.detach()
+
+    def _is_ours(self, connection: socket.socket) -> bool:
+        """Whether a client is at its other end. A descriptor may have become another file's meanwhile."""
+        connection.getpeername()  # a socket that listens has none, and raises
+        name = connection.getsockname()
+        return (name[1] if isinstance(name, tuple) else name) in self._names
+
+    def _watch(self) -> None:
+        libc = ctypes.CDLL(None)
+        while not self._closing.wait(LOOK_S):
+            try:
+                self._look(libc)
+            except Exception:
+                log.exception("a look at the connections failed")
+
+    def _look(self, libc: Any) -> None:
+        heard, self._heard = self._heard, set()
+        for connection in filter(None, map(self._counted, heard)):
+            self._read[connection.descriptor] = connection.received
+        self._keep_descriptors()
+        resident = resident_bytes()
+        self._usual_bytes = min(self._usual_bytes, resident)
+        if resident > self._usual_bytes + ROOM_BYTES:
+            self._keep_memory()
+        else:
+            self._before = {}
+        if resident > self._usual_bytes + SPARE_BYTES:
+            self._give_back(libc)
+
+    def _keep_descriptors(self) -> None:
+        """Cut those that have been silent for longest where there are too many."""
+        import resource
+
+        most = int(FOR_CLIENTS * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        if len(os.listdir("/proc/self/fd")) <= most:
+            return
+        longest_silent = sorted(self._connections(), key=lambda connection: -connection.silent_ms)
+        for connection in longest_silent[: max(0, len(longest_silent) - most // 2)]:
+            self.cut(connection.descriptor, "there are too many, and it was silent")
+
+    def _keep_memory(self) -> None:
+        """Cut those that have sent the most that is not a whole message yet, and those that do not read."""
+        now = {connection.descriptor: connection for connection in self._connections()}
+        unread = {descriptor: self._unread_bytes(connection) for descriptor, connection in now.items()}
+        left = sum(unread.values()) / 2
+        for descriptor in sorted(unread, key=lambda descriptor: -unread[descriptor]):
+            if left <= 0 or unread[descriptor] < NEGLIGIBLE_BYTES:
+                break
+            left -= unread[descriptor]
+            self.cut(descriptor, f"memory is short, and it sent {unread[descriptor]} bytes without an end")
+        for descriptor, connection in now.items():
+            stuck = connection.unsent > NEGLIGIBLE_BYTES
+            if stuck and connection.acknowledged == self._acknowledged_before(descriptor):
+                self.cut(descriptor, "memory is short, and it does not read what it is sent")
+        self._before = now
+
+    def _unread_bytes(self, connection: Connection) -> int:
+        read = self._read.get(connection.descriptor, 0)
+        return connection.received - (read if read <= connection.received else 0)
+
+    def _acknowledged_before(self, descriptor: int) -> int | None:
+        before = self._before.get(descriptor)
+        return before.acknowledged if before else None
+
+    def _give_back(self, libc: Any) -> None:
+        """Give memory that was freed back to the system; ever more rarely while there is little."""
+        if time.perf_counter() < self._trimmed_s + self._pause_s or not hasattr(libc, "malloc_trim"):
+            return
+        before = resident_bytes()
+        libc.malloc_trim(0)
+        gave_back = before - resident_bytes() > SPARE_BYTES / 4
+        self._pause_s = TRIM_S if gave_back else min(2 * self._pause_s, TRIM_MOST_S)
+        self._trimmed_s = time.perf_counter()
+
+    def _connections(self) -> Iterator[Connection]:
+        """All that there are."""
+        yield from filter(None, (self._counted(int(name)) for name in os.listdir("/proc/self/fd")))
+
+    def _counted(self, descriptor: int) -> Connection | None:
+        """A connection, if this is one of ours over TCP."""
+        try:
+            connection = socket.socket(fileno=descriptor)
+        except OSError:
+            return None
+        try:
+            if not self._is_ours(connection):
+                return None
+            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            sent_ms, received_ms, *counted = _TCP_INFO.unpack_from(told)
+            return Connection(descriptor, min(sent_ms, received_ms), *counted)
+        except (OSError, struct.error):
+            return None
+        finally:
+            connection.detach()
+
+
+def _name(endpoint: str) -> int | str:
+    """What the kernel calls an endpoint: a port, or the path of a file."""
+    if endpoint.startswith("tcp://"):
+        return int(endpoint.rsplit(":", 1)[1])
+    return endpoint.removeprefix("ipc://")
+
+
+def resident_bytes() -> int:
+    """Memory that this process takes up."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def raise_descriptor_limit() -> None:
+    """Ask for as many descriptors as may be, up to `DESCRIPTORS`: systems give 1024, and each client takes one."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
