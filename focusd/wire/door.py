@@ -9,6 +9,7 @@ an honest client connects anew by itself.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import socket
 import struct
@@ -28,6 +29,8 @@ LOOK_S = 0.05
 """Between two looks; ZeroMQ takes in some 50 MB meanwhile."""
 ROOM_BYTES = 128 << 20
 """By which the process may grow before connections have to answer for it."""
+STUCK_S = 0.5
+"""After which subscribers who say too much have to answer for it that the others are not served."""
 NEGLIGIBLE_BYTES = 64 << 10
 """What a connection may always leave unread, in either direction."""
 SPARE_BYTES = 48 << 20
@@ -76,6 +79,8 @@ class Door:
         self._usual_bytes = 0
         self._pause_s, self._trimmed_s = TRIM_S, 0.0
         self._closing = threading.Event()
+        self.turned_s = math.inf
+        """When the thread that serves subscribers last had nothing to do, by `time.perf_counter()`."""
 
     def __enter__(self) -> Door:
         if sys.platform == "linux":
@@ -97,7 +102,7 @@ class Door:
             try:
                 if self._is_ours(connection):
                     connection.shutdown(socket.SHUT_RDWR)
-                    log.info("a connection was cut", why=why)
+                    log.debug("a connection was cut", why=why)
             finally:
                 connection.detach()
 
@@ -122,7 +127,8 @@ class Door:
         self._keep_descriptors()
         resident = resident_bytes()
         self._usual_bytes = min(self._usual_bytes, resident)
-        if resident > self._usual_bytes + ROOM_BYTES:
+        stuck = time.perf_counter() > self.turned_s + STUCK_S
+        if stuck or resident > self._usual_bytes + ROOM_BYTES:
             self._keep_memory()
         else:
             self._before = {}
@@ -149,11 +155,11 @@ class Door:
             if left <= 0 or unread[descriptor] < NEGLIGIBLE_BYTES:
                 break
             left -= unread[descriptor]
-            self.cut(descriptor, f"memory is short, and it sent {unread[descriptor]} bytes without an end")
+            self.cut(descriptor, f"it sent {unread[descriptor]} bytes without an end")
         for descriptor, connection in now.items():
             stuck = connection.unsent > NEGLIGIBLE_BYTES
             if stuck and connection.acknowledged == self._acknowledged_before(descriptor):
-                self.cut(descriptor, "memory is short, and it does not read what it is sent")
+                self.cut(descriptor, "it does not read what it is sent")
         self._before = now
 
     def _unread_bytes(self, connection: Connection) -> int:

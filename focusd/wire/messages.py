@@ -55,8 +55,8 @@ MAX_MESSAGE_BYTES = 1 << 27
 """Of all parts together."""
 MAX_ENVELOPE_BYTES = 2048
 """It comes back with the reply."""
-MAX_SUBSCRIPTION_BYTES = 256
-"""Topics are shorter by far; a subscriber that sends more is disconnected."""
+MAX_SUBSCRIPTION_BYTES = 1 << 10
+"""Topics are shorter by far; what a client sends at first, to show its key, is 400 bytes."""
 MAX_PAGE_BYTES = 1 << 20
 """Of the events in an answer, but for one that is longer by itself."""
 

@@ -6,9 +6,11 @@ the server or a job.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -47,7 +49,7 @@ from focusd.wire.params import (
     ScoreParams,
     SinceParams,
 )
-from focusd.wire.publisher import Publisher
+from focusd.wire.publisher import Publisher, descriptor_of, serving_subscribers
 from focusd.wire.ratelimit import RateLimit
 from focusd.wire.sockets import Endpoints, open_sockets
 
@@ -64,8 +66,6 @@ UNDER_WAY = Load(requests=256, bytes=1 << 27), Load(requests=2048, bytes=1 << 28
 """Of one client and of all: requests that wait for their answers, with their pixels."""
 BYTES_A_REQUEST = 1 << 14
 """Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
-SUBSCRIPTIONS_PER_S = 50.0
-"""Of one subscriber, and as many at once; one to what there is not counts tenfold. More cost the connection."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
 
@@ -93,11 +93,16 @@ async def serve(
     """
     raise_descriptor_limit()
     with ExitStack() as resources:
-        control, events, endpoints = open_sockets(config, resources)
+        sockets, endpoints = open_sockets(config, resources)
         door = resources.enter_context(Door(endpoints.control, endpoints.events))
         limit = RateLimit(config.max_requests_per_s)
-        server = _Server(control, events, operations, bus, jobs, hold, record, limit, door, reconnect)
+        server = _Server(
+            sockets.control, sockets.outbox, operations, bus, jobs, hold, record, limit, door, reconnect
+        )
         resources.enter_context(bus.subscribed(server.hear))
+        loop = asyncio.get_running_loop()
+        greet = partial(_unless_ended, loop, server.greet)
+        resources.enter_context(serving_subscribers(sockets, door, greet))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
             async with anyio.create_task_group() as listening:
@@ -112,11 +117,16 @@ async def serve(
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
 
+def _unless_ended(loop: asyncio.AbstractEventLoop, told: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(told)
+
+
 class _Server:
     def __init__(
         self,
         control: zmq.asyncio.Socket,
-        events: zmq.asyncio.Socket,
+        outbox: zmq.asyncio.Socket,
         operations: Operations,
         bus: EventBus,
         jobs: Jobs,
@@ -127,8 +137,7 @@ class _Server:
         reconnect: Reconnect,
     ) -> None:
         self._control = control
-        self._events = events
-        self.publisher = Publisher(events, record)
+        self.publisher = Publisher(outbox, record)
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
@@ -137,7 +146,6 @@ class _Server:
         self._limit = limit
         self._door = door
         self._under_way = Admission(*UNDER_WAY)
-        self._subscribing = RateLimit(SUBSCRIPTIONS_PER_S)
         self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
         self._someone_is_new = False
@@ -169,14 +177,13 @@ class _Server:
         """Start the loops, and with them everything a client can see."""
         listening.start_soon(self._receive, answering)
         listening.start_soon(self.publisher.run)
-        listening.start_soon(self._watch_subscriptions)
         listening.start_soon(self._watch_state)
         listening.start_soon(self._beat)
 
     async def _receive(self, answering: TaskGroup) -> None:
         while True:
             parts = await self._control.recv_multipart(copy=False)
-            if (descriptor := _descriptor(parts[-1])) is not None:
+            if (descriptor := descriptor_of(parts[-1])) is not None:
                 self._door.heard(descriptor)
             answering.start_soon(self._answer, [_content(part) for part in parts], _sender(parts))
             # A receive that finds a message does not yield: a flood would starve everyone else.
@@ -332,19 +339,10 @@ class _Server:
         if event["topic"] in ("job", "drift"):
             self._look_at_state.set()
 
-    async def _watch_subscriptions(self) -> None:
-        """Tell a new subscriber the state, which also tells it that it is subscribed."""
-        while True:
-            first, *others = await self._events.recv_multipart(copy=False)
-            kind, prefix = first.bytes[:1], first.bytes[1:]
-            sense = not others and kind in (b"\0", b"\1") and messages.is_subscription(prefix)
-            subscriber = _descriptor(first)
-            if subscriber is not None and not self._subscribing.allows(subscriber, 1 if sense else 10):
-                self._door.cut(subscriber, "it subscribes too often, or to what there is not")
-            elif kind == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(prefix):
-                self._someone_is_new = True
-                self._look_at_state.set()
-            await anyio.lowlevel.checkpoint()
+    def greet(self) -> None:
+        """Somebody has subscribed to the state: being told it, they also know that they are subscribed."""
+        self._someone_is_new = True
+        self._look_at_state.set()
 
     async def _watch_state(self) -> None:
         """Publish the state when it has changed: looked at with each heartbeat and each change of a job."""
@@ -397,14 +395,6 @@ def _cost(json: Part) -> float:
 def _content(part: zmq.Frame) -> Part:
     """A frame's content, copied out of ZeroMQ's memory unless it is long."""
     return part.bytes if len(part) <= messages.MAX_JSON_BYTES else part.buffer
-
-
-def _descriptor(part: zmq.Frame) -> int | None:
-    """Over which connection a message came; None: over one that is gone."""
-    try:
-        return int(part.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return None
 
 
 def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:

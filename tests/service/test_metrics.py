@@ -127,8 +127,9 @@ async def test_they_are_served_on_loopback_and_no_longer_than_asked() -> None:
         with pytest.raises(MetricsError, match=f"metrics.port {port}: Address already in use"):
             async with served(MetricsConfig(port=port), "", ""):
                 pass
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as missing:
             await to_thread.run_sync(urllib.request.urlopen, f"http://{HOST}:{port}/elsewhere")
+        missing.value.close()
     assert HOST == "127.0.0.1"
     info = next(family for family in text_string_to_metric_families(text) if family.name == "focusd_info")
     assert info.samples[0].labels["model"] == "focusnet-1"
