@@ -29,13 +29,15 @@ LOOK_S = 0.05
 """Between two looks; ZeroMQ takes in some 50 MB meanwhile."""
 ROOM_BYTES = 128 << 20
 """By which the process may grow before connections have to answer for it."""
+TALKATIVE_BYTES = 4 << 10
+"""More than an honest subscriber sends in days."""
 STUCK_S = 0.5
 """After which subscribers who say too much have to answer for it that the others are not served."""
 NEGLIGIBLE_BYTES = 64 << 10
 """What a connection may always leave unread, in either direction."""
 SPARE_BYTES = 48 << 20
 """Of memory that was freed, what need not be given back to the system."""
-TRIM_S, TRIM_MOST_S = 1.0, 60.0
+TRIM_S, TRIM_MOST_S = 1.0, 5.0
 """How often memory is given back: at first, and where there is little to give."""
 DESCRIPTORS = 4096
 """That this process asks for. Each connection costs memory, too."""
@@ -67,11 +69,12 @@ class Door:
     """Watches the connections to some endpoints inside the `with`.
 
     Args:
-        endpoints: as ZeroMQ says that it is bound.
+        control, events: as ZeroMQ says that it is bound.
     """
 
-    def __init__(self, *endpoints: str) -> None:
-        self._names = {_name(endpoint) for endpoint in endpoints}
+    def __init__(self, control: str, events: str) -> None:
+        self._events = _name(events)
+        self._names = {_name(control), self._events}
         self._heard: set[int] = set()
         self._read: dict[int, int] = {}
         """Bytes received over a connection when a whole message of it had been read last."""
@@ -95,22 +98,26 @@ class Door:
         """A whole message of this connection has been read."""
         self._heard.add(descriptor)
 
-    def cut(self, descriptor: int, why: str) -> None:
-        """End a connection, if it still is one of ours."""
+    def cut_subscriber(self, descriptor: int) -> None:
+        """End the connection of a subscriber that has said too much.
+
+        What it said may be read after it has gone, and its descriptor may be somebody else's by then: one that has said
+        little stays.
+        """
+        counted = self._counted(descriptor)
+        if sys.platform != "linux" or (counted and counted.received > TALKATIVE_BYTES):
+            self._cut(descriptor, {self._events}, "it subscribes too often, or to what there is not")
+
+    def _cut(self, descriptor: int, names: set[int | str], why: str) -> None:
+        """End a connection, if it is one to an endpoint of these names."""
         with suppress(OSError):
             connection = socket.socket(fileno=descriptor)
             try:
-                if self._is_ours(connection):
+                if _endpoint_of(connection) in names:
                     connection.shutdown(socket.SHUT_RDWR)
                     log.debug("a connection was cut", why=why)
             finally:
                 connection.detach()
-
-    def _is_ours(self, connection: socket.socket) -> bool:
-        """Whether a client is at its other end. A descriptor may have become another file's meanwhile."""
-        connection.getpeername()  # a socket that listens has none, and raises
-        name = connection.getsockname()
-        return (name[1] if isinstance(name, tuple) else name) in self._names
 
     def _watch(self) -> None:
         libc = ctypes.CDLL(None)
@@ -144,7 +151,7 @@ class Door:
             return
         longest_silent = sorted(self._connections(), key=lambda connection: -connection.silent_ms)
         for connection in longest_silent[: max(0, len(longest_silent) - most // 2)]:
-            self.cut(connection.descriptor, "there are too many, and it was silent")
+            self._cut(connection.descriptor, self._names, "there are too many, and it was silent")
 
     def _keep_memory(self) -> None:
         """Cut those that have sent the most that is not a whole message yet, and those that do not read."""
@@ -155,11 +162,11 @@ class Door:
             if left <= 0 or unread[descriptor] < NEGLIGIBLE_BYTES:
                 break
             left -= unread[descriptor]
-            self.cut(descriptor, f"it sent {unread[descriptor]} bytes without an end")
+            self._cut(descriptor, self._names, f"it sent {unread[descriptor]} bytes without an end")
         for descriptor, connection in now.items():
             stuck = connection.unsent > NEGLIGIBLE_BYTES
             if stuck and connection.acknowledged == self._acknowledged_before(descriptor):
-                self.cut(descriptor, "it does not read what it is sent")
+                self._cut(descriptor, self._names, "it does not read what it is sent")
         self._before = now
 
     def _unread_bytes(self, connection: Connection) -> int:
@@ -191,7 +198,7 @@ class Door:
         except OSError:
             return None
         try:
-            if not self._is_ours(connection):
+            if _endpoint_of(connection) not in self._names:
                 return None
             told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             sent_ms, received_ms, *counted = _TCP_INFO.unpack_from(told)
@@ -200,6 +207,13 @@ class Door:
             return None
         finally:
             connection.detach()
+
+
+def _endpoint_of(connection: socket.socket) -> int | str:
+    """What the kernel calls the endpoint that a client is connected to; raises OSError for a socket that listens."""
+    connection.getpeername()
+    name: tuple[str, int] | str = connection.getsockname()
+    return name[1] if isinstance(name, tuple) else name
 
 
 def _name(endpoint: str) -> int | str:

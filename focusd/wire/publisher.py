@@ -123,7 +123,7 @@ def _subscribes(events: zmq.Socket[bytes], door: Door, limit: RateLimit) -> bool
     sense = not others and kind in (b"\0", b"\1") and messages.is_subscription(prefix)
     subscriber = descriptor_of(first)
     if subscriber is not None and not limit.allows(subscriber, 1 if sense else 10):
-        door.cut(subscriber, "it subscribes too often, or to what there is not")
+        door.cut_subscriber(subscriber)
         return False
     return sense and kind == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(prefix)
 
