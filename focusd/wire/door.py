@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 0.05
 """Between two looks; ZeroMQ takes in some 50 MB meanwhile."""
-ROOM_BYTES = 128 << 20
-"""By which the process may grow before connections have to answer for it."""
+ROOM_BYTES = 320 << 20
+"""By which the process may grow before connections have to answer for it; what is admitted has room in it."""
 TALKATIVE_BYTES = 4 << 10
 """More than an honest subscriber sends in days."""
 STUCK_S = 0.5

@@ -51,7 +51,7 @@ MAX_FRAME_BYTES = 1 << 25
 
 MAX_PARTS = 80
 """Of a message: the envelope, the JSON frame and 64 frames of pixels."""
-MAX_MESSAGE_BYTES = 1 << 27
+MAX_MESSAGE_BYTES = 96 << 20
 """Of all parts together."""
 MAX_ENVELOPE_BYTES = 2048
 """It comes back with the reply."""

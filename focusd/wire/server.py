@@ -32,7 +32,7 @@ from focusd.service.record import Record
 from focusd.wire import messages
 from focusd.wire.admission import Admission, Load
 from focusd.wire.door import Door, raise_descriptor_limit
-from focusd.wire.messages import InvalidRequestError, JsonObject, Part, Request
+from focusd.wire.messages import MAX_MESSAGE_BYTES, InvalidRequestError, JsonObject, Part, Request
 from focusd.wire.operations import Operations
 from focusd.wire.params import (
     PROTOCOL,
@@ -62,7 +62,7 @@ CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
 STATE_S = 0.05
 """The state is not published more often, whatever changes and whoever subscribes."""
-UNDER_WAY = Load(requests=256, bytes=1 << 27), Load(requests=2048, bytes=1 << 28)
+UNDER_WAY = Load(requests=256, bytes=MAX_MESSAGE_BYTES), Load(requests=2048, bytes=2 * MAX_MESSAGE_BYTES)
 """Of one client and of all: requests that wait for their answers, with their pixels."""
 BYTES_A_REQUEST = 1 << 14
 """Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
