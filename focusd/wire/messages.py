@@ -49,6 +49,8 @@ MAX_FRAME_BYTES = 1 << 25
 """A client that sends a longer frame is disconnected: pixels of 4096×4096, 16 bit, still pass."""
 
 
+MAX_PARAMS = 64
+"""Of a request; each that does not exist costs time to be told."""
 MAX_PARTS = 80
 """Of a message: the envelope, the JSON frame and 64 frames of pixels."""
 MAX_MESSAGE_BYTES = 96 << 20
@@ -160,7 +162,7 @@ class Request(Message):
 
     jsonrpc: Literal["2.0"]
     method: Name
-    params: JsonObject | list[Any] = Field(default_factory=dict)
+    params: Annotated[JsonObject, Field(max_length=MAX_PARAMS)] | list[Any] = Field(default_factory=dict)
     id: RequestId | None = None
 
     @property

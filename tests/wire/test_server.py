@@ -323,6 +323,10 @@ async def test_an_impossible_address_is_an_error_that_names_it(tmp_path: Path) -
         ([b"", b'{"jsonrpc": "2.0", "method": "system.ping", "id": ' + b"9" * 4000 + b"}"], "id|not JSON"),
         ([b"", b'{"jsonrpc": "2.0", "method": "' + b"x" * 100_000 + b'", "id": 1}'], "method"),
         ([b"", b" " * MAX_JSON_BYTES + PING], "longer than"),
+        (
+            [b"", json.dumps(json.loads(PING) | {"params": dict.fromkeys(map(str, range(9999)))}).encode()],
+            "params",
+        ),
     ],
 )
 def test_what_is_too_much_for_one_message_is_refused(
