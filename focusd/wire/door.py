@@ -143,13 +143,12 @@ class Door:
             self._give_back(libc)
 
     def _keep_descriptors(self) -> None:
-        """Cut those that have been silent for longest where there are too many."""
-        import resource
-
-        most = int(FOR_CLIENTS * resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        if len(os.listdir("/proc/self/fd")) <= most:
-            return
-        longest_silent = sorted(self._connections(), key=lambda connection: -connection.silent_ms)
+        """Cut those that never asked anything, and then those silent for longest, where there are too many."""
+        most = int(FOR_CLIENTS * _descriptor_limit())
+        with suppress(OSError):  # without a descriptor left there are too many
+            if len(os.listdir("/proc/self/fd")) <= most:
+                return
+        longest_silent = sorted(self._connections(), key=lambda one: (self._has_asked(one), -one.silent_ms))
         for connection in longest_silent[: max(0, len(longest_silent) - most // 2)]:
             self._cut(connection.descriptor, self._names, "there are too many, and it was silent")
 
@@ -168,6 +167,10 @@ class Door:
             if stuck and connection.acknowledged == self._acknowledged_before(descriptor):
                 self._cut(descriptor, self._names, "it does not read what it is sent")
         self._before = now
+
+    def _has_asked(self, connection: Connection) -> bool:
+        """Whether a message of this connection, not of one before it with its descriptor, was read."""
+        return self._read.get(connection.descriptor, connection.received + 1) <= connection.received
 
     def _unread_bytes(self, connection: Connection) -> int:
         read = self._read.get(connection.descriptor, 0)
@@ -188,8 +191,8 @@ class Door:
         self._trimmed_s = time.perf_counter()
 
     def _connections(self) -> Iterator[Connection]:
-        """All that there are."""
-        yield from filter(None, (self._counted(int(name)) for name in os.listdir("/proc/self/fd")))
+        """All that there are; to list the open descriptors would take another one."""
+        yield from filter(None, map(self._counted, range(_descriptor_limit())))
 
     def _counted(self, descriptor: int) -> Connection | None:
         """A connection, if this is one of ours over TCP."""
@@ -227,6 +230,13 @@ def resident_bytes() -> int:
     """Memory that this process takes up."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _descriptor_limit() -> int:
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if 0 <= soft < 1 << 16 else 1 << 16
 
 
 def raise_descriptor_limit() -> None:
