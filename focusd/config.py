@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator
@@ -247,7 +249,28 @@ class ScorerConfig(Section):
     """For the scores of a frame: a machine that is too slow for `max_tiles` scores fewer, at least four."""
 
 
-LOCAL = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://")
+_TCP = re.compile(r"tcp://(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._*-]+)):(?P<port>\*|[0-9]{1,5})")
+_IPC = re.compile(r"ipc://[^;]+")
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether nobody but this machine can reach an endpoint to listen on.
+
+    Raises:
+        ValueError: it is no plain endpoint. ZeroMQ would take more, two addresses in one for instance.
+    """
+    if _IPC.fullmatch(endpoint) and endpoint.isprintable():
+        return True
+    parts = _TCP.fullmatch(endpoint)
+    if parts is None or (parts["port"] != "*" and int(parts["port"]) > 65535):
+        raise ValueError(
+            f"{endpoint!r} is no address to listen on: it looks like tcp://127.0.0.1:5570 or ipc:///path"
+        )
+    try:
+        address = ipaddress.ip_address(parts["v6"] or parts["host"])
+    except ValueError:
+        return parts["host"] == "localhost"
+    return address.is_loopback and (address.version == 4 or address == ipaddress.IPv6Address("::1"))
 
 
 class ServerConfig(Section):
@@ -263,7 +286,7 @@ class ServerConfig(Section):
     @model_validator(mode="after")
     def _strangers_need_keys(self) -> Self:
         for endpoint in (self.control, self.events):
-            if self.keys is None and not endpoint.startswith(LOCAL):
+            if not is_local(endpoint) and self.keys is None:
                 raise ValueError(
                     f"{endpoint!r} can be reached from other machines, which needs keys: run `focusctl keys new "
                     "focusd` here and `focusctl keys allow CLIENT.key` for each client, then set server.keys to the "

@@ -147,12 +147,14 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
         bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
         with ExitStack() as resources:
-            resources.enter_context(served(config.metrics, config.name, scorer.model.name))
             record = resources.enter_context(recorded(bus, folder / "events.sqlite"))
             resources.enter_context(forward_to(bus))
             for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):
                 resources.enter_context(bus.subscribed(listener))
-            async with anyio.create_task_group() as tasks:
+            async with (
+                served(config.metrics, config.name, scorer.model.name),
+                anyio.create_task_group() as tasks,
+            ):
                 jobs = Jobs(bus, tasks)
                 hold = Hold(
                     operations,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from focusd.errors import FocusdError
+from focusd.terminal import one_line_json
 
 KEPT = 9
 """Full files beside the present one: FILE.1, the latest, to FILE.9."""
@@ -36,7 +37,7 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Write an event with one system call: a kill at any moment leaves no half of it behind another."""
-        line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        line = (one_line_json(event) + "\n").encode()
         if self._size and self._size + len(line) > self._max_bytes:
             self._rotate()
         written = os.write(self._descriptor, line)

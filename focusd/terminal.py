@@ -1,13 +1,17 @@
-"""What the commands print."""
+"""What the commands print: in UTF-8, and nothing that a terminal would obey."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from focusd import __version__
 
@@ -43,3 +47,28 @@ def open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # it takes the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+class PlainConsole(Console):
+    """A console that writes out what a terminal would obey, but for the ends of lines."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is printed of something."""
+        for segment in super().render(renderable, options):
+            lines = map(printable, segment.text.split("\n"))
+            yield segment if segment.control else segment._replace(text="\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey written out: control characters, line ends, overrides of direction."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def one_line_json(value: Any) -> str:
+    """A value as JSON on one line, which may be shown on a terminal as it is."""
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def _escaped(character: str) -> str:
+    """As JSON writes it, so that JSON stays JSON."""
+    return json.dumps(character)[1:-1]

@@ -21,8 +21,10 @@ from focusd.errors import RequestError
 FORMAT = 1
 SAME_PLACE_UM = 1.0
 """A position measured again, within what stages repeat, takes the place of the old one."""
-MAX_POSITIONS = 300
-"""More make the answer slow and no better."""
+MAX_POSITIONS = 1000
+"""More make the file long and the surface no better."""
+MIN_SIGMA_UM = 1e-3
+"""A smaller uncertainty is a mistake."""
 GRID = 25
 """Points along each side of the surface that is described."""
 SURE = 2.0
@@ -65,8 +67,18 @@ class FocusMap:
         """The map with a position that was focused in a channel; None: the reference.
 
         Raises:
-            RequestError: the map is full, or does not know the channel.
+            RequestError: a number is not finite, the map is full, or it does not know the channel.
         """
+        if not all(map(math.isfinite, (position.x_um, position.y_um, position.z_um))):
+            raise RequestError(
+                f"a position on the map has a finite x, y and z, not {position.x_um:g}, {position.y_um:g}, "
+                f"{position.z_um:g} µm; read the stage's position again"
+            )
+        if not MIN_SIGMA_UM <= position.sigma_um < math.inf:
+            raise RequestError(
+                f"σ = {position.sigma_um:g} µm: no focus is known better than to {MIN_SIGMA_UM:g} µm; give the "
+                "uncertainty of the measurement"
+            )
         referred = replace(position, z_um=position.z_um - self.offset_um(channel))
         others = tuple(p for p in self.positions if not _same_place(p, position))
         if len(others) >= MAX_POSITIONS:
@@ -198,10 +210,11 @@ class FocusMap:
 
     def _judged(self) -> list[dict[str, Any]]:
         """Whether each position counts, and its distance from where the others alone expect it."""
-        kept = self.surface.kept
-        off_um = np.array([p.z_um for p in self.positions]) - self.surface.predict(self.surface.xy_um)[0]
-        off_um[kept] = self.surface.z_um[kept] - self.surface.expected[0]
-        return [{"counts": bool(c), "off_um": float(off)} for c, off in zip(kept, off_um, strict=True)]
+        off_um = self.surface.z_um - self.surface.expected[0]
+        return [
+            {"counts": bool(counts), "off_um": float(off)}
+            for counts, off in zip(self.surface.kept, off_um, strict=True)
+        ]
 
     def _grid(self) -> dict[str, Any]:
         """The surface and its σ over the measured part of the slide."""

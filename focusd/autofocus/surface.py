@@ -7,6 +7,7 @@ measurements say. With one position the uncertainty is that of mountings in gene
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -31,6 +32,10 @@ OUTLIER = 4.0
 """A position further from where the others expect it, in standard deviations, is left out."""
 MIN_TO_JUDGE = 7
 """Fewer positions than this cannot tell which of them is wrong."""
+MOST = 120
+"""Of more positions, those spread most evenly make the surface, and the others check it: its cost grows with n³."""
+LATEST = 40
+"""Of them the last ones: a position that was just measured, because it was not trusted, makes a difference."""
 NEGLIGIBLE = 1e-3
 """Hypotheses less likely than this have no say in where to measure next."""
 
@@ -45,156 +50,201 @@ class Surface:
     Attributes:
         xy_um: (n, 2) positions.
         z_um, sigma_um: (n,) measured there.
-        kept: (n,) positions that count; the others lie where nothing else says they should.
+        used: (n,) positions that make the surface.
     """
 
     xy_um: Array
     z_um: Array
     sigma_um: Array
-    kept: Flags
+    used: Flags
 
     def predict(self, xy_um: Array) -> tuple[Array, Array]:
         """z and its standard uncertainty at (m, 2) positions, (m,) each, µm."""
-        means, covariances = [], []
-        for posterior in self._posteriors:
-            cross = posterior.prior(xy_um, self._xy_um)
-            means.append(cross @ posterior.weights)
-            own = posterior.prior_variance(xy_um)
-            covariances.append(own - ((cross @ posterior.inverse) * cross).sum(1))
-        mean, variance = _mixed(np.array(means), np.array(covariances), self._likely[:, None])
-        return mean + self._level_um, self.widening * np.sqrt(variance)
+        z_um, sigma_um = self._process.predict(xy_um)
+        return z_um, self.widening * sigma_um
 
     def slopes(self) -> tuple[Array, Array]:
         """Slope of the plane along x and y, and its standard uncertainty, (2,) each, mrad."""
-        offset = (self._xy_um - self._middle_um).T * SLOPE**2
-        means = np.array([offset @ p.weights for p in self._posteriors])
-        told = np.array([((offset @ p.inverse) * offset).sum(1) for p in self._posteriors])
-        mean, variance = _mixed(means, SLOPE**2 - told, self._likely[:, None])
-        return 1000 * mean, 1000 * self.widening * np.sqrt(variance)
+        slopes, sigma = self._process.slopes()
+        return 1000 * slopes, 1000 * self.widening * sigma
 
     def best_of(self, xy_um: Array) -> int:
-        """Index of the (m, 2) positions whose measurement would narrow the prediction at all of them most."""
-        gain = np.zeros(len(xy_um))
-        noise = max(float(np.median(self.sigma_um)), MIN_SIGMA_UM) ** 2
-        for posterior, likely in zip(self._posteriors, self._likely, strict=True):
-            if likely < NEGLIGIBLE:
-                continue
-            cross = posterior.prior(xy_um, self._xy_um)
-            left = posterior.prior(xy_um, xy_um) - cross @ posterior.inverse @ cross.T
-            gain += likely * (left**2).sum(0) / (np.diag(left).clip(0) + noise)
-        return int(np.argmax(gain))
+        """Index of the (m, 2) positions whose measurement would narrow the prediction at all of them most.
+
+        Of many, those spread most evenly stand for all.
+        """
+        noise_um = max(float(np.median(self.sigma_um)), MIN_SIGMA_UM)
+        asked = np.flatnonzero(_spread(xy_um))
+        return int(asked[np.argmax(self._process.gain(xy_um[asked], noise_um))])
 
     @cached_property
     def expected(self) -> tuple[Array, Array]:
-        """Each position that counts as the others alone expect it: z and its standard uncertainty, (kept,) each, µm.
+        """Each position as the others alone expect it: z and its standard uncertainty, (n,) each, µm.
 
         The measurement's own σ is part of the uncertainty.
         """
-        left_out = [posterior.leave_one_out(self._z_um) for posterior in self._posteriors]
-        means, variances = (np.array(values) for values in zip(*left_out, strict=True))
-        density = -0.5 * (np.log(variances) + (self._z_um - means) ** 2 / variances)
-        likely = _normalised(self._evidence[:, None] - density)
-        mean, variance = _mixed(means, variances, likely)
-        return mean + self._level_um, np.sqrt(variance)
+        others = ~self.used
+        z_um, sigma_um = np.empty_like(self.z_um), np.empty_like(self.z_um)
+        z_um[self.used], sigma_um[self.used] = self._process.left_out
+        z_um[others], surface_um = self._process.predict(self.xy_um[others])
+        sigma_um[others] = np.hypot(surface_um, self.sigma_um[others].clip(MIN_SIGMA_UM))
+        return z_um, sigma_um
+
+    @cached_property
+    def kept(self) -> Flags:
+        """(n,) positions that count: those that make the surface, and others that agree with it.
+
+        At most a seventh does not: more wrong ones are not wrong but the sample.
+        """
+        agree = self.used | (self.deviations <= OUTLIER)
+        return np.ones_like(agree) if (~agree).sum() > len(agree) // MIN_TO_JUDGE else agree
+
+    @property
+    def deviations(self) -> Array:
+        """(n,) how far each position lies from where the others alone expect it, in standard deviations."""
+        z_um, sigma_um = self.expected
+        return np.asarray(np.abs(self.z_um - z_um) / sigma_um)
 
     @cached_property
     def widening(self) -> float:
-        """How much too small the uncertainties are, by the positions' own leave-one-out errors; 1 or more."""
+        """How much too small the uncertainties are, by the deviations of the positions that count; 1 or more."""
         if self.kept.sum() < MIN_TO_JUDGE:
             return 1.0
-        mean, sigma = self.expected
-        return max(1.0, float(np.sqrt(np.mean(((self.z_um[self.kept] - mean) / sigma) ** 2))))
+        return max(1.0, float(np.sqrt(np.mean(self.deviations[self.kept] ** 2))))
 
     @cached_property
-    def _posteriors(self) -> list[_Posterior]:
-        sigma = self.sigma_um[self.kept].clip(MIN_SIGMA_UM)
-        args = self._xy_um, self._z_um, sigma, self._middle_um
-        return [_posterior(bow, width, *args) for bow, width in _HYPOTHESES]
-
-    @cached_property
-    def _evidence(self) -> Array:
-        return np.array([posterior.log_evidence for posterior in self._posteriors])
-
-    @cached_property
-    def _likely(self) -> Array:
-        return _normalised(self._evidence)
-
-    @cached_property
-    def _xy_um(self) -> Array:
-        return self.xy_um[self.kept]
-
-    @cached_property
-    def _middle_um(self) -> Array:
-        return np.asarray(self._xy_um.mean(0))
-
-    @cached_property
-    def _level_um(self) -> float:
-        return float(np.median(self.z_um[self.kept]))
-
-    @cached_property
-    def _z_um(self) -> Array:
-        return self.z_um[self.kept] - self._level_um
+    def _process(self) -> _Process:
+        return _Process(self.xy_um[self.used], self.z_um[self.used], self.sigma_um[self.used])
 
 
 def fit_surface(xy_um: Array, z_um: Array, sigma_um: Array) -> Surface:
-    """The surface through (n, 2) positions, n ≥ 1; the worst are left out while they contradict the others.
+    """The surface through (n, 2) positions, n ≥ 1, the latest last.
 
-    At most a seventh is: more wrong ones are not wrong but the sample.
+    The worst are left out while they contradict the others; at most a seventh is.
     """
-    kept = np.ones(len(z_um), np.bool_)
-    surface = Surface(xy_um, z_um, sigma_um, kept)
-    for _ in range(len(z_um) // MIN_TO_JUDGE):
-        mean, sigma = surface.expected
-        off = np.abs(z_um[surface.kept] - mean) / sigma
+    used = _spread(xy_um)
+    used[used] = _agreeing(_Process(xy_um[used], z_um[used], sigma_um[used]))
+    return Surface(xy_um, z_um, sigma_um, used)
+
+
+def _spread(xy_um: Array) -> Flags:
+    """(n,) the latest positions, and those others that each lie furthest from all chosen before them; `MOST` in all."""
+    chosen = np.ones(len(xy_um), np.bool_)
+    if len(xy_um) <= MOST:
+        return chosen
+    chosen[:-LATEST] = False
+    apart_um = np.full(len(xy_um), np.inf)
+    for place in xy_um[-LATEST:]:
+        apart_um = np.minimum(apart_um, np.linalg.norm(xy_um - place, axis=1))
+    for _ in range(MOST - LATEST):
+        furthest = int(np.argmax(np.where(chosen, -1.0, apart_um)))
+        chosen[furthest] = True
+        apart_um = np.minimum(apart_um, np.linalg.norm(xy_um - xy_um[furthest], axis=1))
+    return chosen
+
+
+def _agreeing(process: _Process) -> Flags:
+    """Which of the positions of a process to keep: the worst are left out, one after the other."""
+    kept = np.ones(len(process.z_um), np.bool_)
+    for _ in range(len(kept) // MIN_TO_JUDGE):
+        z_um, sigma_um = process.left_out
+        off = np.abs(process.z_um - z_um) / sigma_um
         if off.max() <= OUTLIER:
             break
-        kept = surface.kept.copy()
-        kept[np.flatnonzero(kept)[np.argmax(off)]] = False
-        surface = Surface(xy_um, z_um, sigma_um, kept)
-    return surface
+        worst = int(np.argmax(off))
+        kept[np.flatnonzero(kept)[worst]] = False
+        process = process.without(worst)
+    return kept
 
 
-@dataclass(frozen=True)
-class _Posterior:
-    """The Gaussian process under one hypothesis of the bow; `weights` is K⁻¹z, `inverse` K⁻¹."""
+class _Process:
+    """The Gaussian process through all of its positions, under each hypothesis of the bow.
 
-    bow_um: float
-    width_um: float
-    middle_um: Array
-    weights: Array
-    inverse: Array
-    log_evidence: float
+    Attributes:
+        xy_um: (n, 2) positions.
+        z_um, sigma_um: (n,) measured there.
+    """
 
-    def prior(self, a_um: Array, b_um: Array) -> Array:
-        """Covariance between (m, 2) and (n, 2) positions before anything is measured."""
-        return _covariance(a_um, b_um, self.middle_um, self.bow_um, self.width_um)
+    def __init__(
+        self,
+        xy_um: Array,
+        z_um: Array,
+        sigma_um: Array,
+        known: tuple[Array, Array, Array, float] | None = None,
+    ) -> None:
+        """Fit it.
 
-    def prior_variance(self, xy_um: Array) -> Array:
-        """Diagonal of `prior(xy_um, xy_um)`."""
-        return np.asarray(LEVEL_UM**2 + self.bow_um**2 + SLOPE**2 * ((xy_um - self.middle_um) ** 2).sum(1))
+        Args:
+            known: (h, n, n) inverse covariances, (h,) logarithms of their determinants, (2,) the plane's middle and its
+                level, where they are known already.
+        """
+        self.xy_um, self.z_um, self.sigma_um = xy_um, z_um, sigma_um
+        if known is None:
+            self._middle_um, self._level_um = np.asarray(xy_um.mean(0)), float(np.median(z_um))
+            covariances = self._prior(xy_um, xy_um) + np.diag(sigma_um.clip(MIN_SIGMA_UM) ** 2)
+            self._inverses = np.linalg.inv(covariances)
+            self._log_determinants = np.linalg.slogdet(covariances)[1]
+        else:
+            self._inverses, self._log_determinants, self._middle_um, self._level_um = known
+        self._weights = self._inverses @ (z_um - self._level_um)
+        self._evidence = -0.5 * (self._weights @ (z_um - self._level_um) + self._log_determinants)
+        self._likely = _normalised(self._evidence)
 
-    def leave_one_out(self, z_um: Array) -> tuple[Array, Array]:
-        """Mean and variance of each measurement given the others (Rasmussen & Williams, equation 5.12)."""
-        precision = np.diag(self.inverse)
-        return z_um - self.weights / precision, 1 / precision
+    def without(self, index: int) -> _Process:
+        """The process without one of its positions: by the inverse of a bordered matrix, not by another inversion."""
+        rest = np.arange(len(self.z_um)) != index
+        column, pivot = self._inverses[:, rest, index], self._inverses[:, index, index]
+        left = self._inverses[:, rest][:, :, rest] - column[:, :, None] * (column / pivot[:, None])[:, None]
+        known = left, self._log_determinants + np.log(pivot), self._middle_um, self._level_um
+        return _Process(self.xy_um[rest], self.z_um[rest], self.sigma_um[rest], known)
+
+    @cached_property
+    def left_out(self) -> tuple[Array, Array]:
+        """Mean and standard deviation of each measurement given the others (Rasmussen & Williams, equation 5.12)."""
+        variances = 1 / np.diagonal(self._inverses, axis1=1, axis2=2)
+        means = self.z_um - self._weights * variances
+        density = -0.5 * (np.log(variances) + (self.z_um - means) ** 2 / variances)
+        mean, variance = _mixed(means, variances, _normalised(self._evidence[:, None] - density))
+        return mean, np.sqrt(variance)
+
+    def predict(self, xy_um: Array) -> tuple[Array, Array]:
+        """z and its standard deviation at (m, 2) positions, (m,) each."""
+        cross = self._prior(xy_um, self.xy_um)
+        means = (cross @ self._weights[:, :, None])[:, :, 0]
+        level = LEVEL_UM**2 + SLOPE**2 * ((xy_um - self._middle_um) ** 2).sum(1)
+        own = level + np.array([bow_um**2 for bow_um, _ in _HYPOTHESES])[:, None]
+        mean, variance = _mixed(means, own - ((cross @ self._inverses) * cross).sum(2), self._likely[:, None])
+        return mean + self._level_um, np.sqrt(variance)
+
+    def slopes(self) -> tuple[Array, Array]:
+        """Slope of the plane along x and y, and its standard deviation, (2,) each."""
+        offset = (self.xy_um - self._middle_um).T * SLOPE**2
+        told = ((offset @ self._inverses) * offset).sum(2)
+        mean, variance = _mixed(self._weights @ offset.T, SLOPE**2 - told, self._likely[:, None])
+        return mean, np.sqrt(variance)
+
+    def gain(self, xy_um: Array, noise_um: float) -> Array:
+        """By how much a measurement at each of (m, 2) positions narrows the prediction at all of them, (m,), µm²."""
+        gain = np.zeros(len(xy_um))
+        for number in np.flatnonzero(self._likely >= NEGLIGIBLE):
+            bow = _HYPOTHESES[number : number + 1]
+            cross, own = self._prior(xy_um, self.xy_um, bow)[0], self._prior(xy_um, xy_um, bow)[0]
+            left = own - cross @ self._inverses[number] @ cross.T
+            gain += self._likely[number] * (left**2).sum(0) / (np.diag(left).clip(0) + noise_um**2)
+        return gain
+
+    def _prior(self, a_um: Array, b_um: Array, bows: Sequence[tuple[float, float]] = _HYPOTHESES) -> Array:
+        """Covariance between (m, 2) and (n, 2) positions before anything is measured, (h, m, n): a plane and a bow."""
+        a, b = a_um - self._middle_um, b_um - self._middle_um
+        plane = LEVEL_UM**2 + SLOPE**2 * (a @ b.T)
+        distance = _ROOT5 * np.linalg.norm(a[:, None] - b[None, :], axis=-1)
+        shapes = {width_um: _matern(distance / width_um) for width_um in {width_um for _, width_um in bows}}
+        return np.array([plane + bow_um**2 * shapes[width_um] for bow_um, width_um in bows])
 
 
-def _posterior(
-    bow_um: float, width_um: float, xy_um: Array, z_um: Array, sigma_um: Array, middle_um: Array
-) -> _Posterior:
-    covariance = _covariance(xy_um, xy_um, middle_um, bow_um, width_um) + np.diag(sigma_um**2)
-    inverse = np.asarray(np.linalg.inv(covariance), np.float64)
-    weights = inverse @ z_um
-    evidence = -0.5 * float(z_um @ weights + np.linalg.slogdet(covariance)[1])
-    return _Posterior(bow_um, width_um, middle_um, weights, inverse, evidence)
-
-
-def _covariance(a_um: Array, b_um: Array, middle_um: Array, bow_um: float, width_um: float) -> Array:
-    """Of a plane and a bow (Matérn 5/2)."""
-    a, b = a_um - middle_um, b_um - middle_um
-    distance = _ROOT5 * np.linalg.norm(a[:, None] - b[None, :], axis=-1) / width_um
-    bow = bow_um**2 * (1 + distance + distance**2 / 3) * np.exp(-distance)
-    return np.asarray(LEVEL_UM**2 + SLOPE**2 * (a @ b.T) + bow)
+def _matern(distance: Array) -> Array:
+    """The correlation (Matérn 5/2) over distances in widths, times √5."""
+    return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
 
 
 def _normalised(log_weights: Array) -> Array:

@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.terminal import PlainConsole, printable
 from focusd.wire.client import EVENTS, Client, EventStream
 from focusd.wire.keys import ClientKeys
 
@@ -24,7 +24,7 @@ HINTS: dict[type[FocusdError], str] = {
 }
 my_keys: ContextVar[ClientKeys | None] = ContextVar("my_keys", default=None)
 """Of this command, for a focusd that asks for them."""
-err = Console(stderr=True, highlight=False, markup=False)
+err = PlainConsole(stderr=True, highlight=False, markup=False)
 
 Endpoint = Annotated[str, typer.Option(help="The daemon's server.control address.")]
 Events = Annotated[str, typer.Option(help="The daemon's server.events address.")]
@@ -57,7 +57,7 @@ def told() -> Iterator[None]:
 
 def tell(error: FocusdError) -> None:
     """Print an error in one line."""
-    err.print(Text("error: ", style="red") + Text(error.message), soft_wrap=True)
+    err.print(Text("error: ", style="red") + Text(printable(error.message)), soft_wrap=True)
 
 
 def subscribed(client: Client) -> EventStream:

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from focusd.ctl.connecting import err
 from focusd.ctl.showing import pairs
-from focusd.errors import UnreachableError
+from focusd.errors import UnreachableError, rebuild_error
 from focusd.wire.catchup import complete
 from focusd.wire.client import Client, EventStream
-from focusd.wire.messages import JsonObject, rebuild_error
+from focusd.wire.messages import JsonObject
 
 
 def follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:

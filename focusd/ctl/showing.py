@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from focusd.terminal import PlainConsole, one_line_json, printable
 from focusd.wire.messages import JsonObject
 
 RESULT_ROWS = {
@@ -40,22 +39,22 @@ RESULT_ROWS = {
     "moves": "",
 }
 
-out = Console(highlight=False, markup=False)
+out = PlainConsole(highlight=False, markup=False)
 
 
 def line(event: JsonObject) -> Text:
     """An event for people: time of day in UTC, number, topic, what it says."""
-    line = Text(f"{event['time'][11:23]} {event['seq']:>6} ", style="dim")
+    line = Text(printable(f"{event['time'][11:23]} {event['seq']:>6} "), style="dim")
     failed = event["topic"] == "focus.failed" or event["data"].get("state") == "failed"
-    line.append(f"{event['topic']:<15}", style="red" if failed else "cyan")
+    line.append(printable(f"{event['topic']:<15}"), style="red" if failed else "cyan")
     if event["job_id"]:
-        line.append(f" {event['job_id']}", style="dim")
+        line.append(printable(f" {event['job_id']}"), style="dim")
     return line.append(" " + pairs(event["data"]))
 
 
 def pairs(data: JsonObject) -> str:
     """`name=value` of everything; long lists only say how long they are."""
-    return "  ".join(f"{name}={shown(value)}" for name, value in flat(data))
+    return "  ".join(f"{printable(name)}={shown(value)}" for name, value in flat(data))
 
 
 def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -68,13 +67,13 @@ def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def shown(value: object) -> str:
-    """A value for people: floats to four figures, long lists by their length."""
+    """A value for people: floats to four figures, long lists by their length, all on one line."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
         short = len(value) <= 4 and not any(isinstance(item, dict | list) for item in value)
         return "[" + ", ".join(map(shown, value)) + "]" if short else f"[{len(value)} items]"
-    return "–" if value is None else str(value)
+    return "–" if value is None else printable(str(value))
 
 
 def two_columns() -> Table:
@@ -107,4 +106,4 @@ def _probes_table(probes: list[JsonObject]) -> Table:
 
 def print_json(value: JsonObject) -> None:
     """One line for a program."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(one_line_json(value))

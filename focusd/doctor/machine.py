@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import zmq
 
-from focusd.config import LOCAL, RigConfig
+from focusd.config import RigConfig, is_local
 from focusd.doctor.finding import Finding, failure, ok, warning
 from focusd.sharpness.weights import load_model
 from focusd.wire import keys as key_files
@@ -71,5 +71,5 @@ def ports(config: RigConfig) -> Iterator[Finding]:
                 do = f"stop what listens there (`{LISTENERS}` names it), or set another server.{name}"
                 yield failure(f"server.{name}", f"{endpoint}: {error.strerror}", do)
                 continue
-        reach = "this machine" if endpoint.startswith(LOCAL) else "other machines"
+        reach = "this machine" if is_local(endpoint) else "other machines"
         yield ok(f"server.{name}", f"{endpoint} is free, for {reach}")

@@ -46,7 +46,15 @@ class EventBus:
     def publish(self, topic: str, payload: Payload, job_id: str | None = None) -> Event:
         """Number an event, remember it and tell the subscribers before returning."""
         self._seq += 1
-        event = Event(
+        event = self.unnumbered(topic, payload, job_id)
+        self._ring.append(event)
+        for subscriber in tuple(self._subscribers):
+            subscriber(event)
+        return event
+
+    def unnumbered(self, topic: str, payload: Payload, job_id: str | None = None) -> Event:
+        """What is so after the last event, as an event with its number that is neither remembered nor told."""
+        return Event(
             session=self.session,
             seq=self._seq,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -56,10 +64,6 @@ class EventBus:
             # What was true at this moment stays so, whatever the publisher does with its payload.
             data=copy.deepcopy(payload),
         )
-        self._ring.append(event)
-        for subscriber in tuple(self._subscribers):
-            subscriber(event)
-        return event
 
     @contextmanager
     def subscribed(self, subscriber: Subscriber) -> Iterator[None]:

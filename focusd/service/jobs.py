@@ -14,7 +14,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup
 
-from focusd.errors import BusyError, CancelledJobError, FocusdError, InternalError, RequestError
+from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError, error_object
 from focusd.service.events import Event, EventBus, Payload
 from focusd.service.lease import Lease
 
@@ -29,14 +29,6 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Report = Callable[[str, Payload], object]
 """(topic, payload): how an operation publishes events that carry its job's id."""
 Work = Callable[[Report], Awaitable[dict[str, Any]]]
-
-
-def error_object(error: Exception) -> dict[str, Any]:
-    """An exception as clients see it: code, message, and data with `retryable`, `outcome` and what was measured."""
-    if not isinstance(error, FocusdError):
-        error = InternalError.of(error)
-    data = {**error.data, "retryable": error.retryable, "outcome": error.outcome}
-    return {"code": error.code, "message": error.message, "data": data}
 
 
 @dataclass(eq=False)

@@ -21,6 +21,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from focusd.config import LogConfig
 from focusd.service.events import EventBus
+from focusd.terminal import printable
 
 _FORWARDED = ("warning", "error", "critical")
 _PYMMCORE_PLUS = {"PYMM_LOG_FILE": os.devnull, "PYMM_LOG_LEVEL": "CRITICAL"}
@@ -107,8 +108,13 @@ def configure_logging(config: LogConfig) -> None:
 def _renderers(config: LogConfig) -> list[Processor]:
     people = sys.stderr.isatty() if config.format == "auto" else config.format == "console"
     if people:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _harmless(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:
+    """Nothing of a record is obeyed by a terminal: a client's name or a device's message may hold anything."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in record.items()}
 
 
 def _forward(_logger: WrappedLogger, _method: str, record: EventDict) -> EventDict:

@@ -5,10 +5,17 @@ Counted where things happen (rig, observer) or heard from the event bus; `config
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+import anyio
+from anyio.abc import SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from focusd import __version__
 from focusd.config import MetricsConfig
@@ -16,6 +23,13 @@ from focusd.errors import FocusdError
 from focusd.service.events import Event
 
 HOST = "127.0.0.1"
+MOST_SERVED = 64
+"""Connections at once; more are closed unanswered."""
+MOST_ASKED_BYTES = 1 << 14
+ANSWER_S = 2.0
+"""After which a connection is closed, whatever it has asked by then."""
+FRESH_S = 0.5
+NO_QUESTION = (anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.BrokenResourceError, anyio.EndOfStream)
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _MICROMETRES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -122,9 +136,43 @@ def _drift(event: Event) -> None:
             HOLD.labels(figure).set(value)
 
 
-@contextmanager
-def served(config: MetricsConfig, rig: str, model: str) -> Iterator[None]:
-    """Serve the figures at http://127.0.0.1:PORT/metrics inside the `with`, if a port is configured.
+class _Page:
+    """Serves the figures over HTTP, in the event loop: no connection costs a thread, and few are served at once."""
+
+    def __init__(self) -> None:
+        self._being_served = 0
+        self._text, self._written_s = b"", -math.inf
+
+    async def answer(self, stream: SocketStream) -> None:
+        """Answer one connection, and end it, whatever it has asked by then."""
+        self._being_served += 1
+        try:
+            async with stream:
+                if self._being_served <= MOST_SERVED:
+                    with anyio.move_on_after(ANSWER_S), suppress(*NO_QUESTION):
+                        asked = BufferedByteReceiveStream(stream)
+                        head = await asked.receive_until(b"\r\n\r\n", MOST_ASKED_BYTES)
+                        await stream.send(self._reply(head))
+        finally:
+            self._being_served -= 1
+
+    def _reply(self, head: bytes) -> bytes:
+        if head.split()[:2] != [b"GET", b"/metrics"]:
+            return b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        text = self._figures()
+        kind = f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nConnection: close\r\n"
+        return f"{kind}Content-Length: {len(text)}\r\n\r\n".encode() + text
+
+    def _figures(self) -> bytes:
+        """Written anew only if the last ones are old: they may be asked for in a flood."""
+        if time.perf_counter() - self._written_s > FRESH_S:
+            self._text, self._written_s = generate_latest(REGISTRY), time.perf_counter()
+        return self._text
+
+
+@asynccontextmanager
+async def served(config: MetricsConfig, rig: str, model: str) -> AsyncIterator[None]:
+    """Serve the figures at http://127.0.0.1:PORT/metrics inside the `async with`, if a port is configured.
 
     Raises:
         MetricsError: the port is taken.
@@ -134,12 +182,13 @@ def served(config: MetricsConfig, rig: str, model: str) -> Iterator[None]:
         yield
         return
     try:
-        server, thread = start_http_server(config.port, HOST, REGISTRY)
+        listener = await anyio.create_tcp_listener(local_host=HOST, local_port=config.port)
     except OSError as error:
-        raise MetricsError(f"metrics.port {config.port}: {error.strerror}; set another, or none") from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise MetricsError(f"metrics.port {config.port}: {reason}; set another, or none") from error
+    async with listener, anyio.create_task_group() as answering:
+        answering.start_soon(listener.serve, _Page().answer)
+        try:
+            yield
+        finally:
+            answering.cancel_scope.cancel()

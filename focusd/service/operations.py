@@ -4,10 +4,13 @@ goes back to where it began.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import anyio
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
@@ -36,14 +39,17 @@ from focusd.service.observer import Observer, summary
 from focusd.service.pipeline import take_stack
 from focusd.service.refocus import Field, Refocus
 from focusd.service.rig import Rig
-from focusd.service.slidemap import SlideMap
+from focusd.service.slidemap import SlideMap, map_files
 from focusd.service.stack import rehearse
-from focusd.service.store import CalibrationStore, file_name
+from focusd.service.store import CalibrationStore
 from focusd.sharpness.scorer import Scorer
 from focusd.sharpness.spectra import Region
 from focusd.sharpness.views import PREPROCESSING_VERSION
 
 Result = dict[str, Any]
+
+MAPPED = ("objective", "magnification", "na", "immersion_index", "camera")
+"""Of a calibration's fingerprint, what a focus map belongs to."""
 
 
 class RigOperations:
@@ -58,8 +64,14 @@ class RigOperations:
         self._instrument = Instrument.from_config(config.objective, config.camera)
         self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
         self.calibrations = Calibrations(store, config.objective.name, self._fingerprint, self._instrument)
-        map_file = config.state_dir / config.name / "maps" / file_name(config.objective.name)
-        self.slide = SlideMap(map_file, lambda: self._depth_of_field_um(self._calibration))
+        self.slide = SlideMap(
+            *map_files(config.state_dir / config.name / "maps", config.objective.name),
+            depth_of_field_um=lambda: self._depth_of_field_um(self._calibration),
+            fingerprint={name: self._fingerprint[name] for name in MAPPED},
+        )
+        self._told: Result = {}
+        self._looked_s = -math.inf
+        self._looking, self._looker = anyio.Lock(), anyio.CapacityLimiter(1)
 
     async def calibrate(
         self,
@@ -304,8 +316,17 @@ class RigOperations:
             "unrecorded": self._rig.unrecorded,
             "model": self._scorer.model.name,
             "backend": self._scorer.backend,
-            "calibration": await to_thread.run_sync(self.calibrations.state),
+            "calibration": await self._told_calibration(),
         }
+
+    async def _told_calibration(self) -> Result:
+        """What is calibrated, as the disk says now. One look answers all who asked before it began."""
+        asked_s = time.perf_counter()
+        async with self._looking:
+            if self._looked_s < asked_s:
+                self._looked_s = time.perf_counter()
+                self._told = await to_thread.run_sync(self.calibrations.state, limiter=self._looker)
+        return self._told
 
     @property
     def _objective(self) -> str:

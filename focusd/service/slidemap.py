@@ -1,22 +1,35 @@
-"""The focus map of the slide on the stage, kept on disk like a calibration."""
+"""The focus map of the slide on the stage, kept on disk like a calibration.
+
+One worker does all that takes time, and few may wait for it: thousands of predictions keep nothing else from its turn.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
+import structlog
 from anyio import to_thread
 
 from focusd.autofocus.focusmap import FocusMap, Position
-from focusd.errors import MapError, RequestError
+from focusd.errors import BusyError, MapError, RequestError
 from focusd.service.files import parsed, read_small_text, write_atomically
+from focusd.service.store import file_name, own_name
+
+log = structlog.get_logger(__name__)
 
 Result = dict[str, Any]
 Xy = tuple[float, float]
+T = TypeVar("T")
+
+MOST_WAITING = 32
+"""Requests that may wait for the map's worker; with the slowest surface, the last of them waits a few seconds."""
+BELONGS = "fingerprint"
+"""What of a map's file says which objective and camera it belongs to."""
 
 
 @dataclass
@@ -32,13 +45,23 @@ class SlideMap:
     """The map of one rig and objective. A change is on disk before it is answered, or it is not made.
 
     Args:
-        path: the file; it and its folder are made with the first change.
+        files: the file, which is made with the first change and its folder too, and others that are read where it is
+            not there: of earlier versions, which called it otherwise.
         depth_of_field_um: tells it; may raise where it is not known.
+        fingerprint: of what it belongs to: a focus measured with another objective or camera lies elsewhere.
     """
 
-    def __init__(self, path: Path, depth_of_field_um: Callable[[], float]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        *files: Path,
+        depth_of_field_um: Callable[[], float],
+        fingerprint: Mapping[str, object],
+    ) -> None:
+        self._path, *self._earlier = files
         self._depth_of_field_um = depth_of_field_um
+        self._fingerprint = dict(fingerprint)
+        self._worker = anyio.CapacityLimiter(1)
+        self._waiting = 0
         self._map: FocusMap | None = None
         self._changing = anyio.Lock()
         self._focus: _Focus | None = None
@@ -92,7 +115,8 @@ class SlideMap:
             channel: whose offset is added; None: the reference.
             tolerance: how far off an image may be, in depths of field.
         """
-        return await to_thread.run_sync(self._predict, await self._read(), positions, channel, tolerance)
+        present = await self._read()
+        return await self._work(lambda: self._predict(present, positions, channel, tolerance))
 
     def _predict(
         self, present: FocusMap, positions: list[Xy], channel: str | None, tolerance: float
@@ -108,7 +132,7 @@ class SlideMap:
     async def get(self) -> Result:
         """All positions and offsets, and the surface through them."""
         present = await self._read()
-        return await to_thread.run_sync(present.describe) | {"path": str(self._path)}
+        return await self._work(present.describe) | {"path": str(self._path)}
 
     async def offset(self, *, channel: str, offset_um: float | None) -> Result:
         """Set what a channel's focus lies above the reference; None forgets it."""
@@ -133,29 +157,73 @@ class SlideMap:
 
     async def _read(self) -> FocusMap:
         if self._map is None:
-            loaded = await to_thread.run_sync(_load, self._path)
+            loaded = await self._work(self._load)
             self._map = self._map or loaded  # a change may have been made meanwhile
         return self._map
 
     async def _write(self, changed: FocusMap) -> None:
-        await to_thread.run_sync(_save, self._path, changed)
+        await self._work(lambda: _save(self._path, changed.to_json() | {BELONGS: self._fingerprint}))
         self._map = changed
 
+    async def _work(self, work: Callable[[], T]) -> T:
+        """Do something that takes time, after all that was asked for before."""
+        if self._waiting >= MOST_WAITING:
+            raise BusyError(
+                f"{MOST_WAITING} requests wait for the focus map already; ask again in a second, and for many "
+                "positions at once"
+            )
+        self._waiting += 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._worker)
+        finally:
+            self._waiting -= 1
 
-def _load(path: Path) -> FocusMap:
+    def _load(self) -> FocusMap:
+        path = next((path for path in (self._path, *self._earlier) if path.exists()), self._path)
+        if path != self._path:
+            log.warning(
+                "a focus map of an earlier version is read; clear it if it is of another slide",
+                file=str(path),
+            )
+        values = _values_in(path)
+        if values is None:
+            return FocusMap()
+        if values.get(BELONGS, self._fingerprint) != self._fingerprint:
+            raise MapError(
+                f"{path}: this focus map belongs to {values[BELONGS]}, not to {self._fingerprint}; put back what it "
+                "was made with, or begin a new one with `focusctl map clear`"
+            )
+        try:
+            return FocusMap.from_json(values)
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise _unreadable(path, error) from error
+
+
+def map_files(folder: Path, objective: str) -> tuple[Path, Path]:
+    """Where an objective's map is kept, by a name of its own, and where earlier versions kept it."""
+    return folder / f"{own_name(objective)}.json", folder / file_name(objective)
+
+
+def _values_in(path: Path) -> dict[str, Any] | None:
+    """What a map's file holds; None: there is none."""
     try:
-        return FocusMap.from_json(parsed(read_small_text(path)))
+        values = parsed(read_small_text(path))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no map")
     except FileNotFoundError:
-        return FocusMap()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        raise MapError(
-            f"{path}: cannot be read as a focus map ({error}); `focusctl map clear` begins a new one"
-        ) from error
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    return values
 
 
-def _save(path: Path, changed: FocusMap) -> None:
+def _unreadable(path: Path, error: Exception) -> MapError:
+    return MapError(f"{path}: cannot be read as a focus map ({error}); `focusctl map clear` begins a new one")
+
+
+def _save(path: Path, values: Mapping[str, Any]) -> None:
     try:
-        write_atomically(path, json.dumps(changed.to_json(), indent=1, ensure_ascii=False))
+        write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False))
     except OSError as error:
         raise MapError(
             f"{path}: the focus map cannot be written ({error.strerror}); check state_dir in the configuration"

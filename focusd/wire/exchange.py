@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic_core import from_json
 
-from focusd.errors import RequestError, UnreachableError
+from focusd.errors import RequestError, UnreachableError, rebuild_error
 from focusd.wire import messages
 from focusd.wire.messages import JsonObject
 
@@ -70,7 +70,7 @@ class Exchange:
         if reply["id"] == "ping":
             self._pong(reply["result"].get("session"))
         elif "error" in reply:
-            raise messages.rebuild_error(reply["error"])
+            raise rebuild_error(reply["error"])
         else:
             self.result = reply["result"]
 
@@ -130,6 +130,7 @@ class Inbox:
         self._topics = frozenset(topics)
         self.waiting: deque[JsonObject] = deque()
         self.subscribed = False
+        self._last: tuple[str, int] | None = None
 
     @property
     def subscriptions(self) -> list[bytes]:
@@ -140,11 +141,13 @@ class Inbox:
         return [messages.event_topic(topic) for topic in [*others, messages.STATE_TOPIC]]
 
     def receive(self, frames: Sequence[bytes]) -> None:
-        """Take a message."""
+        """Take a message. The state that others are told when they subscribe is no news."""
         event: JsonObject = from_json(frames[-1])
         self.subscribed = self.subscribed or event["topic"] == messages.STATE_TOPIC
-        if not self._topics or event["topic"] in self._topics:
+        number = event["session"], event["seq"]
+        if number != self._last and (not self._topics or event["topic"] in self._topics):
             self.waiting.append(event)
+            self._last = number
 
     def silence(self, seconds: float) -> UnreachableError:
         """The error to raise when nothing came for so long."""

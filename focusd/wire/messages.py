@@ -6,15 +6,17 @@ NaN is refused when it comes in and sent as null.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from focusd import __version__
 from focusd.errors import FocusdError, RequestError
+from focusd.terminal import printable
 from focusd.wire.params import (
     PROTOCOL,
     CalibrateParams,
@@ -30,6 +32,7 @@ from focusd.wire.params import (
     MapPredictParams,
     Message,
     MoveParams,
+    Name,
     Params,
     RefocusParams,
     ScoreParams,
@@ -41,9 +44,27 @@ JsonObject = dict[str, Any]
 STATE_TOPIC = "state"
 TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
 
-MAX_JSON_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 18
+"""Ten times what any request needs: a thousand positions, or planes."""
 MAX_FRAME_BYTES = 1 << 25
 """A client that sends a longer frame is disconnected: pixels of 4096×4096, 16 bit, still pass."""
+
+
+MAX_PARAMS = 64
+"""Of a request; each that does not exist costs time to be told."""
+MAX_PARTS = 80
+"""Of a message: the envelope, the JSON frame and 64 frames of pixels."""
+MAX_MESSAGE_BYTES = 96 << 20
+"""Of all parts together."""
+MAX_ENVELOPE_BYTES = 2048
+"""It comes back with the reply."""
+MAX_SUBSCRIPTION_BYTES = 1 << 10
+"""Topics are shorter by far; what a client sends at first, to show its key, is 400 bytes."""
+MAX_PAGE_BYTES = 1 << 20
+"""Of the events in an answer, but for one that is longer by itself."""
+
+Part = bytes | memoryview
+"""A frame; one of pixels is not copied."""
 
 
 class ParseError(FocusdError):
@@ -130,19 +151,26 @@ METHODS = {
 }
 
 
-def openrpc() -> JsonObject:
-    """The OpenRPC 1.3 document of this protocol."""
+@cache
+def openrpc() -> bytes:
+    """The OpenRPC 1.3 document of this protocol, as JSON."""
     info = {"title": PROTOCOL, "version": __version__}
-    return {"openrpc": "1.3.2", "info": info, "methods": [method.openrpc() for method in METHODS.values()]}
+    return encode(
+        {"openrpc": "1.3.2", "info": info, "methods": [method.openrpc() for method in METHODS.values()]}
+    )
+
+
+RequestId = Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Finite
+"""It comes back with the reply, which waits for a client that does not read it."""
 
 
 class Request(Message):
     """A JSON-RPC 2.0 request."""
 
     jsonrpc: Literal["2.0"]
-    method: str
-    params: JsonObject | list[Any] = Field(default_factory=dict)
-    id: str | int | Finite | None = None
+    method: Name
+    params: Annotated[JsonObject, Field(max_length=MAX_PARAMS)] | list[Any] = Field(default_factory=dict)
+    id: RequestId | None = None
 
     @property
     def is_notification(self) -> bool:
@@ -170,7 +198,9 @@ class Request(Message):
 def _explain(error: ValidationError) -> str:
     """The first wrong keys with their reasons."""
     items = error.errors(include_url=False, include_input=False, include_context=False)[:5]
-    return "; ".join(f"{'.'.join(map(str, item['loc']))[:80]}: {item['msg'][:200]}" for item in items)
+    return printable(
+        "; ".join(f"{'.'.join(map(str, item['loc']))[:80]}: {item['msg'][:200]}" for item in items)
+    )
 
 
 def encode(value: Any) -> bytes:
@@ -180,7 +210,7 @@ def encode(value: Any) -> bytes:
     )
 
 
-def read_request(content: Sequence[bytes]) -> Request:
+def read_request(content: Sequence[Part]) -> Request:
     """The frames after the delimiter as a request; pixels may follow the JSON frame only where a method takes them.
 
     Raises:
@@ -191,7 +221,7 @@ def read_request(content: Sequence[bytes]) -> Request:
         raise InvalidRequestError("send one JSON frame after the empty one, not 0")
     if len(content[0]) > MAX_JSON_BYTES:
         raise InvalidRequestError(f"the JSON frame is longer than {MAX_JSON_BYTES} bytes")
-    asked = _read_json(content[0])
+    asked = _read_json(bytes(content[0]))
     if len(content) > 1 and asked.method != "focus.score":
         raise InvalidRequestError(
             f"send one JSON frame after the empty one, not {len(content)}: only focus.score takes pixels"
@@ -212,18 +242,28 @@ def _read_json(body: bytes) -> Request:
         raise InvalidRequestError(f"not a JSON-RPC 2.0 request: {_explain(error)}") from error
 
 
-def split_envelope(frames: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+def split_envelope(frames: Sequence[Part]) -> tuple[list[bytes], list[Part]]:
     """A ROUTER's frames as (what to send back in front of the reply, content).
 
     The envelope is all up to the first empty frame, whatever REQ (with REQ_CORRELATE) or a proxy put there.
 
     Raises:
-        InvalidRequestError: no frame is empty.
+        InvalidRequestError: no frame is empty, or there is too much.
     """
-    if b"" not in frames[1:]:
+    size = sum(map(len, frames))
+    if len(frames) > MAX_PARTS or size > MAX_MESSAGE_BYTES:
+        raise InvalidRequestError(
+            f"{len(frames)} frames of {size} bytes are too much for one message: send up to {MAX_PARTS} frames of "
+            f"{MAX_MESSAGE_BYTES} bytes"
+        )
+    end = next((number for number, frame in enumerate(frames) if number and not len(frame)), None)
+    if end is None:
         raise InvalidRequestError("send an empty frame before the JSON frame, as a REQ socket does")
-    end = frames.index(b"", 1) + 1
-    return list(frames[:end]), list(frames[end:])
+    if sum(map(len, frames[:end])) > MAX_ENVELOPE_BYTES:
+        raise InvalidRequestError(
+            f"what comes before the empty frame is longer than {MAX_ENVELOPE_BYTES} bytes"
+        )
+    return [bytes(frame) for frame in frames[: end + 1]], list(frames[end + 1 :])
 
 
 def request(method: str, params: JsonObject, request_id: str | int) -> bytes:
@@ -231,9 +271,24 @@ def request(method: str, params: JsonObject, request_id: str | int) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
-def result_reply(request_id: str | float | None, result: JsonObject) -> bytes:
-    """The reply's JSON to a request that succeeded."""
+def result_reply(request_id: str | float | None, result: JsonObject | bytes) -> bytes:
+    """The reply's JSON to a request that succeeded; the result may be JSON already."""
+    if isinstance(result, bytes):
+        return b'{"jsonrpc":"2.0","id":' + encode(request_id) + b',"result":' + result + b"}"
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def page(session: str, events: Iterable[Mapping[str, Any]]) -> bytes:
+    """The first of some events, as the JSON that `events.since` answers; who wants the others asks again."""
+    taken: list[bytes] = []
+    size = 0
+    for event in events:
+        body = encode(event)
+        size += len(body)
+        if taken and size > MAX_PAGE_BYTES:
+            break
+        taken.append(body)
+    return b'{"session":' + encode(session) + b',"events":[' + b",".join(taken) + b"]}"
 
 
 def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:
@@ -241,15 +296,9 @@ def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:
     return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
-def rebuild_error(error: JsonObject) -> FocusdError:
-    """The exception of the code in an error object; a plain FocusdError, the code in its data, for others."""
-    kinds = {kind.code: kind for kind in FocusdError.__subclasses__() if "code" in vars(kind)}
-    kind = kinds.get(error["code"], FocusdError)
-    rebuilt = kind(str(error["message"]))
-    rebuilt.data = dict(error.get("data") or {})
-    if kind is FocusdError:
-        rebuilt.data["code"] = error["code"]
-    return rebuilt
+def is_subscription(prefix: bytes) -> bool:
+    """Whether there is a topic that begins so."""
+    return any(event_topic(topic).startswith(prefix) for topic in TOPICS)
 
 
 def event_topic(topic: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from focusd.errors import RequestError
 
@@ -18,9 +18,17 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def _printable(text: str) -> str:
+    """What clients say is shown on terminals and in logs, and told to service managers."""
+    if not text.isprintable():
+        raise ValueError("holds a control character; take letters, digits, signs and blanks")
+    return text
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=64)]
+Name = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+"""Anything that a client calls something."""
 Pixel = Annotated[int, Field(ge=0, le=1_000_000)]
 Extent = Annotated[int, Field(ge=1, le=1_000_000)]
 # JSON has no tuples: the array is accepted as one, its items stay strict.
@@ -50,7 +58,7 @@ class LongParams(Params):
     """Who asks; shown to others while the job runs."""
     wait: bool = False
     """Answer at the end of the job instead of at once."""
-    request_key: Annotated[str, Field(min_length=8, max_length=64)] | None = None
+    request_key: Annotated[Name, Field(min_length=8)] | None = None
     """A UUID: asking again with the same key gives the same job."""
     lease_id: Name | None = None
     """Of the lease under which the job runs, if the client holds one."""
@@ -105,7 +113,7 @@ class MapAddParams(Params):
     y_um: Coordinate
     z_um: Coordinate | None = None
     """None, and σ with it: of the last refocus."""
-    sigma_um: Annotated[float, Field(gt=0, le=1e4)] | None = None
+    sigma_um: Annotated[float, Field(ge=1e-3, le=1e4)] | None = None
     channel: Name | None = None
     """In which it was focused; None: the reference."""
 
@@ -166,7 +174,7 @@ class ScoreParams(Params):
     tags: Tags = {}
     """Go with the drift event of these frames."""
 
-    def check_pixels(self, pixels: Sequence[bytes]) -> None:
+    def check_pixels(self, pixels: Sequence[bytes | memoryview]) -> None:
         """Raises RequestError if the pixels are not what the params say."""
         if len(pixels) != len(self.frames):
             raise RequestError(f"{len(self.frames)} frames are described, {len(pixels)} came")

@@ -29,8 +29,12 @@ class RateLimit:
         self._clock = clock
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
-    def allows(self, client: Hashable) -> bool:
-        """Whether a client may have one more request answered; counts it."""
+    def allows(self, client: Hashable, cost: float = 1.0) -> bool:
+        """Whether a client may have one more request answered; counts it.
+
+        Args:
+            cost: in requests. One that costs more than a client has is allowed, and what is missing is owed.
+        """
         now_s = self._clock()
         bucket = self._buckets.setdefault(client, _Bucket(self._per_s, now_s))
         self._buckets.move_to_end(client)
@@ -40,5 +44,10 @@ class RateLimit:
         bucket.filled_s = now_s
         if bucket.tokens < 1:
             return False
-        bucket.tokens -= 1
+        bucket.tokens -= cost
         return True
+
+    def charge(self, client: Hashable, cost: float) -> None:
+        """Count what a request turned out to cost."""
+        if bucket := self._buckets.get(client):
+            bucket.tokens -= cost

@@ -6,9 +6,11 @@ the server or a job.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,14 +23,16 @@ from anyio.abc import TaskGroup
 
 from focusd import __version__
 from focusd.config import ServerConfig
-from focusd.errors import BusyError, FocusdError, RequestError
+from focusd.errors import BusyError, FocusdError, RequestError, error_object, rebuild_error
 from focusd.service.events import Event, EventBus
 from focusd.service.hold import Hold
-from focusd.service.jobs import Job, Jobs, error_object
+from focusd.service.jobs import Job, Jobs
 from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
 from focusd.wire import messages
-from focusd.wire.messages import InvalidRequestError, JsonObject
+from focusd.wire.admission import Admission, Load
+from focusd.wire.door import Door, raise_descriptor_limit
+from focusd.wire.messages import MAX_MESSAGE_BYTES, InvalidRequestError, JsonObject, Part, Request
 from focusd.wire.operations import Operations
 from focusd.wire.params import (
     PROTOCOL,
@@ -45,7 +49,7 @@ from focusd.wire.params import (
     ScoreParams,
     SinceParams,
 )
-from focusd.wire.publisher import Publisher
+from focusd.wire.publisher import Publisher, descriptor_of, serving_subscribers
 from focusd.wire.ratelimit import RateLimit
 from focusd.wire.sockets import Endpoints, open_sockets
 
@@ -56,6 +60,12 @@ Reconnect = Callable[[], Awaitable[None]]
 HEARTBEAT_S = 1.0
 CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
+STATE_S = 0.05
+"""The state is not published more often, whatever changes and whoever subscribes."""
+UNDER_WAY = Load(requests=256, bytes=MAX_MESSAGE_BYTES), Load(requests=2048, bytes=2 * MAX_MESSAGE_BYTES)
+"""Of one client and of all: requests that wait for their answers, with their pixels."""
+BYTES_A_REQUEST = 1 << 14
+"""Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
 
@@ -81,11 +91,18 @@ async def serve(
         EndpointError: an address is taken by another focusd, or cannot be bound.
         KeyFileError: keys are asked for and cannot be used.
     """
+    raise_descriptor_limit()
     with ExitStack() as resources:
-        control, events, endpoints = open_sockets(config, resources)
+        sockets, endpoints = open_sockets(config, resources)
+        door = resources.enter_context(Door(endpoints.control, endpoints.events))
         limit = RateLimit(config.max_requests_per_s)
-        server = _Server(control, events, operations, bus, jobs, hold, record, limit, reconnect)
+        server = _Server(
+            sockets.control, sockets.outbox, operations, bus, jobs, hold, record, limit, door, reconnect
+        )
         resources.enter_context(bus.subscribed(server.hear))
+        loop = asyncio.get_running_loop()
+        greet = partial(_unless_ended, loop, server.greet)
+        resources.enter_context(serving_subscribers(sockets, door, greet))
         log.info("serving", control=endpoints.control, events=endpoints.events)
         async with anyio.create_task_group() as answering:
             async with anyio.create_task_group() as listening:
@@ -100,32 +117,40 @@ async def serve(
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S
 
 
+def _unless_ended(loop: asyncio.AbstractEventLoop, told: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(told)
+
+
 class _Server:
     def __init__(
         self,
         control: zmq.asyncio.Socket,
-        events: zmq.asyncio.Socket,
+        outbox: zmq.asyncio.Socket,
         operations: Operations,
         bus: EventBus,
         jobs: Jobs,
         hold: Hold,
         record: Record,
         limit: RateLimit,
+        door: Door,
         reconnect: Reconnect,
     ) -> None:
         self._control = control
-        self._events = events
-        self.publisher = Publisher(events, record)
+        self.publisher = Publisher(outbox, record)
         self._operations = operations
         self._bus = bus
         self._jobs = jobs
         self._hold = hold
         self._record = record
         self._limit = limit
+        self._door = door
+        self._under_way = Admission(*UNDER_WAY)
         self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
+        self._someone_is_new = False
         self._look_at_state = anyio.Event()
-        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject]]] = {
+        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject | bytes]]] = {
             "system.hello": self._hello,
             "system.ping": self._ping,
             "system.reconnect": self._reconnect,
@@ -156,18 +181,19 @@ class _Server:
         """Start the loops, and with them everything a client can see."""
         listening.start_soon(self._receive, answering)
         listening.start_soon(self.publisher.run)
-        listening.start_soon(self._watch_subscriptions)
         listening.start_soon(self._watch_state)
         listening.start_soon(self._beat)
 
     async def _receive(self, answering: TaskGroup) -> None:
         while True:
             parts = await self._control.recv_multipart(copy=False)
-            answering.start_soon(self._answer, [part.bytes for part in parts], _sender(parts))
+            if (descriptor := descriptor_of(parts[-1])) is not None:
+                self._door.heard(descriptor)
+            answering.start_soon(self._answer, [_content(part) for part in parts], _sender(parts))
             # A receive that finds a message does not yield: a flood would starve everyone else.
             await anyio.lowlevel.checkpoint()
 
-    async def _answer(self, frames: list[bytes], sender: bytes | str) -> None:
+    async def _answer(self, frames: list[Part], sender: bytes | str) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
         reply: bytes | None
         try:
@@ -175,26 +201,28 @@ class _Server:
             with QUEUE.labels("requests").track_inprogress():
                 reply = await self._reply(content, sender)
         except InvalidRequestError as error:
-            envelope, reply = [frames[0], b""], messages.error_reply(None, error_object(error))
+            envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error_object(error))
         if reply:
+            self._limit.charge(sender, _cost(reply) - 1)
             await self._control.send_multipart([*envelope, reply])
 
-    async def _reply(self, content: list[bytes], sender: bytes | str) -> bytes | None:
-        allowed = self._limit.allows(sender)
+    async def _reply(self, content: list[Part], sender: bytes | str) -> bytes | None:
+        cost = max(map(_cost, content[:1]), default=1.0)
+        allowed = self._limit.allows(sender, cost)
         try:
+            if not allowed and cost > 1:  # to read what it is would cost as much as to answer it
+                raise _hasty()
             request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
         try:
-            if not allowed and request.method != CANCEL:
-                raise BusyError(
-                    "this client sends too many requests (server.max_requests_per_s); wait a second"
-                )
-            params = request.checked_params()
-            if isinstance(params, ScoreParams):
-                result = await self._score(params, content[1:])
+            if request.method == CANCEL:
+                result = await self._result(request, [])
+            elif not allowed:
+                raise _hasty()
             else:
-                result = await self._handlers[request.method](params)
+                with self._under_way.admitted(sender, sum(map(len, content))):
+                    result = await self._result(request, content[1:])
             reply = messages.result_reply(request.id, result)
         except FocusdError as error:
             reply = messages.error_reply(request.id, error_object(error))
@@ -202,6 +230,12 @@ class _Server:
             log.exception("a request failed on a fault of focusd", method=request.method)
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
+
+    async def _result(self, request: Request, pixels: list[Part]) -> JsonObject | bytes:
+        params = request.checked_params()
+        if isinstance(params, ScoreParams):
+            return await self._score(params, pixels)
+        return await self._handlers[request.method](params)
 
     async def _hello(self, params: HelloParams) -> JsonObject:
         if params.protocol != PROTOCOL:
@@ -265,7 +299,7 @@ class _Server:
         self._look_at_state.set()
         return released
 
-    async def _score(self, params: ScoreParams, pixels: list[bytes]) -> JsonObject:
+    async def _score(self, params: ScoreParams, pixels: list[Part]) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
         params.check_pixels(pixels)
         scores = []
@@ -287,7 +321,7 @@ class _Server:
         self._look_at_state.set()
         return {"released": released}
 
-    async def _since(self, params: SinceParams) -> JsonObject:
+    async def _since(self, params: SinceParams) -> bytes:
         """From memory if it reaches so far back, else from the record, which has no heartbeats.
 
         Either way what is answered is on disk, as far as the disk takes it.
@@ -298,9 +332,9 @@ class _Server:
             await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
-        return {"session": self._bus.session, "events": events}
+        return messages.page(self._bus.session, events)
 
-    async def _discover(self, _params: Params) -> JsonObject:
+    async def _discover(self, _params: Params) -> bytes:
         return messages.openrpc()
 
     def hear(self, event: Event) -> None:
@@ -309,14 +343,10 @@ class _Server:
         if event["topic"] in ("job", "drift"):
             self._look_at_state.set()
 
-    async def _watch_subscriptions(self) -> None:
-        """Tell a new subscriber the state, which also tells it that it is subscribed."""
-        while True:
-            message = await self._events.recv()
-            if message[:1] == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(message[1:]):
-                self._state = {}
-                self._look_at_state.set()
-            await anyio.lowlevel.checkpoint()
+    def greet(self) -> None:
+        """Somebody has subscribed to the state: being told it, they also know that they are subscribed."""
+        self._someone_is_new = True
+        self._look_at_state.set()
 
     async def _watch_state(self) -> None:
         """Publish the state when it has changed: looked at with each heartbeat and each change of a job."""
@@ -324,10 +354,14 @@ class _Server:
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._look_at_state.wait()
             self._look_at_state = anyio.Event()
+            someone_is_new, self._someone_is_new = self._someone_is_new, False
             state = await self._state_or_fault()
             if state != self._state:
                 self._state = state
                 self._bus.publish(messages.STATE_TOPIC, state)
+            elif someone_is_new:
+                self.publisher.greet(state, self._bus)
+            await anyio.sleep(STATE_S)
 
     async def _state_or_fault(self) -> JsonObject:
         try:
@@ -353,6 +387,20 @@ def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Par
     return lambda params: operation(**dict(params))
 
 
+def _hasty() -> BusyError:
+    return BusyError("this client sends too many requests (server.max_requests_per_s); wait a second")
+
+
+def _cost(json: Part) -> float:
+    """In requests."""
+    return max(1.0, len(json) / BYTES_A_REQUEST)
+
+
+def _content(part: zmq.Frame) -> Part:
+    """A frame's content, copied out of ZeroMQ's memory unless it is long."""
+    return part.bytes if len(part) <= messages.MAX_JSON_BYTES else part.buffer
+
+
 def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:
     """Who counts as one client: a key, where keys are asked for, else a connection."""
     try:
@@ -365,5 +413,5 @@ async def _outcome(job: Job) -> JsonObject:
     """The end of a job as the reply to the request that waited for it."""
     await job.wait()
     if job.error:
-        raise messages.rebuild_error(job.error)
+        raise rebuild_error(job.error)
     return {"job_id": job.id, **(job.result or {})}

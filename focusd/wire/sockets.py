@@ -6,6 +6,7 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 import zmq
@@ -16,7 +17,7 @@ from focusd.config import ServerConfig
 from focusd.errors import FocusdError
 from focusd.service.files import lock
 from focusd.wire import keys
-from focusd.wire.messages import MAX_FRAME_BYTES
+from focusd.wire.messages import MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,16 @@ LOOP = {"loop_factory": asyncio.SelectorEventLoop}
 """For `anyio.run`: Windows' own event loop cannot wait for ZeroMQ's sockets; elsewhere this is the usual one."""
 LINGER_MS = 100
 """How long a closing socket may take to hand the last reply over: replies are sent just before the end."""
+
+
+HANDSHAKE_MS = 3000
+"""A connection that has not said what it is by then is closed."""
+UNREAD_REQUESTS, UNREAD_REPLIES = 16, 256
+"""Messages of one client that ZeroMQ keeps, in each direction."""
+UNREAD_SUBSCRIPTIONS = 2
+"""XPUB reads all that waits at once: a flood of subscriptions is to wait outside. With 1, CURVE's handshakes hang."""
+KEEPALIVE = {"tcp_keepalive": 1, "tcp_keepalive_idle": 30, "tcp_keepalive_intvl": 10, "tcp_keepalive_cnt": 3}
+"""A client whose machine has gone is noticed after a minute."""
 
 
 class EndpointError(FocusdError):
@@ -52,10 +63,24 @@ class AllowList:
         return known
 
 
-def open_sockets(
-    config: ServerConfig, resources: ExitStack
-) -> tuple[zmq.asyncio.Socket, zmq.asyncio.Socket, Endpoints]:
-    """ROUTER and XPUB, bound, and where; they close with `resources`. Call it in the event loop.
+@dataclass(frozen=True)
+class Sockets:
+    """All sockets of a server.
+
+    Attributes:
+        control: ROUTER.
+        events: XPUB, for a thread of its own, as `inbox` is.
+        outbox, inbox: two ends of a PAIR.
+    """
+
+    control: zmq.asyncio.Socket
+    events: zmq.Socket[bytes]
+    outbox: zmq.asyncio.Socket
+    inbox: zmq.Socket[bytes]
+
+
+def open_sockets(config: ServerConfig, resources: ExitStack) -> tuple[Sockets, Endpoints]:
+    """The sockets, bound, and where; they close with `resources`. Call it in the event loop.
 
     Raises:
         EndpointError: an address is taken by another focusd, or cannot be bound.
@@ -63,16 +88,28 @@ def open_sockets(
     """
     context = resources.enter_context(zmq.asyncio.Context())
     control = resources.enter_context(context.socket(zmq.ROUTER))
-    events = resources.enter_context(context.socket(zmq.XPUB))
+    outbox = resources.enter_context(context.socket(zmq.PAIR))
+    plain = zmq.Context(context)  # the same one, for sockets that no event loop waits for
+    events, inbox = (resources.enter_context(plain.socket(kind)) for kind in (zmq.XPUB, zmq.PAIR))
+    outbox.bind("inproc://events")
+    inbox.connect("inproc://events")
     events.xpub_verbose = 1
+    control.maxmsgsize, events.maxmsgsize = MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
+    control.rcvhwm, events.rcvhwm = UNREAD_REQUESTS, UNREAD_SUBSCRIPTIONS
+    control.sndhwm = UNREAD_REPLIES
+    for socket in (control, events):
+        socket.linger = LINGER_MS
+        socket.handshake_ivl = HANDSHAKE_MS
+        for name, value in KEEPALIVE.items():
+            setattr(socket, name, value)
     if config.keys is not None:
         _ask_for_keys(context, (control, events), config.keys, resources)
     endpoints = Endpoints(_bind(control, config.control, resources), _bind(events, config.events, resources))
-    return control, events, endpoints
+    return Sockets(control, events, outbox, inbox), endpoints
 
 
 def _ask_for_keys(
-    context: zmq.asyncio.Context, sockets: tuple[zmq.asyncio.Socket, ...], folder: Path, resources: ExitStack
+    context: zmq.asyncio.Context, sockets: tuple[zmq.Socket[Any], ...], folder: Path, resources: ExitStack
 ) -> None:
     """CURVE on both sockets, for the clients on the list alone."""
     pair = keys.load_pair(folder / f"{keys.DAEMON}.key_secret")
@@ -96,10 +133,8 @@ def _stop(authenticator: AsyncioAuthenticator) -> None:
     authenticator.stop()
 
 
-def _bind(socket: zmq.asyncio.Socket, endpoint: str, resources: ExitStack) -> str:
+def _bind(socket: zmq.Socket[Any], endpoint: str, resources: ExitStack) -> str:
     """Listen on `endpoint`; return it as it came out."""
-    socket.linger = LINGER_MS
-    socket.maxmsgsize = MAX_FRAME_BYTES
     socket.ipv6 = "[" in endpoint
     try:
         # ZeroMQ would silently take an ipc address over from a running daemon.

@@ -192,3 +192,16 @@ def test_what_is_no_map_is_refused(changes: dict[str, Any]) -> None:
 
     with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
         FocusMap.from_json(values | changes)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["x_um", "y_um", "z_um"])
+def test_a_position_that_is_no_number_is_refused_for_what_it_is(name: str, number: float) -> None:
+    with pytest.raises(RequestError, match=r"a finite x, y and z, not .*read the stage's position again"):
+        FocusMap().measured(Position(**(POSITION | {name: number})))
+
+
+@pytest.mark.parametrize("sigma_um", [1e-300, 0.0, -1.0, 9e-4, float("nan"), float("inf")])
+def test_an_uncertainty_that_nobody_has_is_refused(sigma_um: float) -> None:
+    with pytest.raises(RequestError, match=r"σ = .* no focus is known better than to 0\.001 µm"):
+        FocusMap().measured(Position(**(POSITION | {"sigma_um": sigma_um})))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focusd.autofocus.surface import Array, Surface, fit_surface
+from focusd.autofocus.surface import MOST, Array, Surface, fit_surface
 
 SIGMA_UM = 0.2
 HALF_UM = 10_000.0
@@ -31,6 +33,11 @@ def fitted(seed: int, count: int, bow_um: float) -> tuple[Surface, Array, Array]
     xy, z, others, truth = slide(seed, bow_um)
     noise = np.random.default_rng(seed).normal(0, SIGMA_UM, count)
     return fit_surface(xy[:count], z[:count] + noise, np.full(count, SIGMA_UM)), others, truth
+
+
+def all_of(xy_um: Array, z_um: Array, sigma_um: Array) -> Surface:
+    """The surface through all positions, whether they agree or not."""
+    return Surface(xy_um, z_um, sigma_um, np.ones(len(z_um), np.bool_))
 
 
 def pulls(count: int, bow_um: float) -> Array:
@@ -114,9 +121,7 @@ def test_what_the_others_expect_is_what_they_say_alone() -> None:
 
     for i in range(15):
         others = np.arange(15) != i
-        alone = Surface(
-            surface.xy_um[others], surface.z_um[others], surface.sigma_um[others], np.ones(14, np.bool_)
-        )
+        alone = all_of(surface.xy_um[others], surface.z_um[others], surface.sigma_um[others])
         mean, spread = alone.predict(surface.xy_um[i : i + 1])
         # The plane is centred on other positions, so its prior is not quite the same.
         assert expected[i] == pytest.approx(mean[0], abs=0.05 * sigma[i])
@@ -135,12 +140,7 @@ def test_the_next_position_is_where_it_tells_most() -> None:
     left_um2 = []
     for candidate in candidates:
         z = surface.predict(candidate[None])[0]
-        more = Surface(
-            np.vstack([measured, candidate]),
-            np.append(surface.z_um, z),
-            np.full(13, SIGMA_UM),
-            np.ones(13, np.bool_),
-        )
+        more = all_of(np.vstack([measured, candidate]), np.append(surface.z_um, z), np.full(13, SIGMA_UM))
         left_um2.append(float((more.predict(candidates)[1] ** 2).sum()))
     assert left_um2[best] < 1.1 * min(left_um2), "as found by trying them all"
 
@@ -164,3 +164,60 @@ def test_any_positions_give_finite_numbers(
     assert (uncertain >= 0).all()
     assert 0 <= surface.best_of(np.array(asked)) < len(asked)
     assert surface.kept.sum() >= len(z) - len(z) // 7
+
+
+def dense(seed: int, count: int, bow_um: float) -> tuple[Array, Array, Array, Array]:
+    """Positions measured with noise on a bowed slide, and 60 others with their true z."""
+    rng = np.random.default_rng(seed)
+    waves, phases, heights = rng.normal(0, 1 / 8000, (6, 2)), rng.uniform(0, 6.3, 6), rng.normal(0, bow_um, 6)
+    xy = rng.uniform(-HALF_UM, HALF_UM, (count + 60, 2))
+    z = 500 + xy @ rng.normal(0, 0.002, 2) + (heights * np.cos(xy @ waves.T + phases)).sum(1) / np.sqrt(3)
+    return xy[:count], z[:count] + rng.normal(0, SIGMA_UM, count), xy[count:], z[count:]
+
+
+@pytest.mark.parametrize("bow_um", [0.0, 8.0])
+def test_a_thousand_positions_are_told_as_well_as_a_hundred(bow_um: float) -> None:
+    off, spread = [], []
+    for seed in range(2):
+        xy, z, others, truth = dense(seed, 1000, bow_um)
+        surface = fit_surface(xy, z, np.full(1000, SIGMA_UM))
+        predicted, sigma = surface.predict(others)
+        off.append(np.abs(predicted - truth) / sigma)
+        spread.append(sigma)
+        assert surface.used.sum() <= MOST
+        assert surface.kept.mean() > 0.98
+    assert np.mean(np.concatenate(off) < 2) > 0.92
+    assert np.mean(np.concatenate(off) < 4) > 0.98
+    assert np.median(np.concatenate(spread)) < SIGMA_UM
+
+
+def test_of_a_thousand_positions_the_bad_ones_are_found_whether_or_not_they_make_the_surface() -> None:
+    xy, z, *_ = dense(1, 1000, 2.0)
+    bad = np.arange(1000) % 50 == 7
+    surface = fit_surface(xy, z + 40.0 * bad, np.full(1000, SIGMA_UM))
+    assert (surface.kept == ~bad).mean() > 0.98
+    assert not surface.kept[bad].any()
+
+
+def test_a_thousand_positions_that_contradict_each_other_are_soon_known_to_say_nothing() -> None:
+    rng = np.random.default_rng(2)
+    xy, z = rng.uniform(-HALF_UM, HALF_UM, (1000, 2)), rng.uniform(-100, 100, 1000)
+    began_s = time.process_time()
+    surface = fit_surface(xy, z, np.full(1000, 0.05))
+    _, sigma = surface.predict(xy[:1])
+    assert time.process_time() - began_s < 5.0, "inverting for each position that is left out takes minutes"
+    assert surface.kept.all()
+    assert sigma[0] > 20.0
+
+
+def test_what_was_measured_last_makes_a_difference_on_a_full_map() -> None:
+    xy, z, others, truth = dense(3, 1000, 8.0)
+    full = fit_surface(xy, z, np.full(1000, SIGMA_UM))
+    place = int(np.argmax(full.predict(others)[1]))
+    before = full.predict(others[[place]])[1][0]
+
+    more = fit_surface(
+        np.vstack([xy[1:], others[[place]]]), np.append(z[1:], truth[place]), np.full(1000, SIGMA_UM)
+    )
+
+    assert more.predict(others[[place]])[1][0] < before

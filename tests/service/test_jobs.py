@@ -92,7 +92,13 @@ async def test_failures_are_kept_and_do_not_spread() -> None:
     assert failed.error == {
         "code": -32013,
         "message": "nothing here",
-        "data": {"structure": 0.1, "retryable": False, "outcome": "no_sample", "job_id": failed.id},
+        "data": {
+            "class": "NoSampleError",
+            "structure": 0.1,
+            "retryable": False,
+            "outcome": "no_sample",
+            "job_id": failed.id,
+        },
     }
     assert crashed.error is not None
     assert crashed.error["code"] == -32603

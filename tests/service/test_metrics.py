@@ -6,18 +6,21 @@ import json
 import re
 import socket
 import threading
+import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
+import anyio
 import pytest
+from anyio import to_thread
 from prometheus_client.parser import text_string_to_metric_families
 
 from focusd.config import MetricsConfig, RigConfig
 from focusd.demo.rigs import free_ports
-from focusd.errors import NoSampleError
-from focusd.service import record
+from focusd.errors import NoSampleError, error_object
+from focusd.service import metrics, record
 from focusd.service.events import EventBus
-from focusd.service.jobs import error_object
 from focusd.service.metrics import HOST, REGISTRY, Bookkeeper, MetricsError, served
 from focusd.service.operations import RigOperations
 from tests.service.scripted import refocus
@@ -109,20 +112,58 @@ async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperatio
     assert grown[3] >= result["exposures"] - 1  # each further exposure lies elsewhere
 
 
-def test_they_are_served_on_loopback_and_no_longer_than_asked() -> None:
+async def page(port: int) -> str:
+    """The figures as served."""
+
+    def get() -> str:
+        text: bytes = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read()
+        return text.decode()
+
+    return await to_thread.run_sync(get)
+
+
+@pytest.mark.anyio
+async def test_they_are_served_on_loopback_and_no_longer_than_asked() -> None:
     (port,) = free_ports(1)
-    with served(MetricsConfig(port=port), "bench", "focusnet-1"):
-        text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
-        with (
-            pytest.raises(MetricsError, match=f"metrics.port {port}"),
-            served(MetricsConfig(port=port), "", ""),
-        ):
-            pass
+    async with served(MetricsConfig(port=port), "bench", "focusnet-1"):
+        text = await page(port)
+        with pytest.raises(MetricsError, match=f"metrics.port {port}: Address already in use"):
+            async with served(MetricsConfig(port=port), "", ""):
+                pass
+        with pytest.raises(urllib.error.HTTPError, match="404") as missing:
+            await to_thread.run_sync(urllib.request.urlopen, f"http://{HOST}:{port}/elsewhere")
+        missing.value.close()
     assert HOST == "127.0.0.1"
     info = next(family for family in text_string_to_metric_families(text) if family.name == "focusd_info")
     assert info.samples[0].labels["model"] == "focusnet-1"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, port), timeout=10)
+
+
+@pytest.mark.anyio
+async def test_half_sent_questions_cost_no_thread_and_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "ANSWER_S", 0.5)
+    (port,) = free_ports(1)
+    async with served(MetricsConfig(port=port), "bench", "focusnet-1"):
+        await page(port)
+        threads = threading.active_count()
+        with ExitStack() as resources:
+            half = [resources.enter_context(socket.create_connection((HOST, port))) for _ in range(200)]
+            for connection in half:
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+            await anyio.sleep(0.1)
+            assert threading.active_count() <= threads
+            for connection in half:
+                connection.settimeout(10)
+                assert await to_thread.run_sync(_hung_up, connection)
+        assert "focusd_info" in await page(port)
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_they_are_off_by_default() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 
-from focusd.errors import FocusdError, MapError, RequestError
+from focusd.autofocus.focusmap import FocusMap, Position
+from focusd.errors import BusyError, FocusdError, MapError, RequestError
 from focusd.service.operations import RigOperations
-from focusd.service.slidemap import SlideMap
+from focusd.service.slidemap import MOST_WAITING, SlideMap, map_files
 from tests.service.scripted import ScriptedMicroscope, refocus
 from tests.service.test_files import ODD
 
@@ -25,9 +29,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "rig" / "maps" / "10x.json"
 
 
+def slide_at(*files: Path, objective: str = "10x") -> SlideMap:
+    return SlideMap(*files, depth_of_field_um=lambda: DOF_UM, fingerprint={"objective": objective})
+
+
 @pytest.fixture
 def slide(path: Path) -> SlideMap:
-    return SlideMap(path, lambda: DOF_UM)
+    return slide_at(path)
 
 
 async def add(slide: SlideMap, x_um: float = 0.0, z_um: float | None = 10.0) -> int:
@@ -55,7 +63,7 @@ async def test_a_map_survives_a_restart(slide: SlideMap, path: Path) -> None:
     await add(slide, 0.0, 10.0)
     await add(slide, 5000.0, 12.0)
 
-    later = SlideMap(path, lambda: DOF_UM)
+    later = slide_at(path)
 
     assert await later.get() == await slide.get()
     assert (await later.get())["offsets_um"] == {"DAPI": 1.2}
@@ -110,7 +118,7 @@ async def test_changes_at_the_same_time_are_all_made(slide: SlideMap, path: Path
         for n in range(20):
             tasks.start_soon(add, slide, 1000.0 * n)
 
-    assert await count(slide) == await count(SlideMap(path, lambda: DOF_UM)) == 20
+    assert await count(slide) == await count(slide_at(path)) == 20
 
 
 async def test_a_full_disk_leaves_the_map_as_it_was(
@@ -192,3 +200,70 @@ async def test_a_refocus_that_fails_leaves_nothing_to_add(
 
     with pytest.raises(RequestError, match="no refocus to add"):
         await calibrated.slide.add(x_um=1.0, y_um=2.0, z_um=None, sigma_um=None, channel=None)
+
+
+async def test_maps_of_objectives_whose_names_are_alike_are_kept_apart(tmp_path: Path) -> None:
+    for number, objective in enumerate(["10x/0.3", "10x_0.3", "10x 0.3"]):
+        await add(slide_at(*map_files(tmp_path, objective), objective=objective), 1000.0 * number)
+
+    for objective in ("10x/0.3", "10x_0.3", "10x 0.3"):
+        assert await count(slide_at(*map_files(tmp_path, objective), objective=objective)) == 1
+
+
+async def test_a_map_of_an_earlier_version_is_read_and_kept_under_its_new_name(tmp_path: Path) -> None:
+    new, old = map_files(tmp_path, "10x/0.3")
+    earlier = FocusMap((Position(0.0, 0.0, 10.0, 0.2),)).to_json()
+    old.write_text(json.dumps(earlier))
+    slide = slide_at(new, old)
+
+    assert await count(slide) == 1
+    assert await add(slide, 5000.0) == 2
+
+    assert json.loads(old.read_text()) == earlier
+    assert json.loads(new.read_text())["fingerprint"] == {"objective": "10x"}
+    assert await count(slide_at(new, old)) == 2
+
+
+async def test_a_map_of_another_objective_is_refused_and_clearing_begins_a_new_one(
+    slide: SlideMap, path: Path
+) -> None:
+    await add(slide)
+    other = slide_at(path, objective="40x")
+
+    with pytest.raises(MapError, match=r"belongs to .*10x.*not to .*40x.*`focusctl map clear`"):
+        await other.predict(positions=[(0.0, 0.0)], channel=None, tolerance=0.5)
+    assert await count(slide) == 1
+    await other.clear()
+    assert await add(other) == 1
+
+
+async def test_requests_beyond_what_may_wait_are_busy_and_leave_the_common_threads_alone(
+    slide: SlideMap,
+) -> None:
+    computing, done = threading.Event(), threading.Event()
+
+    def depth_of_field_um() -> float:
+        computing.set()
+        done.wait(30)
+        return DOF_UM
+
+    slide._depth_of_field_um = depth_of_field_um
+    ends: list[str] = []
+
+    async def predict() -> None:
+        try:
+            await slide.predict(positions=[(0.0, 0.0)], channel=None, tolerance=0.5)
+            ends.append("predicted")
+        except BusyError:
+            ends.append("busy")
+
+    await slide.get()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(MOST_WAITING + 100):
+            tasks.start_soon(predict)
+        with anyio.fail_after(30):
+            await to_thread.run_sync(computing.wait)
+            assert await to_thread.run_sync(lambda: "a thread of others") == "a thread of others"
+            assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        done.set()
+    assert Counter(ends) == {"busy": 100, "predicted": MOST_WAITING}

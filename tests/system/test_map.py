@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from focusd.errors import RequestError
+from focusd.service.slidemap import map_files
 from tests.system.conftest import Bench
 
 README = Path(__file__).parents[2] / "README.md"
@@ -24,7 +25,7 @@ def test_a_refocus_is_kept_on_disk_and_predicts_the_focus_beside_it(bench: Bench
     assert (added["z_um"], added["sigma_um"]) == (found["z_found_um"], found["sigma_um"])
     assert told["z_um"] == pytest.approx(found["z_found_um"], abs=0.1)
     assert told["sigma_um"] >= found["sigma_um"]
-    file = bench.calibration_file.parent.parent / "maps" / "10x_0.3.json"
+    file, _ = map_files(bench.calibration_file.parent.parent / "maps", "10x/0.3")
     assert client.map_get()["path"] == str(file)
     assert json.loads(file.read_text(encoding="utf-8"))["positions"][0]["z_um"] == found["z_found_um"]
     assert client.map_clear() == {"cleared": 1}

@@ -10,12 +10,11 @@ import pytest
 import zmq
 
 from focusd import errors
-from focusd.errors import FocusdError, RequestError, UnreachableError
-from focusd.service.jobs import error_object
+from focusd.errors import FocusdError, RequestError, UnreachableError, error_object, rebuild_error
 from focusd.wire import requests, streams
 from focusd.wire.client import Client
 from focusd.wire.exchange import PATIENCE_S, Exchange
-from focusd.wire.messages import encode, rebuild_error
+from focusd.wire.messages import encode
 from tests.wire.daemon import Daemon
 
 
@@ -76,16 +75,20 @@ def test_another_program_on_the_port_is_told_apart(answer: bytes) -> None:
         Exchange("tcp://here", "system.ping", {}, 1.0).receive([answer])
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in FocusdError.__subclasses__() if kind.__module__ == errors.__name__]
-)
-def test_errors_cross_the_wire(kind: type[FocusdError]) -> None:
-    sent = error_object(kind("what to do", z_um=3.0))
-    error = rebuild_error(json.loads(encode(sent)))
-    assert error.message == "what to do"
-    assert error.data["z_um"] == 3.0
-    assert error.data["retryable"] is kind.retryable
-    assert type(error) is kind or (kind.code == FocusdError.code and error.data["code"] == kind.code)
+def test_an_error_of_a_newer_daemon_keeps_what_can_be_kept() -> None:
+    class NewerError(errors.BudgetError):
+        outcome = "newer"
+
+    sent = json.loads(encode(error_object(NewerError("what to do", z_um=3.0))))
+    told = sent | {"data": sent["data"] | {"class": "UnheardOfError"}}
+
+    known = rebuild_error(told)
+    unknown = rebuild_error(told | {"code": -32999})
+
+    assert isinstance(known, errors.BudgetError)
+    assert (known.outcome, known.retryable, known.data["z_um"]) == ("newer", True, 3.0)
+    assert type(unknown) is FocusdError
+    assert error_object(unknown) == told | {"code": -32999}
 
 
 def test_an_absent_daemon_is_named_with_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:

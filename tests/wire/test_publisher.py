@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+import zmq
+import zmq.asyncio
 from structlog.testing import capture_logs
 
 from focusd.service import record
@@ -97,3 +99,51 @@ async def test_a_disk_that_hangs_is_reported_once_and_events_go_on_until_it_answ
     assert [entry["event"] for entry in logs] == [
         "the disk does not answer: events go out before they are on record"
     ]
+
+
+async def test_whoever_subscribes_anew_all_the_time_puts_nothing_on_record(daemon: Daemon) -> None:
+    async with client_of(daemon) as client, client.events() as monitor:
+        await anyio.sleep(0.2)
+        with zmq.asyncio.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.connect(daemon.endpoints.events)
+            for _ in range(20):
+                socket.subscribe(b"focusd/1/state")
+                await anyio.sleep(0.01)
+                socket.unsubscribe(b"focusd/1/state")
+        daemon.bus.publish("log", {"the": "end"})
+        seen = [await anext(monitor)]
+        while seen[-1]["topic"] != "log":
+            seen.append(await anext(monitor))
+        remembered = daemon.bus.since(0, 1000)
+    assert sum(event["topic"] == "state" for event in remembered) == 1
+    assert len(on_disk(daemon)) <= 2
+    numbers = [event["seq"] for event in seen]
+    assert numbers == sorted(numbers)
+
+
+async def test_a_new_subscriber_is_told_the_state_and_has_missed_nothing(daemon: Daemon) -> None:
+    async with client_of(daemon) as client:
+        await anyio.sleep(0.2)
+        for number in range(5):
+            daemon.bus.publish("log", {"number": number})
+        async with client.events() as events:
+            state = await anext(events)
+            daemon.bus.publish("drift", {})
+            after = await anext(events)
+            while after["topic"] == "heartbeat":
+                state, after = after, await anext(events)
+    assert (state["topic"], after["topic"]) in [("state", "drift"), ("heartbeat", "drift")]
+    assert after["seq"] == state["seq"] + 1
+
+
+async def test_what_xpub_does_not_expect_leaves_the_others_served(daemon: Daemon) -> None:
+    with zmq.asyncio.Context() as context, context.socket(zmq.XSUB) as socket:
+        socket.connect(daemon.endpoints.events)
+        await socket.send(b"\1focusd/1/")
+        await socket.recv_multipart()
+        for frames in ([b"\1"], [b"\2x"], [b""], [b"\1a", b"b"], [b"x" * 900, b"", b"\1"], [b"\0" * 900]):
+            await socket.send_multipart(frames)
+        async with client_of(daemon) as client, client.events("drift") as drift:
+            daemon.bus.publish("drift", {"number": 1})
+            with anyio.fail_after(10):
+                assert (await anext(drift))["data"] == {"number": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 
 from focusd.config import ServerConfig
 from focusd.errors import BusyError, CancelledJobError, InternalError, NoSampleError, RequestError
+from focusd.wire import server
+from focusd.wire.admission import Load
 from focusd.wire.client import AsyncClient, Client
-from focusd.wire.messages import MAX_FRAME_BYTES, METHODS
+from focusd.wire.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES, MAX_PAGE_BYTES, METHODS, openrpc
 from focusd.wire.sockets import EndpointError
 from tests.wire.daemon import FOCUS_UM, Daemon, running_daemon
 
@@ -306,3 +309,91 @@ async def test_an_impossible_address_is_an_error_that_names_it(tmp_path: Path) -
         async with running_daemon(nowhere):
             pass
     assert refused.group_contains(EndpointError, match="no/such/folder")
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        ([b"", PING, *[b"x"] * 100], "102 frames|103 frames"),
+        ([b"hop" * 1000, b"", PING], "2048 bytes"),
+        ([b"", b'{"jsonrpc": "2.0", "method": "system.ping", "id": "' + b"x" * 300 + b'"}'], "id"),
+        ([b"", b'{"jsonrpc": "2.0", "method": "system.ping", "id": ' + b"9" * 4000 + b"}"], "id|not JSON"),
+        ([b"", b'{"jsonrpc": "2.0", "method": "' + b"x" * 100_000 + b'", "id": 1}'], "method"),
+        ([b"", b" " * MAX_JSON_BYTES + PING], "longer than"),
+        (
+            [b"", json.dumps(json.loads(PING) | {"params": dict.fromkeys(map(str, range(9999)))}).encode()],
+            "params",
+        ),
+    ],
+)
+def test_what_is_too_much_for_one_message_is_refused(
+    threaded_daemon: Daemon, frames: list[bytes], says: str
+) -> None:
+    error = exchange(threaded_daemon.endpoints.control, frames)["error"]
+    assert re.search(says, error["message"])
+    assert error["code"] in (-32600, -32700)
+    assert "result" in exchange(threaded_daemon.endpoints.control, [b"", PING])
+
+
+async def test_pixels_beyond_what_may_be_under_way_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        server, "UNDER_WAY", (Load(requests=9, bytes=1 << 20), Load(requests=9, bytes=1 << 21))
+    )
+    scoring = anyio.Event()
+
+    async def score(**_: Any) -> dict[str, Any]:
+        await scoring.wait()
+        return {"b": None}
+
+    params = {"frames": [{"dtype": "uint8", "shape": [512, 512]}]}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "focus.score", "params": params}).encode()
+    async with running_daemon() as daemon, client_of(daemon) as client:
+        monkeypatch.setattr(daemon.operations, "score", score)
+        with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket, anyio.fail_after(30):
+            socket.connect(daemon.endpoints.control)
+            for _ in range(10):
+                await socket.send_multipart([b"", body, bytes(512 * 512)])
+            busy = [json.loads((await socket.recv_multipart())[-1])["error"] for _ in range(7)]
+            assert (await client.ping())["session"]
+            scoring.set()
+            rest = [json.loads((await socket.recv_multipart())[-1]) for _ in range(3)]
+    assert {error["code"] for error in busy} == {BusyError.code}
+    assert all("result" in reply for reply in rest)
+
+
+async def test_requests_that_wait_for_one_job_are_bounded_and_it_can_be_cancelled(daemon: Daemon) -> None:
+    params = {"strategy": "wait", "wait": True, "request_key": "one-and-the-same"}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "focus.run", "params": params}).encode()
+    with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(daemon.endpoints.control)
+        refused: list[str] = []
+        with anyio.fail_after(30):
+            while not refused:
+                for _ in range(50):
+                    await socket.send_multipart([b"", body])
+                await anyio.sleep(0.3)
+                while await socket.poll(0):
+                    refused.append(json.loads((await socket.recv_multipart())[-1])["error"]["message"])
+                refused = [message for message in refused if "under way" in message]
+            running = daemon.jobs.running
+            assert running
+            async with client_of(daemon) as client:
+                assert (await client.cancel(running.id))["job_id"] == running.id
+            await running.wait()
+            assert running.state == "cancelled"
+
+
+async def test_pages_of_events_are_bounded_and_give_them_all(daemon: Daemon) -> None:
+    async with client_of(daemon) as client:
+        for number in range(300):
+            daemon.bus.publish("log", {"number": number, "padding": "x" * 10_000})
+        last, numbers = 0, []
+        while page := (await client.since(last, limit=10_000))["events"]:
+            assert sum(len(json.dumps(event)) for event in page) < 2 * MAX_PAGE_BYTES
+            numbers += [event["data"]["number"] for event in page if event["topic"] == "log"]
+            last = page[-1]["seq"]
+    assert numbers == list(range(300))
+
+
+def test_the_document_is_made_once() -> None:
+    assert openrpc() is openrpc()
