@@ -249,7 +249,12 @@ async def test_status_tells_what_has_happened_so_far(held: Holding) -> None:
     assert (before["checks"], before["moves"], before["last_check"]) == (0, 0, None)
     assert before["reason"] == "no check has been made yet"
     seen: list[dict[str, Any]] = []
-    held.microscope.at_snap = lambda number: number == 2 and seen.append(held.hold.state())
+
+    def look(number: int) -> None:
+        if number == 2:
+            seen.append(held.hold.state())
+
+    held.microscope.at_snap = look
     await held.hold.turn()
     assert (seen[0]["checks"], seen[0]["last_check"]) == (0, None), "one under way has not been made"
     after = held.hold.state()

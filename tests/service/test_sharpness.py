@@ -16,7 +16,7 @@ def frame(blur_px: float, electrons: float, seed: int) -> NDArray[np.uint16]:
         np.random.default_rng(1).normal(size=(512, 512)), (blur_px**2 + 4) ** 0.5
     )
     light = electrons * (1 + texture / 0.2).clip(0.05)
-    return (2 * np.random.default_rng(seed).poisson(light)).astype(np.uint16)
+    return np.asarray(2 * np.random.default_rng(seed).poisson(light), np.uint16)
 
 
 @pytest.mark.parametrize("electrons", [10.0, 8000.0])
