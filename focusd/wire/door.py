@@ -39,8 +39,6 @@ SPARE_BYTES = 48 << 20
 """Of memory that was freed, what need not be given back to the system."""
 TRIM_S, TRIM_MOST_S = 1.0, 5.0
 """How often memory is given back: at first, and where there is little to give."""
-DESCRIPTORS = 4096
-"""That this process asks for. Each connection costs memory, too."""
 FOR_CLIENTS = 0.5
 """Of the descriptors; the others are for files and devices: a calibration can always be kept."""
 
@@ -237,16 +235,3 @@ def _descriptor_limit() -> int:
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return soft if 0 <= soft < 1 << 16 else 1 << 16
-
-
-def raise_descriptor_limit() -> None:
-    """Ask for as many descriptors as may be, up to `DESCRIPTORS`: systems give 1024, and each client takes one."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

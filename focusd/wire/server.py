@@ -31,7 +31,7 @@ from focusd.service.metrics import QUEUE
 from focusd.service.record import Record
 from focusd.wire import messages
 from focusd.wire.admission import Admission, Load
-from focusd.wire.door import Door, raise_descriptor_limit
+from focusd.wire.door import Door
 from focusd.wire.messages import MAX_MESSAGE_BYTES, InvalidRequestError, JsonObject, Part, Request
 from focusd.wire.operations import Operations
 from focusd.wire.params import (
@@ -91,7 +91,6 @@ async def serve(
         EndpointError: an address is taken by another focusd, or cannot be bound.
         KeyFileError: keys are asked for and cannot be used.
     """
-    raise_descriptor_limit()
     with ExitStack() as resources:
         sockets, endpoints = open_sockets(config, resources)
         door = resources.enter_context(Door(endpoints.control, endpoints.events))
