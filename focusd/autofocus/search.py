@@ -144,11 +144,15 @@ class PosteriorSearch:
         self._posterior = self._axis = None
 
     def _expects(self, z_um: float) -> bool:
-        """Whether the exposures so far put the focus there."""
-        if self._posterior is None:
-            return False
+        """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
         near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
-        return self._posterior.sigma_um <= near_um and abs(z_um - self._posterior.best_um) <= near_um
+        if self._posterior is not None:
+            known_um, sigma_um = self._posterior.best_um, self._posterior.sigma_um
+        elif self._prior is not None and not self.observations:
+            known_um, sigma_um = self._prior.focus_um, self._prior.sigma_um
+        else:
+            return False
+        return sigma_um <= near_um and abs(z_um - known_um) <= near_um
 
     @property
     def belief(self) -> Posterior:
