@@ -143,7 +143,11 @@ class Search(Protocol):
         ...
 
     def opening_um(self, start_um: float) -> list[float]:
-        """The planes to expose after a first one, whatever it and they show."""
+        """The planes to expose first, whatever they show, in this order; one or more.
+
+        Args:
+            start_um: where the stage stands.
+        """
         ...
 
     def telling_tiles(self) -> Mask | None:

@@ -97,10 +97,6 @@ class Expected:
     prior: tuple[float, float] | None
     within_um: tuple[float, float] | None
 
-    def holds(self, focus_um: float) -> bool:
-        """Whether a focus is where a check may look for it."""
-        return self.within_um is None or self.within_um[0] <= focus_um <= self.within_um[1]
-
 
 class Lock:
     """The decisions of a hold. Time is given, never asked for.

@@ -57,9 +57,9 @@ class PublishedSearch:
         return next_probe(self._interval, probes, self._away_is_low)
 
     def opening_um(self, start_um: float) -> list[float]:
-        """The ends of the first interval, which are exposed whatever they show."""
+        """The start and the ends of the first interval."""
         interval = first_interval(start_um, self._calibration, self._limits_um)
-        return opening_planes(interval, self._away_is_low)[1:]
+        return opening_planes(interval, self._away_is_low)
 
     def telling_tiles(self) -> Mask | None:
         """None: all of them make the map."""

@@ -130,6 +130,7 @@ class PosteriorSearch:
         self._verify = verify
         self._prior = prior
         self.observations: list[Observation] = []
+        self._opening_um: list[float] = []
         self._verifying_um: list[float] = []
         """Exposures taken where the focus was believed to be, after that was known."""
         self._posterior: Posterior | None = None
@@ -145,14 +146,18 @@ class PosteriorSearch:
 
     def _expects(self, z_um: float) -> bool:
         """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
-        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
         if self._posterior is not None:
             known_um, sigma_um = self._posterior.best_um, self._posterior.sigma_um
-        elif self._prior is not None and not self.observations:
+        elif self._prior is not None:
             known_um, sigma_um = self._prior.focus_um, self._prior.sigma_um
         else:
             return False
-        return sigma_um <= near_um and abs(z_um - known_um) <= near_um
+        return sigma_um <= self._near_um and abs(z_um - known_um) <= self._near_um
+
+    @property
+    def _near_um(self) -> float:
+        """So near to the focus, an exposure verifies it."""
+        return VERIFIED_UNITS * self._calibration.axial_unit_um
 
     @property
     def belief(self) -> Posterior:
@@ -215,20 +220,30 @@ class PosteriorSearch:
         return None if self.satisfied else self.probe_um()
 
     def opening_um(self, start_um: float) -> list[float]:
-        """The second plane, an axial unit away from the sample, or towards it at a limit.
+        """The start and the plane beside it, or, where the focus is expected at a z, the plane beside that and that.
 
-        Two planes are needed for the sign. With the focus to be verified by a third, none is much better than this
-        one, which can be exposed while the first is scored. Where two might do, the first one's score decides; so it
-        does where the calibration's planes lie further apart, and tell two frames so near each other by interpolation.
+        Two planes are needed for the sign. With the focus to be verified by a third, no second one is much better than
+        that beside the first, which can be exposed while the first is scored. Where the focus is expected, the last of
+        the two verifies it, and no move comes after it that nothing would verify. Where the calibration's planes lie
+        further apart, two frames so near each other are told apart by interpolation alone, and the first one's score
+        decides.
         """
-        is_known = self._prior is not None and self._prior.sigma_um <= self._target_um
         is_coarse = np.diff(self._calibration.z_um).max() > self._calibration.axial_unit_um
-        if is_known or is_coarse or not self._verify:
-            return []
+        if is_coarse or not self._verify:
+            self._opening_um = [start_um]
+        elif self._prior is not None and self._prior.sigma_um <= self._near_um:
+            expected_um = float(np.clip(self._prior.focus_um, *self._limits_um))
+            self._opening_um = [self._beside_um(expected_um), expected_um]
+        else:
+            self._opening_um = [start_um, self._beside_um(start_um)]
+        return self._opening_um
+
+    def _beside_um(self, z_um: float) -> float:
+        """An axial unit away from the sample, or towards it at a limit."""
         unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)
         low_um, high_um = self._limits_um
-        away_um, towards_um = start_um + unit_um, start_um - unit_um
-        return [away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))]
+        away_um, towards_um = z_um + unit_um, z_um - unit_um
+        return away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))
 
     def telling_tiles(self) -> Mask | None:
         """As `observation.telling_tiles`, once there has been an exposure."""
@@ -245,10 +260,10 @@ class PosteriorSearch:
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
         estimate = self.estimate
-        opening_um = self.opening_um(self.observations[0].z_um)
-        if len(self.observations) <= len(opening_um):
-            return opening_um[len(self.observations) - 1]
-        if estimate.sigma_um <= self._target_um and not self.is_verified:
+        opening_um = self._opening_um or self.opening_um(self.observations[0].z_um)
+        if len(self.observations) < len(opening_um):
+            return opening_um[len(self.observations)]
+        if estimate.sigma_um <= self._usable_um and not self.is_verified:
             return self._verifying_probe_um(estimate.focus_um)
         if self._seems_found(self._target_um):
             return self._doubted_um()
@@ -383,8 +398,7 @@ class PosteriorSearch:
 
     @property
     def is_verified(self) -> bool:
-        near_um = VERIFIED_UNITS * self._calibration.axial_unit_um
-        return any(abs(z_um - self.belief.best_um) <= near_um for z_um in self._verifying_um)
+        return any(abs(z_um - self.belief.best_um) <= self._near_um for z_um in self._verifying_um)
 
     @property
     def _seems_beyond(self) -> bool:

@@ -27,7 +27,7 @@ from focusd.errors import (
     CancelledJobError,
     FocusdError,
     InternalError,
-    NoConvergenceError,
+    OutOfRangeError,
 )
 from focusd.service.events import Event, EventBus, Payload
 from focusd.service.jobs import Jobs, Report, Work
@@ -299,22 +299,22 @@ class Hold:
             return report(topic, payload)
 
         expected = held.lock.expected(self._clock(), self._operations.z_um or 0.0)
-        found = await self._operations.refocus(
-            roi=held.roi,
-            strategy=None,
-            max_exposures=None,
-            target_um=_CHECK_SIGMA * held.dof_um,
-            usable_um=USABLE_DOF * held.dof_um,
-            prior=expected.prior,
-            within_um=expected.within_um,
-            report=counted,
-        )
-        if not expected.holds(found["z_found_um"]):
-            await self._operations.move(z_um=found["z_start_um"], report=report)
-            raise NoConvergenceError(
-                f"a focus at {found['z_found_um']:.1f} µm is out of the hold's reach, not followed"
+        try:
+            return await self._operations.refocus(
+                roi=held.roi,
+                strategy=None,
+                max_exposures=None,
+                target_um=_CHECK_SIGMA * held.dof_um,
+                usable_um=USABLE_DOF * held.dof_um,
+                prior=expected.prior,
+                within_um=expected.within_um,
+                report=counted,
             )
-        return found
+        except OutOfRangeError as error:
+            raise OutOfRangeError(
+                f"{error.message}; a hold looks no further than hold.reach_um from where it expects the focus",
+                **error.data,
+            ) from None
 
     async def _follow(self, held: Held, z_um: float, report: Report) -> Payload:
         with self._judged(held, FOLLOW):

@@ -136,7 +136,7 @@ class Refocus:
         """Expose where the search begins, whatever the frames show; all but the last, which is returned, are scored
         meanwhile. Nothing is exposed before light and readout of the frame before it have been checked, and the one
         before that has been scored."""
-        planes_um = self._affordable([start_um, *self._search.opening_um(start_um)])
+        planes_um = self._affordable(self._search.opening_um(start_um))
         frames: list[Frame] = []
         async with stages() as scoring:
 

@@ -90,7 +90,7 @@ def test_the_opening_planes_are_known_before_the_first_score(
     calibration: Calibration, limits_um: tuple[float, float]
 ) -> None:
     search = PublishedSearch(calibration, limits_um, away_is_low=True, threshold=0.5)
-    for z_um in (planes_um := [0.0, *search.opening_um(0.0)]):
+    for z_um in (planes_um := search.opening_um(0.0)):
         search.add(exposure(z_um, 21.0))
         following_um = search.next_z_um()
         if len(search.observations) < len(planes_um):

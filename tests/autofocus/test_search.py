@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -403,24 +402,30 @@ def test_the_opening_is_away_from_the_sample_where_there_is_room(
     focus_um: float,
 ) -> None:
     search = PosteriorSearch(calibration, limits_um, away_is_low=away_is_low, threshold=0.5, target_um=4.0)
-    (opening_um,) = search.opening_um(0.0)
+    start_um, opening_um = search.opening_um(0.0)
+    assert start_um == 0.0
     assert opening_um == pytest.approx(side * calibration.axial_unit_um)
     search.add(exposure(0.0, focus_um))
     assert search.next_z_um() == opening_um
 
 
-@pytest.mark.parametrize(
-    "search",
-    [{"verify": False}, {"prior": Prior(60.0, 0.9 * TARGET_UM)}],
-    ids=["two planes may do", "the focus is known"],
-)
-def test_where_the_first_score_may_save_an_exposure_there_is_no_opening(
-    calibration: Calibration, search: dict[str, Any]
-) -> None:
-    asked = search_of(calibration, **search)
-    assert asked.opening_um(0.0) == []
+def test_where_two_planes_may_do_the_first_score_decides_on_the_second(calibration: Calibration) -> None:
+    asked = search_of(calibration, verify=False)
+    assert asked.opening_um(0.0) == [0.0]
     asked.add(exposure(0.0, 60.0))
-    assert asked.next_z_um() != search_of(calibration).opening_um(0.0)[0]
+    assert asked.next_z_um() != search_of(calibration).opening_um(0.0)[1]
+
+
+def test_a_focus_that_is_expected_is_exposed_last_so_that_no_move_comes_after_it(
+    calibration: Calibration,
+) -> None:
+    search = search_of(calibration, prior=Prior(60.0, 0.5))
+    beside_um, expected_um = search.opening_um(0.0)
+    assert (beside_um, expected_um) == pytest.approx((60.0 - calibration.axial_unit_um, 60.0))
+    for z_um in (beside_um, expected_um):
+        search.add(exposure(z_um, 60.3))
+    assert search.next_z_um() is None, "two exposures do, since the second one verifies what was expected"
+    assert abs(search.decide().z_um - 60.3) < 0.3
 
 
 def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibration) -> None:
@@ -433,5 +438,5 @@ def test_spectra_that_tell_too_little_alone_make_no_guess(calibration: Calibrati
 def test_a_calibration_too_coarse_for_the_opening_leaves_the_second_plane_to_the_first_score() -> None:
     """With planes 8 µm apart a search was refused after the opening that finds its focus without."""
     coarse = calibrate([exposure(z) for z in np.arange(-100, 101, 10.0)], {}, 0.5)[0]
-    assert search_of(coarse).opening_um(0.0) == []
+    assert search_of(coarse).opening_um(0.0) == [0.0]
     assert run(search_of(coarse), 31.4).z_um == pytest.approx(31.4, abs=1.0)

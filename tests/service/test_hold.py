@@ -159,7 +159,7 @@ async def test_a_focus_out_of_reach_is_not_followed(held: Holding) -> None:
     held.scorer.focus_um += 45.0
     await held.pass_s(1000)
     assert held.microscope.z_um == pytest.approx(before_um, abs=2.0)
-    assert "out of the hold's reach" in held.drift[-1]["reason"]
+    assert "a hold looks no further" in held.drift[-1]["reason"]
 
 
 async def test_one_error_of_the_hardware_is_one_failed_check(held: Holding) -> None:
@@ -198,7 +198,7 @@ async def test_three_errors_lose_the_hold_ten_more_end_it(held: Holding) -> None
 
 async def test_a_latched_fault_ends_all_trying(held: Holding) -> None:
     def broken(_number: int) -> None:
-        held.hold._operations._rig._latch.set("the camera did not answer")  # type: ignore[attr-defined]
+        held.hold._operations._rig._devices.latch("the camera did not answer")  # type: ignore[attr-defined]
         raise HardwareError("the camera did not answer")
 
     await held.engage()

@@ -48,7 +48,7 @@ Operation = Callable[[RigOperations], Awaitable[dict[str, Any]]]
 
 
 def short_stack(operations: RigOperations) -> Awaitable[dict[str, Any]]:
-    return operations.calibrate(range_um=90, step_um=30, planes_um=None, report=Reports())
+    return operations.calibrate(range_um=30, step_um=10, planes_um=None, report=Reports())
 
 
 def published(operations: RigOperations) -> Awaitable[dict[str, Any]]:
