@@ -104,7 +104,11 @@ class AxisBelief:
 
 
 def examine(
-    evidence: Sequence[Evidence], calibration: Calibration, prior: Prior | None, reported: Posterior
+    evidence: Sequence[Evidence],
+    calibration: Calibration,
+    prior: Prior | None,
+    reported: Posterior,
+    start_um: float,
 ) -> AxisBelief:
     """Weigh the reported z against all other hypotheses.
 
@@ -112,9 +116,10 @@ def examine(
         evidence: of two exposures or more, in their order.
         prior: of a warm start.
         reported: what the frames say if each was taken where the stage said.
+        start_um: where the stage stood before the first move.
     """
     z_um = np.array([e.z_um for e in evidence])
-    given = hypotheses(z_um, calibration.axial_unit_um)
+    given = hypotheses(z_um, calibration.axial_unit_um, start_um)
     last_um = _grid_um(calibration, z_um[-1] - reported.best_um, reported.sigma_um)
     spread_um = np.gradient(last_um) / 2
     defocus_um = np.stack([h.apart_um for h in given], 1)[:, :, None] + last_um
@@ -163,15 +168,16 @@ def _log_prior(
     return log_prior(focus_um, prior, range_um)
 
 
-def hypotheses(z_um: Array, unit_um: float) -> list[Hypothesis]:
+def hypotheses(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
     """All of them, the first being that the reported z is true.
 
     Args:
         z_um: (frames,) as the stage reported them, in the order of exposure.
         unit_um: λ·n/NA².
+        start_um: where the stage stood before the first move.
     """
     true = Hypothesis("", z_um - z_um[-1], np.zeros(len(z_um)), 1.0, 1 - SCALED - LAGGING)
-    return [true, *_scaled(z_um), *_late(z_um, unit_um)]
+    return [true, *_scaled(z_um), *_late(z_um, unit_um, start_um)]
 
 
 def _scaled(z_um: Array) -> list[Hypothesis]:
@@ -195,9 +201,9 @@ def _scale_in_words(scale: float) -> str:
     return f"the stage moves by about {scale:.2g} times what it reports"
 
 
-def _late(z_um: Array, unit_um: float) -> list[Hypothesis]:
+def _late(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
     """Frames of the z before, and a stage that got stuck on the way."""
-    before_um = np.concatenate([z_um[:1], z_um[:-1]])
+    before_um = np.concatenate([[start_um], z_um[:-1]])
     unknown_um = np.zeros(len(z_um))
     unknown_um[0] = _UNKNOWN_UNITS * unit_um
     stale = "the camera delivers the frame before instead of the one that was asked for"

@@ -130,6 +130,7 @@ class PosteriorSearch:
         self._verify = verify
         self._prior = prior
         self.observations: list[Observation] = []
+        self._start_um: float | None = None
         self._opening_um: list[float] = []
         self._verifying_um: list[float] = []
         """Exposures taken where the focus was believed to be, after that was known."""
@@ -172,7 +173,8 @@ class PosteriorSearch:
         """What the exposures say if the reported z may be wrong; there have to be two of them."""
         if self._axis is None:
             evidence = self._evidence(self.observations)
-            self._axis = examine(evidence, self._calibration, self._prior, self.belief)
+            start_um = self.observations[0].z_um if self._start_um is None else self._start_um
+            self._axis = examine(evidence, self._calibration, self._prior, self.belief, start_um)
         return self._axis
 
     @property
@@ -192,7 +194,10 @@ class PosteriorSearch:
         return bool(self.observations) and self._is_found(self._usable_um)
 
     def _is_found(self, at_most_um: float) -> bool:
-        return self._seems_found(at_most_um) and self._with_doubt.sigma_um <= at_most_um
+        if not self._seems_found(at_most_um):
+            return False
+        answer = self._with_doubt
+        return answer.sigma_um <= at_most_um and (self._verifies(answer.focus_um) or not self._verify)
 
     def _seems_found(self, at_most_um: float) -> bool:
         """Whether the focus is found, if the reported z is right."""
@@ -228,6 +233,7 @@ class PosteriorSearch:
         further apart, two frames so near each other are told apart by interpolation alone, and the first one's score
         decides.
         """
+        self._start_um = start_um
         is_coarse = np.diff(self._calibration.z_um).max() > self._calibration.axial_unit_um
         if is_coarse or not self._verify:
             self._opening_um = [start_um]
@@ -398,7 +404,11 @@ class PosteriorSearch:
 
     @property
     def is_verified(self) -> bool:
-        return any(abs(z_um - self.belief.best_um) <= self._near_um for z_um in self._verifying_um)
+        return self._verifies(self.belief.best_um)
+
+    def _verifies(self, focus_um: float) -> bool:
+        """Whether an exposure was taken near a focus after the search had it."""
+        return any(abs(z_um - focus_um) <= self._near_um for z_um in self._verifying_um)
 
     @property
     def _seems_beyond(self) -> bool:

@@ -242,3 +242,57 @@ async def test_without_a_calibration_nothing_is_exposed(
     with pytest.raises(CalibrationError, match="run `focusctl calibrate`"):
         await refocus(operations)
     assert (microscope.snaps, microscope.moves) == ([], [])
+
+
+async def test_a_frozen_camera_is_named_by_its_second_frame(
+    calibrated: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two frames that are the same bit for bit at two z prove it: a camera has noise."""
+    first = microscope.snap()
+
+    def frozen() -> Frame:
+        microscope.snaps.append(microscope.z_um)
+        return replace(first, z_um=microscope.z_um, sequence=len(microscope.snaps))
+
+    monkeypatch.setattr(microscope, "snap", frozen)
+    before = len(microscope.snaps)
+    with pytest.raises(HardwareError, match="the same image at .* bit for bit") as told:
+        await refocus(calibrated, strategy="posterior")
+    assert "same image again and again" in told.value.data["suspect"]
+    assert len(microscope.snaps) - before <= 3
+    assert microscope.z_um == HOME_UM
+
+
+async def test_a_stage_that_moves_by_half_of_what_it_reports_is_named(
+    calibrated: RigOperations,
+    scorer: ScriptedScorer,
+    microscope: ScriptedMicroscope,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = microscope.snap
+
+    def half_way() -> Frame:
+        says_um = microscope.z_um
+        microscope.z_um = HOME_UM + (says_um - HOME_UM) / 2
+        frame = honest()
+        microscope.z_um = says_um
+        return replace(frame, z_um=says_um)
+
+    monkeypatch.setattr(microscope, "snap", half_way)
+    scorer.focus_um = 40.0
+    with pytest.raises(FocusdError, match=r"the stage moves by about 0\.[456]") as told:
+        await refocus(calibrated, strategy="posterior")
+    assert told.value.data["stage_z_um"] == HOME_UM
+
+
+@pytest.mark.parametrize("strategy", ["posterior", "published"])
+async def test_a_search_stays_where_it_is_told_to(
+    calibrated: RigOperations, scorer: ScriptedScorer, microscope: ScriptedMicroscope, strategy: str
+) -> None:
+    scorer.focus_um = 60.0
+    microscope.moves.clear()
+    with pytest.raises(FocusdError):
+        await refocus(calibrated, strategy=strategy, within_um=(HOME_UM - 20.0, HOME_UM + 20.0))
+    assert all(abs(z_um - HOME_UM) <= 20.0 for z_um in microscope.moves)
+    with pytest.raises(NoConvergenceError, match="nothing is left between"):
+        await refocus(calibrated, strategy=strategy, within_um=(5000.0, 6000.0))
