@@ -215,7 +215,7 @@ class HoldConfig(Section):
     """Of the depth of field: a check is due before |drift| + 2σ exceeds it."""
     min_interval_s: Positive = 20.0
     """Between two checks in the long run; while the drift is learnt some may follow one another within seconds."""
-    max_interval_s: Positive = 900.0
+    max_interval_s: Positive = 1800.0
     drift_um_per_min: Positive = 10.0
     """Standard deviation of the drift as far as it is known before the first check; the hold learns what it is."""
     step_um: Positive = 5.0

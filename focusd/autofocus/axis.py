@@ -61,8 +61,6 @@ _UNKNOWN_UNITS = 4.0
 """How far away a frame may have been taken of which nothing is known: the first of a camera that is one frame late."""
 _UNLIKELY = 9.0
 """What the scores alone make less likely than the best by this factor, e⁹, is left out."""
-_DOUBTED = 3.0
-"""So much wider is a warm start's prior under a hypothesis that accuses the hardware; an axial unit at least."""
 _LEAST_SCALE = 0.05
 """A stage that hardly moves has no focus that it could be sent to."""
 
@@ -128,8 +126,7 @@ def examine(
     scores = log_scores(defocus_um, evidence, calibration)
     likely = scores > scores.max() - _UNLIKELY
     log = scores + np.log([h.chance for h in given])[:, None] + np.log(2 * spread_um)
-    for row, hypothesis in enumerate(given):
-        log[row] += _log_prior(focus_um[row], hypothesis, prior, range_um, calibration.axial_unit_um)
+    log += log_prior(focus_um, prior, range_um) if prior else -math.log(range_um)
     blur_um = np.hypot(np.stack([h.spread_um for h in given], 1)[:, :, None], spread_um)
     spectra = [e.spectrum for e in evidence]
     found = compare_at(
@@ -155,17 +152,6 @@ def _weight(log: Array, chi2: Array, misfit: float) -> Array:
     log = log - 0.5 * chi2 / (CORRELATED_BANDS * misfit)
     weight = np.exp(log - log.max())
     return np.asarray(weight / weight.sum())
-
-
-def _log_prior(
-    focus_um: Array, hypothesis: Hypothesis, prior: Prior | None, range_um: float, unit_um: float
-) -> Array:
-    """Logarithm of what was known of the focus before, per µm. Hardware that is accused has had its part in that."""
-    if prior is None:
-        return np.full(len(focus_um), -math.log(range_um))
-    if hypothesis.accuses:
-        prior = Prior(prior.focus_um, max(_DOUBTED * prior.sigma_um, unit_um))
-    return log_prior(focus_um, prior, range_um)
 
 
 def hypotheses(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:

@@ -40,7 +40,7 @@ _STEP = 0.5
 """A focus so far from where it was expected, in parts of the allowed excursion, is another one."""
 _AHEAD = 200
 """Moments looked at between the smallest and the largest interval."""
-_PRIOR_WIDTH = 3.0
+_PRIOR_WIDTH = 1.25
 """A check's prior, in σ of the tracker."""
 
 
