@@ -59,7 +59,7 @@ def test_calibrate_shows_the_curve(endpoints: list[str]) -> None:
     shown = ctl("calibrate", "--range-um", "80", *endpoints)
     assert shown.returncode == 0
     assert re.search(r"fwhm\W+1?\d\d\.\d+ µm", shown.stdout)
-    assert "of=65" in shown.stderr, "±80 µm, every 2.5"
+    assert "of=66" in shown.stderr, "±80 µm, every 2.5, after a look at where the stage stands"
 
 
 def test_errors_are_one_line_and_exit_1(endpoints: list[str]) -> None:

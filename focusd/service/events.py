@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 Payload = dict[str, Any]
 
@@ -29,6 +29,8 @@ class Event(TypedDict):
     job_id: str | None
     topic: str
     data: Payload
+    retold: NotRequired[bool]
+    """The state, told to new subscribers: it has the number of the event before it, and is not on record."""
 
 
 Subscriber = Callable[[Event], None]
@@ -63,6 +65,7 @@ class EventBus:
             topic=topic,
             # What was true at this moment stays so, whatever the publisher does with its payload.
             data=copy.deepcopy(payload),
+            retold=True,
         )
 
     @contextmanager

@@ -51,7 +51,7 @@ _Task = Callable[[sqlite3.Connection], Any]
 
 def is_kept(event: Event) -> bool:
     """Whether an event goes on record."""
-    return event["topic"] not in LEFT_OUT
+    return event["topic"] not in LEFT_OUT and not event.get("retold")
 
 
 class Record:

@@ -140,7 +140,7 @@ class GuardedMicroscope(ScriptedMicroscope):
         super().move_to(z_um)
 
 
-OPERATIONS = {"calibrate", "refocus", "move", "score", "state", "depth_of_field_um", "z_um"}
+OPERATIONS = {"calibrate", "refocus", "move", "score", "state", "depth_of_field_um", "fault", "z_um"}
 """All of them; one that is new has to be tried below, and named here."""
 
 

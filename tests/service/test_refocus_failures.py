@@ -256,7 +256,7 @@ async def test_a_frozen_camera_is_named_by_its_second_frame(
 
     monkeypatch.setattr(microscope, "snap", frozen)
     before = len(microscope.snaps)
-    with pytest.raises(HardwareError, match="the same image at .* bit for bit") as told:
+    with pytest.raises(HardwareError, match=r"the same image at .* bit for bit") as told:
         await refocus(calibrated, strategy="posterior")
     assert "same image again and again" in told.value.data["suspect"]
     assert len(microscope.snaps) - before <= 3

@@ -32,10 +32,10 @@ daemon.run(config.load_config(Path(sys.argv[1])))
 def test_figures_of_a_calibration_and_a_refocus(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with running(tmp_path, rig(tmp_path / "state") | {"metrics": {"port": port}}) as daemon:
-        planes = daemon.client.calibrate()["planes"]
+        exposed = daemon.client.calibrate()["exposures"]
         exposures = daemon.client.refocus()["exposures"]
         text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
-    assert f"focusd_exposures_total {planes + exposures:.1f}" in text
+    assert f"focusd_exposures_total {exposed + exposures:.1f}" in text
     assert 'focusd_jobs_total{kind="refocus",outcome="succeeded"} 1.0' in text
     assert 'focusd_backend{backend="cpu"} 1.0' in text
     assert {"requests", "events", "disk"} <= set(re.findall(r'focusd_queue_depth{queue="(\w+)"} \d', text))

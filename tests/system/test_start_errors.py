@@ -38,7 +38,7 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
 
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:
     config = write(tmp_path, rig(tmp_path, stage={"maximum_um": 5.0}))
-    assert refused(config) == f"error: {config}: stage.maximum_um: unknown key"
+    assert refused(config) == f"error: {config}: stage.maximum_um: unknown key; did you mean stage.max_um?"
 
 
 def test_an_unknown_sample_is_named_and_the_known_are_listed(tmp_path: Path) -> None:
