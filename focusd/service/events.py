@@ -65,7 +65,6 @@ class EventBus:
             topic=topic,
             # What was true at this moment stays so, whatever the publisher does with its payload.
             data=copy.deepcopy(payload),
-            retold=True,
         )
 
     @contextmanager

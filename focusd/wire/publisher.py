@@ -51,7 +51,7 @@ class Publisher:
 
     def greet(self, state: Payload, bus: EventBus) -> None:
         """Tell new subscribers the state as it is after the last event, which nobody has missed and nobody records."""
-        self.hear(bus.unnumbered(messages.STATE_TOPIC, state))
+        self.hear(Event(**bus.unnumbered(messages.STATE_TOPIC, state), retold=True))
 
     async def run(self) -> None:
         """Send what is heard."""
