@@ -205,16 +205,17 @@ class Lock:
         if self._good < _LOCK_AFTER:
             self._reason = f"{by} has found the focus, to be confirmed by a check"
 
-    def failed(self, now_s: float, reason: str, hopeless: bool = False) -> None:
+    def failed(self, now_s: float, reason: str, hopeless: bool = False, suspect: bool = False) -> None:
         """A check, or a move to follow, has failed.
 
         Args:
             hopeless: trying again would not help before an operator has looked.
+            suspect: no drift explains it, so that the stage rests at once; a later check may find that it has passed.
         """
         self._spend(now_s)
         self._failures += 1
         self._reason = reason
-        self._is_lost = self._is_lost or hopeless or self._failures >= _LOST_AFTER
+        self._is_lost = self._is_lost or hopeless or suspect or self._failures >= _LOST_AFTER
         if hopeless:
             self._gave_up, self._reason = True, f"{reason}; then release and hold again"
         elif self._failures >= _LOST_AFTER + self._settings.retries:

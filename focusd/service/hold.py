@@ -333,7 +333,8 @@ class Hold:
             told = error if isinstance(error, FocusdError) else InternalError(repr(error)[:200])
             if kind == CHECK:
                 held.ended(told.outcome)
-            held.lock.failed(self._clock(), told.message, self._is_hopeless(told))
+            suspect = "suspect" in told.data
+            held.lock.failed(self._clock(), told.message, self._is_hopeless(told), suspect)
             if self._state_of(held) == "lost":
                 log.warning("the focus is lost: the stage rests where it is", reason=told.message)
             self._tell(held, "failed", outcome=told.outcome)
@@ -343,8 +344,7 @@ class Hold:
 
     def _is_hopeless(self, error: FocusdError) -> bool:
         """Whether an operator has to look first: most of what one check has met, the next may not."""
-        lasting = isinstance(error, CalibrationError) or "suspect" in error.data
-        return lasting or self._operations.fault is not None
+        return isinstance(error, CalibrationError) or self._operations.fault is not None
 
     def _hear(self, event: Event) -> None:
         """Whatever another job did to the stage or the sample, the hold begins anew after it, or with what it found."""
