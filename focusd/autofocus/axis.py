@@ -48,6 +48,14 @@ EXPLAINED_MISFIT = 4.0
 """χ² per value up to which a hypothesis explains the frames: the least bad of bad ones proves nothing."""
 DOUBT_ODDS = 1.0
 """Odds from which such a hypothesis is told to a person, where a search ends without a focus."""
+LOOSE_MISFIT = 3.0
+"""χ² per value above which it is asked whether the frames were taken where the stage said."""
+LOOSE_UNITS = 0.1
+"""More than that, in λ·n/NA², is told to a person."""
+LOOSE = "the stage does not stand where it says while an image is taken (it creeps on, or has backlash), or the sample drifts"
+_LOOSEST_UNITS, _LOOSE_STEPS, _LOOSE_ROUNDS = 1.5, 25, 2
+_LOOSE_GAIN = 3.0
+"""By so much, at least, the misfit has to fall when each frame is put where it fits best."""
 _SCALE_SPREAD = 0.35
 """Standard deviation of the logarithm of the scale, if it is not the calibrated one."""
 _FLAT = 0.05
@@ -144,7 +152,39 @@ def examine(
         np.bincount(np.nonzero(likely)[0], each, len(given)).astype(np.float64) for each in (weight, strict)
     )
     doubt = _accused(chances, given, DOUBT_ODDS)
+    loose_um = _looseness_um(evidence, calibration, reported) if reported.misfit > LOOSE_MISFIT else 0.0
+    if loose_um > LOOSE_UNITS * calibration.axial_unit_um:
+        doubt = doubt or LOOSE
+    sigma_um = math.hypot(sigma_um, loose_um)
     return AxisBelief(mean_um, sigma_um, _accused(strictly, given, SURE_ODDS) if is_explained else "", doubt)
+
+
+def _looseness_um(evidence: Sequence[Evidence], calibration: Calibration, reported: Posterior) -> float:
+    """How far the frames were taken from the reported z, root mean square; 0 if that is not what makes them fit badly.
+
+    One frame after the other is put where it fits best. A stage that creeps and a sample that drifts are explained by
+    that, a sample of another kind is not.
+    """
+    unit_um = calibration.axial_unit_um
+    z_um = np.array([e.z_um for e in evidence]) - reported.best_um
+    spectra = [e.spectrum for e in evidence]
+    steps_um = np.linspace(-_LOOSEST_UNITS, _LOOSEST_UNITS, _LOOSE_STEPS) * unit_um
+    spread_um = (steps_um[1] - steps_um[0]) / 2
+    shift_um = np.zeros(len(z_um))
+    chi2 = math.inf
+    for _ in range(_LOOSE_ROUNDS):
+        for frame in range(len(z_um)):
+            tried_um = np.repeat((z_um + shift_um)[:, None], len(steps_um), axis=1)
+            tried_um[frame] = z_um[frame] + steps_um
+            found = compare_at(
+                tried_um, spectra, calibration.transfer, spread_um, iterations=ROUGH_ITERATIONS
+            )
+            best = int(np.argmin(found.chi2))
+            shift_um[frame], chi2 = steps_um[best], float(found.chi2[best])
+    freedom = max(1, (len(z_um) - 1) * len(spectra[0].power))
+    if chi2 / freedom > max(1.0, reported.misfit / _LOOSE_GAIN):
+        return 0.0
+    return float(np.sqrt((shift_um**2).mean()))
 
 
 def _weight(log: Array, chi2: Array, misfit: float) -> Array:
