@@ -50,9 +50,11 @@ DOUBT_ODDS = 1.0
 """Odds from which such a hypothesis is told to a person, where a search ends without a focus."""
 LOOSE_MISFIT = 3.0
 """χ² per value above which it is asked whether the frames were taken where the stage said."""
+STRETCHED_FRAMES = 5
+"""As many of them as tell a stretched axis from a stage that creeps: fewer fit either."""
 LOOSE_UNITS = 0.1
 """More than that, in λ·n/NA², is told to a person."""
-LOOSE = "the stage does not stand where it says while an image is taken (it creeps on, or has backlash), or the sample drifts"
+LOOSE = "the stage creeps on after it says that it stands, or has backlash, or the sample drifts"
 _LOOSEST_UNITS, _LOOSE_STEPS, _LOOSE_ROUNDS = 1.5, 25, 2
 _LOOSE_GAIN = 3.0
 """By so much, at least, the misfit has to fall when each frame is put where it fits best."""
@@ -152,7 +154,8 @@ def examine(
         np.bincount(np.nonzero(likely)[0], each, len(given)).astype(np.float64) for each in (weight, strict)
     )
     doubt = _accused(chances, given, DOUBT_ODDS)
-    loose_um = _looseness_um(evidence, calibration, reported) if reported.misfit > LOOSE_MISFIT else 0.0
+    is_odd = misfit > LOOSE_MISFIT or (len(z_um) < STRETCHED_FRAMES and reported.misfit > LOOSE_MISFIT)
+    loose_um = _looseness_um(evidence, calibration, reported) if is_odd and not reported.at_edge else 0.0
     if loose_um > LOOSE_UNITS * calibration.axial_unit_um:
         doubt = doubt or LOOSE
     sigma_um = math.hypot(sigma_um, loose_um)
