@@ -116,14 +116,8 @@ class CalibrationStore:
             CalibrationError: the disk refuses.
         """
         trial = self._folder / "room"
-        try:
-            write_atomically(trial, " " * ROOM_BYTES)
-            trial.unlink()
-        except OSError as error:
-            raise CalibrationError(
-                f"{self._folder}: a calibration cannot be written here ({error.strerror}), so that none was taken; "
-                "make room, or check state_dir in the configuration"
-            ) from error
+        self._write(trial, " " * ROOM_BYTES)
+        trial.unlink(missing_ok=True)
 
     def load(self, objective: str) -> Calibration:
         """The objective's calibration in force.

@@ -221,7 +221,7 @@ async def test_a_calibration_that_could_not_be_stored_takes_no_light(
     operations: RigOperations, microscope: ScriptedMicroscope, tmp_path: Path
 ) -> None:
     (tmp_path / "scripted").write_text("a file where the folder should be")
-    with pytest.raises(CalibrationError, match="cannot be written here"):
+    with pytest.raises(CalibrationError, match="cannot be written"):
         await calibrate_at_focus(operations)
     assert not microscope.snaps
     assert microscope.z_um == HOME_UM
