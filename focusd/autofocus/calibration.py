@@ -38,6 +38,8 @@ MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
 """Of a part of the stack, which was chosen because it looks like a curve."""
 LEAST_REACH, MOST_STEP = 0.8, 1.5
 """Of another calibration's reach, and of the distance of its planes: beyond that this one is worse."""
+MOST_STRETCHED = 1.35
+"""Ratio of two calibrations' scales of z, as their scores tell them, that two samples may show (1.18 was seen)."""
 MOST_UNEXPLAINED, MIN_UNEXPLAINED = 2.0, 0.02
 """Likewise of 1 − R², and that much more: among the simulator's samples it varies from 0.008 to 0.033 at 10×/0.3."""
 _PARTS = 0.8 ** np.arange(1, 8)
@@ -131,6 +133,12 @@ class Calibration:
             worse.append(f"its planes lie {self.step_um:.3g} µm apart, against {other.step_um:.3g} µm")
         if 1 - self.r2 > MOST_UNEXPLAINED * (1 - other.r2) + MIN_UNEXPLAINED:
             worse.append(f"its curve is less regular (R² {self.r2:.3f}, against {other.r2:.3f})")
+        stretched = self.axial_unit_um / other.axial_unit_um
+        if not 1 / MOST_STRETCHED < stretched < MOST_STRETCHED:
+            worse.append(
+                f"its blur grows {1 / stretched:.2f} times as fast with z as the other's: one of the two was taken "
+                "while the stage did not go where it said"
+            )
         if (self.origin, other.origin) == (SHARPEST, PUPIL):
             worse.append(
                 "its focus is only that of the sharpest image, the other's fits a model of the optics"

@@ -91,11 +91,11 @@ class Expected:
 
     Attributes:
         prior: focus and σ; None: not known.
-        within_um: lowest and highest z at which it may expose; None: the stage's limits alone.
+        within_um: lowest and highest z at which it may expose, besides the stage's limits.
     """
 
     prior: tuple[float, float] | None
-    within_um: tuple[float, float] | None
+    within_um: tuple[float, float]
 
 
 class Lock:
@@ -111,7 +111,6 @@ class Lock:
         self._pace = _Pace(settings.min_interval_s)
         self._soonest_s = min(_SOONEST_S, settings.min_interval_s)
         self._last_s = -math.inf
-        self._is_moved = False
         self._begin("no check has been made yet")
 
     def _begin(self, reason: str) -> None:
@@ -139,8 +138,8 @@ class Lock:
         return "acquiring", self._reason if is_explained else "too uncertain where the focus is"
 
     def _is_known(self, now_s: float, z_um: float | None) -> bool:
-        """Whether the sample is known to be in focus."""
-        if self._good < _LOCK_AFTER or z_um is None:
+        """Whether the sample is known to be in focus; after a check that failed, only the next good one tells."""
+        if self._good < _LOCK_AFTER or self._failures or z_um is None:
             return False
         return abs(self._drift_um(now_s, z_um)) + 2 * self._sigma_um(now_s) <= self._settings.excursion_um
 
@@ -153,8 +152,8 @@ class Lock:
         check_s = self.check_due_s()
         if now_s >= check_s:
             return Check()
-        if self._is_lost or self.tracker.estimate is None:
-            return Wait(check_s - now_s)
+        if self._is_lost or self._failures or self.tracker.estimate is None:
+            return Wait(check_s - now_s)  # the stage rests until a check has found the focus again
         if abs(self._drift_um(now_s, z_um)) > self._deadband_um:
             return Follow(self.tracker.focus_um(now_s))
         return Wait(min(check_s - now_s, self._follow_due_s(now_s, z_um)))
@@ -162,15 +161,14 @@ class Lock:
     def expected(self, now_s: float, z_um: float) -> Expected:
         """What a check starts from, and how far it may go: a hold corrects drift, it does not go searching.
 
-        Where nothing is known the first check is the client's, who has asked for it where the stage stands: it looks as
-        far as a refocus does. After somebody has moved the stage, a check looks around where it stands. The focus is
-        expected no further from the stage than the hold's reach, however long it has not been seen.
+        Where nothing is known, as at first or after somebody has moved the stage, a check looks around where the stage
+        stands. The focus is expected no further from there than the hold's reach, however long it has not been seen.
 
         The prior is wider than what is believed: the check's result is to be news to the tracker, not its own echo.
         """
         reach_um = self._settings.reach_um
         if self.tracker.estimate is None:
-            return Expected(None, (z_um - reach_um, z_um + reach_um) if self._is_moved else None)
+            return Expected(None, (z_um - reach_um, z_um + reach_um))
         focus_um = self.tracker.focus_um(now_s)
         near_um = min(max(focus_um, z_um - reach_um), z_um + reach_um)
         sigma_um = _PRIOR_WIDTH * self._sigma_um(now_s) + abs(focus_um - near_um)
@@ -226,7 +224,6 @@ class Lock:
         """Somebody else used the stage: what was known of the focus may be of another place."""
         self._begin(f"{by} has used the stage since the last check")
         self._last_s = -math.inf
-        self._is_moved = True
 
     def frame(self, now_s: float, dropped: bool, seen: float = 1.0) -> None:
         """A frame of the held field was as sharp as in focus, or less.
@@ -255,11 +252,21 @@ class Lock:
         """When |drift| + 2σ, as far as following cannot help it, exceeds what is allowed."""
         settings = self._settings
         watched_s = self._last_s - self._began_s
-        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s)
+        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s, self._blind_s)
         times_s = self._last_s + np.linspace(self._soonest_s, longest_s, _AHEAD)
         allowed_um = max(_EARLY * settings.excursion_um - self._deadband_um, 2 * _GROWN * self._left_um)
         beyond = np.flatnonzero(2 * self.tracker.sigma_um(times_s) > allowed_um)
         return float(times_s[beyond[0]] if len(beyond) else times_s[-1])
+
+    @property
+    def _blind_s(self) -> float:
+        """How long the stage may follow the drift between two checks.
+
+        Should the drift turn round right after a check, the focus is then twice as far away as was followed, and has to
+        be within the reach of the next check.
+        """
+        speed = abs(self.tracker.velocity_um_per_s)
+        return self._settings.reach_um / 2 / speed if speed else math.inf
 
     def _spend(self, now_s: float) -> None:
         self._last_s = now_s

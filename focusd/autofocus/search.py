@@ -149,11 +149,21 @@ class PosteriorSearch:
         """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
         if self._posterior is not None:
             known_um, sigma_um = self._posterior.best_um, self._posterior.sigma_um
-        elif self._prior is not None:
+        elif self._prior is not None and self._stands_there:
             known_um, sigma_um = self._prior.focus_um, self._prior.sigma_um
         else:
             return False
         return sigma_um <= self._near_um and abs(z_um - known_um) <= self._near_um
+
+    @property
+    def _stands_there(self) -> bool:
+        """Whether the stage stood near the expected focus from the start: on a way there it may have gone astray."""
+        start_um = self._start_um
+        return (
+            self._prior is not None
+            and start_um is not None
+            and abs(start_um - self._prior.focus_um) <= self._near_um
+        )
 
     @property
     def _near_um(self) -> float:
@@ -342,9 +352,14 @@ class PosteriorSearch:
         if not self.observations:
             return ""
         evidence = self._evidence(self.observations)
-        if len(evidence) >= SUSPECT_EXPOSURES and self.axis.doubt and not self._is_far:
+        if len(evidence) >= SUSPECT_EXPOSURES and self.axis.doubt and self._is_calibrated:
             return f"it may be that {self.axis.doubt}"
         return whereabouts(evidence, self._calibration)
+
+    @property
+    def _is_calibrated(self) -> bool:
+        """Whether all exposures lie in the calibrated range: beyond it nobody knows what a frame has to look like."""
+        return all(could_be_inside(e, self._calibration) for e in self._evidence(self.observations))
 
     @property
     def _is_far(self) -> bool:
@@ -383,10 +398,11 @@ class PosteriorSearch:
 
     @property
     def _within_um(self) -> tuple[float, float]:
-        """Where the focus may lie: in the calibrated range around the first exposure whose score says so, or around any
-        of them if none does."""
+        """Where the focus may lie: in the calibrated range around the first exposure whose score tells its distance, or
+        else could, or around any of them."""
         evidence = self._evidence(self.observations)
-        near = [e for e in evidence if could_be_inside(e, self._calibration)][:1] or evidence
+        inside = [e for e in evidence if could_be_inside(e, self._calibration)]
+        near = telling(evidence, self._calibration)[:1] or inside[:1] or evidence
         first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
         low_um, high_um = self._limits_um
         lowest_um, highest_um = min(e.z_um for e in near) - last_um, max(e.z_um for e in near) - first_um
@@ -441,10 +457,14 @@ class PosteriorSearch:
         count = len(self.observations)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
-        if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and not self._is_far:
+        if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and self._is_calibrated:
             raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
-            raise far_away(self.whereabouts) if self._is_far else explained_nowhere(self.axis.doubt)
+            raise (
+                far_away(self.whereabouts)
+                if self._is_far
+                else explained_nowhere(self.axis.doubt if self._is_calibrated else "")
+            )
         if self._seems_beyond and self._was_near(self._edge_um, BEYOND_UNITS):
             raise beyond_reach(self.whereabouts)
 

@@ -39,6 +39,8 @@ def hardware_of(microscope: MicroscopeConfig) -> list[str]:
 
 def _loading(file: Path) -> list[str]:
     """The lines that load devices; none where the file cannot be read, which opening it will report."""
+    if not file.is_file():
+        return []
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:

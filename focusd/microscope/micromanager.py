@@ -269,6 +269,9 @@ def system_file(config: CoreConfig) -> Path:
 
 
 def _load(core: CMMCorePlus, config: CoreConfig) -> None:
+    file = system_file(config)
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"microscope.config_file: {file} is no ordinary file; name a Micro-Manager file")
     try:
         core.loadSystemConfiguration(config.config_file)
     except FileNotFoundError as error:

@@ -145,7 +145,9 @@ class Observer:
             raise
         except anyio.get_cancelled_exc_class():
             z_um = await rest()
-            raise CancelledJobError(f"cancelled; the stage stands at {z_um} µm", stage_z_um=z_um) from None
+            raise CancelledJobError(
+                f"cancelled; the stage stands at {_in_um(z_um)}", stage_z_um=z_um
+            ) from None
         except Exception as error:
             log.exception("an operation failed on a fault of focusd")
             fault = InternalError.of(error)
@@ -355,6 +357,8 @@ class Observer:
         shown = list(self._shown)  # another thread may look at the same frame
         if any(number == frame.sequence for number, _, _ in shown):
             return
+        if frame.saturated_fraction > self._max_saturated:
+            return  # where all is white, all images are alike
         digest = _digest(frame)
         for _, z_um, before in shown:
             if before == digest and abs(z_um - frame.z_um) > SAME_Z_UM:
@@ -412,6 +416,10 @@ def _refuse_small(frame: Frame) -> None:
             "focus: enlarge its region of interest, or bin less",
             z_um=frame.z_um,
         )
+
+
+def _in_um(z_um: float | None) -> str:
+    return "an unknown z" if z_um is None else f"{z_um:.2f} µm"
 
 
 def _digest(frame: Frame) -> int:

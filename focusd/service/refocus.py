@@ -167,9 +167,9 @@ class Refocus:
                 observation = await self._taken(frame, moving)
             else:
                 observation = await self._observer.look(frame, self._roi)
-            wanted = await to_thread.run_sync(self._judge, observation)
-        self._tell(observation)
-        return wanted
+            self._search.add(observation)
+            self._tell(observation)  # also where it is the last one of a search that fails
+            return await to_thread.run_sync(self._judge)
 
     async def _taken(self, frame: Frame, moving: TaskGroup) -> Observation:
         """All that a frame tells: its score, and at the same time the spectra."""
@@ -200,9 +200,8 @@ class Refocus:
             moving.start_soon(self._observer.move_to, focus_um)
         return spectra
 
-    def _judge(self, observation: Observation) -> float | Found:
-        """What the search makes of the exposures so far and of one more."""
-        self._search.add(observation)
+    def _judge(self) -> float | Found:
+        """What the search makes of the exposures so far."""
         z_um = self._search.next_z_um()
         return self._found() if z_um is None else float(z_um)
 

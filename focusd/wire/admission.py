@@ -17,6 +17,12 @@ class Load:
     bytes: int = 0
 
 
+SPARE_REQUESTS = 4
+"""Of one client, that find room when others have taken all there is: asking for the state, or releasing."""
+SPARE_SHARE = 1.5
+"""So many times what all may have under way, in bytes, may be reached by clients that have nothing under way yet."""
+
+
 class Admission:
     """Counts what is under way.
 
@@ -43,7 +49,7 @@ class Admission:
             raise BusyError(
                 "this client has too much under way already; wait for its answers before asking for more"
             )
-        if not _fits(self._all, size, self._of_all):
+        if not self._has_room(own, size):
             raise BusyError("clients have too much under way already; ask again in a second")
         self._each[client] = own
         _add((own, self._all), 1, size)
@@ -53,6 +59,13 @@ class Admission:
             _add((own, self._all), -1, -size)
             if not own.requests:
                 del self._each[client]
+
+    def _has_room(self, own: Load, size: int) -> bool:
+        """Whether all together leave room: a client that has hardly anything under way finds some left."""
+        most = self._of_all
+        requests = self._all.requests < most.requests or own.requests < SPARE_REQUESTS
+        spare = SPARE_SHARE if own.bytes == 0 else 1.0
+        return requests and self._all.bytes + size <= spare * most.bytes
 
 
 def _fits(taken: Load, size: int, most: Load) -> bool:

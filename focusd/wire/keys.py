@@ -129,6 +129,8 @@ def load_pair(path: Path) -> Pair:
 
 
 def _read(path: Path) -> tuple[bytes, bytes | None]:
+    if path.exists() and not path.is_file():
+        raise KeyFileError(f"{path}: is no ordinary file, and holds no key; remove it")  # a pipe would block
     try:
         return zmq.auth.load_certificate(path)
     except OSError as error:

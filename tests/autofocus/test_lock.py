@@ -19,7 +19,7 @@ MODEL = DriftModel(velocity_um_per_s=10 / 60, step_um=5.0)
 
 def allows(expected: Expected, z_um: float) -> bool:
     """Whether a check may expose there."""
-    return expected.within_um is None or expected.within_um[0] <= z_um <= expected.within_um[1]
+    return expected.within_um[0] <= z_um <= expected.within_um[1]
 
 
 def locked(
@@ -94,7 +94,11 @@ def test_checks_begin_seconds_apart_and_grow_apart_as_the_drift_is_learnt(veloci
     gaps = np.diff(world.checks)
     assert gaps[0] <= 5
     assert (gaps[1:] <= 2 * gaps[:-1] + 5).all(), "each at most about twice the one before"
-    assert gaps[-3:].min() > 60
+    followed_um = abs(velocity) / 60 * gaps
+    assert gaps[-3:].min() > 60 or followed_um[-3:].min() > 0.9 * SETTINGS.reach_um / 2
+    assert followed_um.max() < 1.1 * SETTINGS.reach_um / 2, (
+        "should the drift turn round, the next check finds it"
+    )
     assert world.worst_um <= 4.0, "in focus all the time"
     assert world.locked_s > 7200 - 30
 
@@ -196,9 +200,31 @@ def test_one_good_check_does_not_bring_a_lost_lock_back_two_do() -> None:
 def test_one_failure_does_not_lose_a_lock_but_what_is_not_known_is_not_called_locked() -> None:
     lock, last_s = locked()
     lock.failed(last_s + 60, "a flash")
-    assert lock.standing(last_s + 60, 0.0) == ("locked", "")
-    assert lock.standing(last_s + 3000, 0.0) == ("acquiring", "a flash")
+    assert lock.standing(last_s + 60, 0.0) == ("acquiring", "a flash")
     assert lock.decide(last_s + 120, 0.0) == Check()
+    lock.checked(last_s + 120, 0.0, 0.3)
+    assert lock.standing(last_s + 120, 0.0) == ("locked", "")
+
+
+def test_after_a_check_that_failed_the_stage_rests() -> None:
+    """Who follows a drift that nobody has seen for a while drives a stage on when the drift has ended."""
+    lock, last_s = locked(velocity_um_per_s=20 / 60)
+    assert isinstance(lock.decide(last_s + 5, 0.0), Follow | Check)
+    lock.failed(last_s + 5, "an empty field")
+    for later_s in (6.0, 20.0, 60.0):
+        assert not isinstance(lock.decide(last_s + later_s, 0.0), Follow)
+
+
+@pytest.mark.parametrize("um_per_min", [1.0, 6.0, 20.0, -20.0])
+def test_a_drift_that_turns_round_is_found_within_reach(um_per_min: float) -> None:
+    """It is followed no further between two checks than half the reach: turned round, it lies within the reach."""
+    lock, now_s = Lock(SETTINGS, MODEL), 0.0
+    speed = um_per_min / 60
+    for _ in range(40):
+        lock.checked(now_s, speed * now_s, 0.2)
+        due_s = lock.check_due_s()
+        assert abs(speed) * (due_s - now_s) <= SETTINGS.reach_um / 2 + abs(speed) * SETTINGS.min_interval_s
+        now_s = due_s
 
 
 def test_three_failures_are_needed_at_the_very_beginning_too() -> None:
@@ -221,8 +247,8 @@ def test_after_somebody_else_used_the_stage_it_measures_before_it_moves() -> Non
 def test_a_check_looks_no_further_than_the_reach_from_where_the_focus_is_expected() -> None:
     lock = Lock(SETTINGS, MODEL)
     first = lock.expected(0.0, 80.0)
-    assert first.prior is first.within_um is None, "where it begins is the client's choice"
-    assert allows(first, 500.0)
+    assert first.prior is None
+    assert first.within_um == (50.0, 110.0), "around where the stage stands"
     lock, last_s = locked()
     expected = lock.expected(last_s, 0.0)
     assert expected.prior is not None

@@ -420,7 +420,7 @@ def test_a_focus_that_is_expected_is_exposed_last_so_that_no_move_comes_after_it
     calibration: Calibration,
 ) -> None:
     search = search_of(calibration, prior=Prior(60.0, 0.5))
-    beside_um, expected_um = search.opening_um(0.0)
+    beside_um, expected_um = search.opening_um(59.0)
     assert (beside_um, expected_um) == pytest.approx((60.0 - calibration.axial_unit_um, 60.0))
     for z_um in (beside_um, expected_um):
         search.add(exposure(z_um, 60.3))
