@@ -110,7 +110,7 @@ class Lock:
         self._model = model
         self._pace = _Pace(settings.min_interval_s)
         self._soonest_s = min(_SOONEST_S, settings.min_interval_s)
-        self._last_s = -math.inf
+        self._last_s = self._sharp_s = -math.inf
         self._begin("no check has been made yet")
 
     def _begin(self, reason: str) -> None:
@@ -236,6 +236,7 @@ class Lock:
         if dropped:
             self.tracker.surprised(now_s)
         else:
+            self._sharp_s = now_s
             self.tracker.quiet(now_s, _SEEN * seen * self._settings.excursion_um)
 
     def check_due_s(self) -> float:
@@ -252,21 +253,22 @@ class Lock:
         """When |drift| + 2σ, as far as following cannot help it, exceeds what is allowed."""
         settings = self._settings
         watched_s = self._last_s - self._began_s
-        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s, self._blind_s)
+        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s, self._followed_s)
         times_s = self._last_s + np.linspace(self._soonest_s, longest_s, _AHEAD)
         allowed_um = max(_EARLY * settings.excursion_um - self._deadband_um, 2 * _GROWN * self._left_um)
         beyond = np.flatnonzero(2 * self.tracker.sigma_um(times_s) > allowed_um)
         return float(times_s[beyond[0]] if len(beyond) else times_s[-1])
 
     @property
-    def _blind_s(self) -> float:
-        """How long the stage may follow the drift between two checks.
+    def _followed_s(self) -> float:
+        """How long after the last check the stage may follow the drift, if nobody sees that it is in focus meanwhile.
 
-        Should the drift turn round right after a check, the focus is then twice as far away as was followed, and has to
-        be within the reach of the next check.
+        Should the drift turn round right after it was seen last, the focus is then twice as far away as was followed, and
+        has to be within the reach of the next check.
         """
         speed = abs(self.tracker.velocity_um_per_s)
-        return self._settings.reach_um / 2 / speed if speed else math.inf
+        seen_s = max(0.0, self._sharp_s - self._last_s)
+        return seen_s + (self._settings.reach_um / 2 / speed if speed else math.inf)
 
     def _spend(self, now_s: float) -> None:
         self._last_s = now_s
