@@ -10,10 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from focusd import __version__
+from focusd.ctl.following import follow
+from focusd.errors import CancelledJobError, error_object
 
 DAEMON = Path(__file__).parent / "wire" / "daemon.py"
 CTL = [sys.executable, "-m", "focusd.ctl"]
@@ -266,3 +270,18 @@ def test_a_program_tells_its_version(program: str) -> None:
         [sys.executable, "-m", program, "--version"], capture_output=True, text=True, timeout=60
     )
     assert (told.returncode, told.stdout) == (0, f"{__version__}\n")
+
+
+def test_how_a_job_ended_is_told_by_its_event_also_where_the_daemon_is_gone() -> None:
+    error = error_object(CancelledJobError("cancelled; the stage stands at 0.00 µm", stage_z_um=0.0))
+    end = {
+        "topic": "job",
+        "session": "s",
+        "seq": 2,
+        "job_id": "j",
+        "data": {"state": "cancelled", "error": error},
+    }
+    gone = cast(Any, SimpleNamespace(job=None))  # asking it again would fail
+    with pytest.raises(CancelledJobError, match="stands at") as told:
+        follow(gone, cast(Any, [end]), "j", quiet=True)
+    assert told.value.data["stage_z_um"] == 0.0

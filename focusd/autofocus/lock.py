@@ -263,8 +263,8 @@ class Lock:
     def _followed_s(self) -> float:
         """How long after the last check the stage may follow the drift, if nobody sees that it is in focus meanwhile.
 
-        Should the drift turn round right after it was seen last, the focus is then twice as far away as was followed, and
-        has to be within the reach of the next check.
+        Should the drift turn round right after it was seen last, the focus is then twice as far away as was followed,
+        and has to be within the reach of the next check.
         """
         speed = abs(self.tracker.velocity_um_per_s)
         seen_s = max(0.0, self._sharp_s - self._last_s)

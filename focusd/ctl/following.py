@@ -17,18 +17,18 @@ from focusd.wire.messages import JsonObject
 def follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:
     """Show a job's progress until its end; return its result or raise its error."""
     try:
-        _show_progress(complete(client, stream), job_id, quiet)
+        end = _show_progress(complete(client, stream), job_id, quiet)
     except KeyboardInterrupt:
         _cancel_and_wait(client, stream, job_id)
         raise
-    job = client.job(job_id)
-    if job["error"]:
-        raise rebuild_error(job["error"])
-    result: JsonObject = job["result"]
+    if error := end.get("error"):  # known without asking again: the daemon may be gone by now
+        raise rebuild_error(error)
+    result: JsonObject = client.job(job_id)["result"]
     return result
 
 
-def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> None:
+def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> JsonObject:
+    """Show what happens to a job; return what the event of its end says."""
     session = None
     with err.status("running…") as spinner:
         for event in events:
@@ -40,8 +40,10 @@ def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> No
             if event["topic"] == "focus.progress" and not quiet:
                 err.print(Text("  " + pairs(event["data"])), soft_wrap=True)
             if _is_end(event):
-                return
+                ended: JsonObject = event["data"]
+                return ended
             spinner.update("running… Ctrl-C cancels")
+    raise UnreachableError("the events have ended before the job")
 
 
 def _is_end(event: JsonObject) -> bool:
@@ -51,9 +53,8 @@ def _is_end(event: JsonObject) -> bool:
 def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
     err.print("cancelling: the stage returns to a safe z")
     client.cancel(job_id)
-    _show_progress(complete(client, stream), job_id, quiet=True)
-    job = client.job(job_id)
-    message = job["error"]["message"] if job["error"] else "it had ended before"
+    job = _show_progress(complete(client, stream), job_id, quiet=True)
+    message = job["error"]["message"] if job.get("error") else "it had ended before"
     err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
 
 
