@@ -21,6 +21,9 @@ MAX_SIGMA_UNITS = 1.0
 """A block that knows its focus no better says nothing about the shape of the field: noise, or another block's light."""
 TOGETHER_UNITS = 0.5
 """Half of a field's blocks lie within so much of its focus, before they are asked."""
+LEAST_SLOPING = 5
+"""Blocks that tell their focus, of which a plane is believed."""
+SLOPING_R2 = 0.8
 _COARSE_STEPS = 33
 _FINE_STEPS = 9
 """Around the best coarse one, up to its neighbours."""
@@ -51,6 +54,21 @@ def local_map(observations: Sequence[Observation], calibration: Calibration, cen
     blocks = observations[0].blocks
     focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in (focus_um, sigma_um))
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
+
+
+def slopes(local: LocalMap, unit_um: float) -> bool:
+    """Whether the blocks tell, each for itself and all alike, that the field slopes by more than an axial unit.
+
+    Frames of such a field fit no single focus either, and the hardware is not to blame.
+    """
+    known = np.isfinite(local.focus_um)
+    if known.sum() < LEAST_SLOPING:
+        return False
+    y, x, focus_um = local.y_px[known], local.x_px[known], local.focus_um[known]
+    columns = np.stack([np.ones_like(y), y, x], axis=1)
+    plane_um = columns @ np.linalg.lstsq(columns, focus_um, rcond=None)[0]
+    explained = 1 - np.var(focus_um - plane_um) / max(float(np.var(focus_um)), 1e-12)
+    return bool(explained > SLOPING_R2 and np.ptp(plane_um) > unit_um)
 
 
 def _explained(

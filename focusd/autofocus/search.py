@@ -22,7 +22,7 @@ from focusd.autofocus.focus import (
     nothing_seen,
     suspected,
 )
-from focusd.autofocus.local import local_map
+from focusd.autofocus.local import local_map, slopes
 from focusd.autofocus.observation import (
     Mask,
     Observation,
@@ -458,7 +458,9 @@ class PosteriorSearch:
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
         if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and self._is_calibrated:
-            raise suspected(self.axis.suspect)
+            local = local_map(self.observations, self._calibration, self.belief.best_um)
+            if not slopes(local, self._calibration.axial_unit_um):
+                raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
             raise (
                 far_away(self.whereabouts)

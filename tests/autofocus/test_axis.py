@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from focusd.autofocus.calibration import Calibration
@@ -135,3 +136,17 @@ def test_the_plane_where_a_search_began_does_not_verify_it(calibration: Calibrat
     first, _, last = (o.z_um for o in search.observations)
     assert abs(last - 0.3) < 3.0
     assert abs(last - first) > 1.0, "the same plane would say the same again"
+
+
+@pytest.mark.parametrize("rise_um", [10.0, 20.0, 40.0])
+def test_a_sloping_field_accuses_nobody(calibration: Calibration, rise_um: float) -> None:
+    """Its frames fit no single focus either, but its blocks say why."""
+    focus_um = 20.0 + np.linspace(-0.5, 0.5, 4)[None, :] * rise_um + np.zeros((3, 1))
+    search = search_of(calibration, None)
+    z_um: float | None = 0.0
+    try:
+        while z_um is not None and len(search.observations) < BUDGET:
+            search.add(exposure(z_um, focus_um))
+            z_um = search.next_z_um()
+    except FocusdError as error:
+        assert not isinstance(error, HardwareError)
