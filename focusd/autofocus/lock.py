@@ -110,7 +110,7 @@ class Lock:
         self._model = model
         self._pace = _Pace(settings.min_interval_s)
         self._soonest_s = min(_SOONEST_S, settings.min_interval_s)
-        self._last_s = self._sharp_s = -math.inf
+        self._last_s = self._seen_s = -math.inf
         self._begin("no check has been made yet")
 
     def _begin(self, reason: str) -> None:
@@ -152,7 +152,7 @@ class Lock:
         check_s = self.check_due_s()
         if now_s >= check_s:
             return Check()
-        if self._is_lost or self._failures or self.tracker.estimate is None:
+        if self._is_lost or self.tracker.estimate is None or now_s > self._followed_until_s:
             return Wait(check_s - now_s)  # the stage rests until a check has found the focus again
         if abs(self._drift_um(now_s, z_um)) > self._deadband_um:
             return Follow(self.tracker.focus_um(now_s))
@@ -191,6 +191,7 @@ class Lock:
         self._began_s = min(self._began_s, now_s)
         self._spend(now_s)
         self._failures = 0
+        self._seen_s = now_s
         self.tracker.check(now_s, focus_um, sigma_um)
         self._left_um = self._sigma_um(now_s)
         self._good += 1
@@ -236,7 +237,7 @@ class Lock:
         if dropped:
             self.tracker.surprised(now_s)
         else:
-            self._sharp_s = now_s
+            self._seen_s = now_s
             self.tracker.quiet(now_s, _SEEN * seen * self._settings.excursion_um)
 
     def check_due_s(self) -> float:
@@ -253,22 +254,25 @@ class Lock:
         """When |drift| + 2σ, as far as following cannot help it, exceeds what is allowed."""
         settings = self._settings
         watched_s = self._last_s - self._began_s
-        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s, self._followed_s)
+        longest_s = min(
+            max(self._soonest_s, _TRUSTED * watched_s),
+            settings.max_interval_s,
+            self._followed_until_s - self._last_s,
+        )
         times_s = self._last_s + np.linspace(self._soonest_s, longest_s, _AHEAD)
         allowed_um = max(_EARLY * settings.excursion_um - self._deadband_um, 2 * _GROWN * self._left_um)
         beyond = np.flatnonzero(2 * self.tracker.sigma_um(times_s) > allowed_um)
         return float(times_s[beyond[0]] if len(beyond) else times_s[-1])
 
     @property
-    def _followed_s(self) -> float:
-        """How long after the last check the stage may follow the drift, if nobody sees that it is in focus meanwhile.
+    def _followed_until_s(self) -> float:
+        """Until when the stage follows the drift, if neither a check nor a sharp frame shows that it is in focus.
 
         Should the drift turn round right after it was seen last, the focus is then twice as far away as was followed,
         and has to be within the reach of the next check.
         """
         speed = abs(self.tracker.velocity_um_per_s)
-        seen_s = max(0.0, self._sharp_s - self._last_s)
-        return seen_s + (self._settings.reach_um / 2 / speed if speed else math.inf)
+        return self._seen_s + (self._settings.reach_um / 2 / speed if speed else math.inf)
 
     def _spend(self, now_s: float) -> None:
         self._last_s = now_s
