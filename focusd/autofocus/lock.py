@@ -152,7 +152,7 @@ class Lock:
         check_s = self.check_due_s()
         if now_s >= check_s:
             return Check()
-        if self._is_lost or self.tracker.estimate is None or now_s > self._followed_until_s:
+        if self._is_lost or self.tracker.estimate is None or now_s > self._seen_s + self._unseen_s:
             return Wait(check_s - now_s)  # the stage rests until a check has found the focus again
         if abs(self._drift_um(now_s, z_um)) > self._deadband_um:
             return Follow(self.tracker.focus_um(now_s))
@@ -265,14 +265,14 @@ class Lock:
         return float(times_s[beyond[0]] if len(beyond) else times_s[-1])
 
     @property
-    def _followed_until_s(self) -> float:
-        """Until when the stage follows the drift, if neither a check nor a sharp frame shows that it is in focus.
+    def _unseen_s(self) -> float:
+        """How long after the focus was seen last, by a check or a sharp frame, the drift comes to the hold's reach.
 
-        Should the drift turn round right after it was seen last, the focus is then twice as far away as was followed,
-        and has to be within the reach of the next check.
+        So long it is followed, should checks fail meanwhile: had the drift ended, the next check would still find the
+        focus. A check is due in half that time: had the drift turned round, it would find it too.
         """
         speed = abs(self.tracker.velocity_um_per_s)
-        return self._seen_s + (self._settings.reach_um / 2 / speed if speed else math.inf)
+        return self._settings.reach_um / speed if speed else math.inf
 
     def _spend(self, now_s: float) -> None:
         self._last_s = now_s
