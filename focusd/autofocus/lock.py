@@ -254,11 +254,8 @@ class Lock:
         """When |drift| + 2σ, as far as following cannot help it, exceeds what is allowed."""
         settings = self._settings
         watched_s = self._last_s - self._began_s
-        longest_s = min(
-            max(self._soonest_s, _TRUSTED * watched_s),
-            settings.max_interval_s,
-            self._followed_until_s - self._last_s,
-        )
+        followed_s = self._seen_s - self._last_s + self._unseen_s / 2
+        longest_s = min(max(self._soonest_s, _TRUSTED * watched_s), settings.max_interval_s, followed_s)
         times_s = self._last_s + np.linspace(self._soonest_s, longest_s, _AHEAD)
         allowed_um = max(_EARLY * settings.excursion_um - self._deadband_um, 2 * _GROWN * self._left_um)
         beyond = np.flatnonzero(2 * self.tracker.sigma_um(times_s) > allowed_um)
