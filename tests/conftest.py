@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 # A shell that runs the tests in the background has them, and every program that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # `nohup` has them ignore the end of the terminal.
 if sys.platform != "win32":
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How long an example takes says how busy the machine is, and nothing of focusd.
+settings.register_profile("focusd", deadline=None)
+settings.load_profile("focusd")
 
 
 @pytest.fixture(scope="module", autouse=True)
