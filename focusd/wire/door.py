@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import os
 import socket
 import struct
@@ -42,6 +43,7 @@ TRIM_S, TRIM_MOST_S = 1.0, 5.0
 FOR_CLIENTS = 0.5
 """Of the descriptors; the others are for files and devices: a calibration can always be kept."""
 
+TCP_INFO = getattr(socket, "TCP_INFO", 11)  # other systems have none, and never come to ask
 _TCP_INFO = struct.Struct("=44xI4xI4x60xQQ8xI")
 """Of Linux' `struct tcp_info`: ms since data were sent and received, bytes acknowledged, received, not sent yet."""
 
@@ -201,7 +203,7 @@ class Door:
         try:
             if _endpoint_of(connection) not in self._names:
                 return None
-            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            told = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 256)
             sent_ms, received_ms, *counted = _TCP_INFO.unpack_from(told)
             return Connection(descriptor, min(sent_ms, received_ms), *counted)
         except (OSError, struct.error):
@@ -227,10 +229,12 @@ def _name(endpoint: str) -> int | str:
 def resident_bytes() -> int:
     """Memory that this process takes up."""
     with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 def _descriptor_limit() -> int:
+    if sys.platform == "win32":
+        return 1 << 16
     import resource
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
