@@ -58,6 +58,8 @@ log = structlog.get_logger(__name__)
 Reconnect = Callable[[], Awaitable[None]]
 
 HEARTBEAT_S = 1.0
+FRAME_COST = 4.0
+"""Of a frame to be scored, in requests: it takes a core as long as hundreds of them do."""
 CANCEL = "job.cancel"
 """Never refused for its sender's haste: it is how harm is stopped."""
 STATE_S = 0.05
@@ -206,7 +208,7 @@ class _Server:
             await self._control.send_multipart([*envelope, reply])
 
     async def _reply(self, content: list[Part], sender: bytes | str) -> bytes | None:
-        cost = max(map(_cost, content[:1]), default=1.0)
+        cost = max(map(_cost, content[:1]), default=1.0) + FRAME_COST * len(content[1:])
         allowed = self._limit.allows(sender, cost)
         try:
             if not allowed and cost > 1:  # to read what it is would cost as much as to answer it
