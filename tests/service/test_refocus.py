@@ -101,12 +101,12 @@ async def test_planes_away_from_the_sample_are_probed_first(
 
 
 async def test_the_interval_is_two_widths_to_each_side(
-    calibrated: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
+    operations: RigOperations, microscope: ScriptedMicroscope, scorer: ScriptedScorer
 ) -> None:
     scorer.blur = narrow
-    fwhm_um = (await calibrate_at_focus(calibrated))["fwhm_um"]
+    fwhm_um = (await calibrate_at_focus(operations))["fwhm_um"]
 
-    result = await refocus(calibrated)
+    result = await refocus(operations)
 
     assert fwhm_um == pytest.approx(30, rel=0.1)
     opening = sorted(probe["z_um"] for probe in result["probes"][:3])
