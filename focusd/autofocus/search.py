@@ -420,6 +420,7 @@ class PosteriorSearch:
 
     @property
     def is_verified(self) -> bool:
+        """Whether an exposure has verified the focus, if the reported z is right."""
         return self._verifies(self.belief.best_um)
 
     def _verifies(self, focus_um: float) -> bool:
@@ -462,11 +463,9 @@ class PosteriorSearch:
             if not slopes(local, self._calibration.axial_unit_um):
                 raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
-            raise (
-                far_away(self.whereabouts)
-                if self._is_far
-                else explained_nowhere(self.axis.doubt if self._is_calibrated else "")
-            )
+            if self._is_far:
+                raise far_away(self.whereabouts)
+            raise explained_nowhere(self.axis.doubt if self._is_calibrated else "")
         if self._seems_beyond and self._was_near(self._edge_um, BEYOND_UNITS):
             raise beyond_reach(self.whereabouts)
 
