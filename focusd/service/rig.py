@@ -195,7 +195,9 @@ class Rig:
             return
         self._closed = True
         exposed = self.camera.close()
-        closed = self.stage.close(self._microscope.close, follows=exposed)
+        # Closing is the last that the hardware is asked for: no stop command may come after it.
+        braked = self._brake.close(follows=exposed)
+        closed = self.stage.close(self._microscope.close, follows=braked)
         close_s = CLOSE_S + self._exposing_s
         with anyio.move_on_after(close_s, shield=True) as scope:
             try:
@@ -204,7 +206,6 @@ class Rig:
                 log.warning("the hardware could not be closed", reason=error.message)
         if scope.cancelled_caught:
             self._devices.latch(f"the hardware did not close within {close_s:g} s")
-        self._brake.close()
 
     def _steps_to(self, z_um: float) -> Iterator[float]:
         return self._followed(self._guarded.steps_to(z_um))
