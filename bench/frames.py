@@ -24,17 +24,17 @@ from bench.runs import CALIBRATION_FOCUS_UM, calibration_by, workers
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import OBJECTIVES, Setting
 from bench.tables import finite, shown
-from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.geometry import geometry_of
-from focusd.autofocus.observation import Observation
-from focusd.autofocus.planes import stack_um
-from focusd.autofocus.search import PosteriorSearch
 from focusd.config import RigConfig
+from focusd.daemon.observer import observation_of
+from focusd.focus.calibration import Calibration
+from focusd.focus.geometry import geometry_of
+from focusd.focus.observation import Observation
+from focusd.focus.planes import stack_um
+from focusd.focus.search import PosteriorSearch
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
-from focusd.service.observer import observation_of
-from focusd.sharpness.scorer import FocusMeasure, Scorer
-from focusd.sharpness.weights import load_model
+from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.weights import load_model
 
 FRAME_PX = 2048
 SAMPLE_OF_CALIBRATION = "gravel"

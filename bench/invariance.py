@@ -19,8 +19,8 @@ from bench.synthetic import FIELD_PX, Image, exposures, field_score, held_out_ob
 from focusd.optics.defocus import blurriness
 from focusd.optics.imaging import vignette
 from focusd.optics.instrument import Instrument
-from focusd.sharpness.scorer import Scorer
-from focusd.sharpness.weights import load_model
+from focusd.scoring.scorer import Scorer
+from focusd.scoring.weights import load_model
 
 AXIAL_UNITS = np.linspace(-18, 18, 25)
 """Planes, in λ·n/NA² of the reference: ±110 µm."""

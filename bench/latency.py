@@ -27,13 +27,13 @@ from rich.table import Table
 
 from bench.rehearsed import RehearsedMicroscope
 from bench.serving import serving
+from focusd.client.client import Client
 from focusd.config import RigConfig, SimulatedConfig
-from focusd.daemon import open_scorer
+from focusd.daemon.events import EventBus
+from focusd.daemon.rig import Rig
 from focusd.errors import NoConvergenceError
-from focusd.service.events import EventBus
-from focusd.service.rig import Rig
-from focusd.wire.client import Client
-from focusd.wire.sockets import Endpoints
+from focusd.server.sockets import Endpoints
+from focusd.standalone import open_scorer
 
 FRAME_PX = 2048
 CALIBRATED_ON = "gravel"

@@ -29,18 +29,18 @@ from bench.drifting import Clock
 from bench.faults.kills import fresh_processes
 from bench.lies import HONEST, KINDS, SETTLED_S, Eye, LyingMicroscope
 from focusd.config import LogConfig, RigConfig
-from focusd.daemon import open_scorer
+from focusd.daemon.events import Event, EventBus
+from focusd.daemon.hold import Hold
+from focusd.daemon.jobs import Jobs
+from focusd.daemon.logs import configure_logging
+from focusd.daemon.operations import RigOperations
+from focusd.daemon.rig import Rig
+from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import open_simulated
-from focusd.service.events import Event, EventBus
-from focusd.service.hold import Hold
-from focusd.service.jobs import Jobs
-from focusd.service.logs import configure_logging
-from focusd.service.operations import RigOperations
-from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
-from focusd.sharpness.scorer import Scorer
+from focusd.scoring.scorer import Scorer
+from focusd.standalone import open_scorer
 
 MODES = ("cold", "warm", "hold")
 START_UM = 60.0

@@ -23,8 +23,8 @@ from rich.table import Table
 from scipy import stats
 
 from bench.latency import running
+from focusd.client.client import Client
 from focusd.config import RigConfig
-from focusd.wire.client import Client
 
 SAMPLE = "gravel"
 STARTS_UM = (22.0, -41.0, 9.0)

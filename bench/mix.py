@@ -18,7 +18,7 @@ from bench.runs import Calibrations
 from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import Setting, seen_in
 from bench.synthetic import Image
-from focusd.autofocus.calibration import Calibration
+from focusd.focus.calibration import Calibration
 
 SCENES = ("plain", "tilted", "sparse", "empty", "saturated", "drifting", "flickering")
 REACH_UM = 100.0

@@ -26,8 +26,8 @@ from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.synthetic import INSTRUMENT
 from bench.tables import finite, shown
 from bench.transmitted import Light, TransmittedLight
-from focusd.autofocus.calibration import Calibration
 from focusd.errors import FocusdError
+from focusd.focus.calibration import Calibration
 
 STAINED = Light("stained, bright field", density=1.5)
 MIXED = Light("stained, some phase", density=1.0, phase=0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bench.setting import Setting
-from focusd.sharpness.classical import MEASURES
+from focusd.scoring.classical import MEASURES
 
 POSTERIOR, PUBLISHED = "posterior", "published"
 BRENT = "brent "

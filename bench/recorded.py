@@ -28,11 +28,11 @@ from bench.searches import (
     posterior_steps,
 )
 from bench.stacks import readable_stacks, tell
-from focusd.autofocus.calibration import Calibration, calibrate
-from focusd.autofocus.observation import Observation
-from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.errors import FocusdError, HardwareError
+from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.observation import Observation
+from focusd.focus.search import USABLE_DOF, PosteriorSearch
 from focusd.microscope.recorded import Stack, read_stack
 
 APART_UM = 45.0

@@ -16,7 +16,7 @@ from bench.rig import Rig
 from bench.runs import calibration_of, trace
 from bench.setting import Setting
 from bench.synthetic import FIELD_PX, Image
-from focusd.autofocus.calibration import Calibration
+from focusd.focus.calibration import Calibration
 from focusd.microscope.samples import SAMPLES
 from focusd.training.textures import periodic
 

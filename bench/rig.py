@@ -13,13 +13,13 @@ from torch import Tensor
 from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
-from focusd.autofocus.observation import Observation
 from focusd.config import AutofocusConfig
+from focusd.daemon.observer import observation_of
 from focusd.errors import SaturatedError
+from focusd.focus.observation import Observation
 from focusd.optics.imaging import Camera
-from focusd.service.observer import observation_of
-from focusd.sharpness.scorer import Scorer
-from focusd.sharpness.weights import load_model
+from focusd.scoring.scorer import Scorer
+from focusd.scoring.weights import load_model
 
 LIMITS_UM = (-300.0, 300.0)
 """Of the stage at 10×/0.3; it stands at 0."""

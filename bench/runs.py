@@ -29,11 +29,11 @@ from bench.searches import (
 )
 from bench.setting import Setting, seen_in
 from bench.synthetic import Image
-from focusd.autofocus.calibration import Calibration, calibrate
-from focusd.autofocus.observation import telling_tiles
-from focusd.autofocus.published import PublishedSearch
+from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.observation import telling_tiles
+from focusd.focus.published import PublishedSearch
 from focusd.optics.instrument import Instrument
-from focusd.sharpness.pace import REMEMBERED
+from focusd.scoring.pace import REMEMBERED
 
 CALIBRATION_PLANES_UM = np.arange(-100.0, 100.1, 2.0)
 """At 10×/0.3."""

@@ -43,11 +43,11 @@ from bench.synthetic import (
 )
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.microscope.recorded import Stack
-from focusd.sharpness.classical import MEASURES
-from focusd.sharpness.scorer import Scorer
-from focusd.sharpness.spectra import Region
-from focusd.sharpness.views import TILE_PX
-from focusd.sharpness.weights import load_model
+from focusd.scoring.classical import MEASURES
+from focusd.scoring.scorer import Scorer
+from focusd.scoring.spectra import Region
+from focusd.scoring.views import TILE_PX
+from focusd.scoring.weights import load_model
 
 PLANES_UM = np.linspace(-120, 120, 132)
 REGION_PX = 384

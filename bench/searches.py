@@ -12,16 +12,16 @@ import numpy as np
 from bench.brent import brent
 from bench.rig import Rig
 from bench.setting import Setting
-from focusd.autofocus.calibration import Calibration
-from focusd.autofocus.focus import surface_of
-from focusd.autofocus.geometry import geometry_of
-from focusd.autofocus.observation import Observation, tiles_with_structure
-from focusd.autofocus.posterior import Prior
-from focusd.autofocus.published import PublishedSearch, golden_section_point
-from focusd.autofocus.search import USABLE_DOF, PosteriorSearch
-from focusd.autofocus.shift import locate
 from focusd.errors import FocusdError
-from focusd.sharpness.classical import MEASURES
+from focusd.focus.calibration import Calibration
+from focusd.focus.focus import surface_of
+from focusd.focus.geometry import geometry_of
+from focusd.focus.observation import Observation, tiles_with_structure
+from focusd.focus.posterior import Prior
+from focusd.focus.published import PublishedSearch, golden_section_point
+from focusd.focus.search import USABLE_DOF, PosteriorSearch
+from focusd.focus.shift import locate
+from focusd.scoring.classical import MEASURES
 
 STRUCTURE_THRESHOLD = 0.5
 TARGET_DOF = 0.1

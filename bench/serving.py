@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 import anyio
 
 from focusd.config import RigConfig
-from focusd.daemon import favour_event_loop
+from focusd.daemon.events import EventBus
+from focusd.daemon.hold import Hold
+from focusd.daemon.jobs import Jobs
+from focusd.daemon.opening import state_folder
+from focusd.daemon.operations import RigOperations
+from focusd.daemon.record import recorded
+from focusd.daemon.rig import Rig
+from focusd.daemon.store import CalibrationStore
 from focusd.errors import RequestError
-from focusd.service.events import EventBus
-from focusd.service.hold import Hold
-from focusd.service.jobs import Jobs
-from focusd.service.opening import state_folder
-from focusd.service.operations import RigOperations
-from focusd.service.record import recorded
-from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
-from focusd.sharpness.scorer import Scorer
-from focusd.wire.server import serve
-from focusd.wire.sockets import Endpoints
+from focusd.scoring.scorer import Scorer
+from focusd.server.server import serve
+from focusd.server.sockets import Endpoints
+from focusd.standalone import favour_event_loop
 
 
 @asynccontextmanager

@@ -27,15 +27,15 @@ from rich.table import Table
 
 from bench.drifting import Clock, Drift, DriftingMicroscope, Kind
 from focusd.config import RigConfig
-from focusd.daemon import open_scorer
+from focusd.daemon.events import EventBus
+from focusd.daemon.hold import Hold
+from focusd.daemon.jobs import Jobs
+from focusd.daemon.operations import RigOperations
+from focusd.daemon.rig import Rig
+from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError, NoSampleError
-from focusd.service.events import EventBus
-from focusd.service.hold import Hold
-from focusd.service.jobs import Jobs
-from focusd.service.operations import RigOperations
-from focusd.service.rig import Rig
-from focusd.service.store import CalibrationStore
-from focusd.sharpness.scorer import Scorer
+from focusd.scoring.scorer import Scorer
+from focusd.standalone import open_scorer
 
 FRAME_S = 30.0
 INTERVALS_S = (30.0, 600.0)

@@ -14,8 +14,8 @@ from typing import Any
 
 import zmq
 
-from focusd.wire.client import Client
-from focusd.wire.messages import event_topic
+from focusd.client.client import Client
+from focusd.protocol.messages import event_topic
 
 TOPIC = "log"
 SILENCE_MS = 10_000

@@ -15,7 +15,7 @@ from focusd.optics.imaging import Camera, kernel_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
-from focusd.sharpness.scorer import FocusMeasure
+from focusd.scoring.scorer import FocusMeasure
 from focusd.training.pool import FIRST_SEED
 from focusd.training.procedural import procedural
 from focusd.training.textures import periodic, read_textures

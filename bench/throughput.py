@@ -20,12 +20,12 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.roofline import Machine, Work, work_of
-from focusd.sharpness import gpu, tensorrt
-from focusd.sharpness.backends import Backend, Backends, CpuBackend, check
-from focusd.sharpness.network import Score
-from focusd.sharpness.scorer import Scorer
-from focusd.sharpness.views import Views
-from focusd.sharpness.weights import Model, load_model
+from focusd.scoring import gpu, tensorrt
+from focusd.scoring.backends import Backend, Backends, CpuBackend, check
+from focusd.scoring.network import Score
+from focusd.scoring.scorer import Scorer
+from focusd.scoring.views import Views
+from focusd.scoring.weights import Model, load_model
 
 FRAME_PX = 2048
 FRAME_TILES = 256

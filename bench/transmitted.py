@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.rig import LIMITS_UM, observe
 from bench.setting import Setting
-from focusd.autofocus.observation import Observation
+from focusd.focus.observation import Observation
 from focusd.microscope.samples import SAMPLES
 from focusd.optics.imaging import Camera
 

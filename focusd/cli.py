@@ -41,9 +41,9 @@ def run(
     from focusd.config import load_config
 
     rig = load_config(config)
-    from focusd import daemon  # imports torch: only once the configuration is known to be good
+    from focusd import standalone  # imports torch: only once the configuration is known to be good
 
-    daemon.run(rig)
+    standalone.run(rig)
 
 
 @app.command()
@@ -60,7 +60,7 @@ def doctor(
 ) -> None:
     """Look at all that a rig needs, and say what to do about each finding. Exit code 1: something fails."""
     from focusd.config import LogConfig
-    from focusd.service.logs import configure_logging
+    from focusd.daemon.logs import configure_logging
 
     configure_logging(LogConfig(level="error"))
     from focusd.doctor import examine, healthy

@@ -176,7 +176,7 @@ class CalibrationConfig(Section):
     """The calibration stack, centred on where the stage stands (the user has focused by eye)."""
 
     range_um: Positive | None = None
-    """Half the stack's extent; None: as the objective asks for (`focusd.autofocus.planes.stack_um`)."""
+    """Half the stack's extent; None: as the objective asks for (`focusd.focus.planes.stack_um`)."""
     step_um: Positive | None = None
     """Distance of the planes; None: likewise."""
 

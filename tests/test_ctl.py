@@ -19,7 +19,7 @@ from focusd import __version__
 from focusd.ctl.following import follow
 from focusd.errors import CancelledJobError, error_object
 
-DAEMON = Path(__file__).parent / "wire" / "daemon.py"
+DAEMON = Path(__file__).parent / "server" / "daemon.py"
 CTL = [sys.executable, "-m", "focusd.ctl"]
 
 

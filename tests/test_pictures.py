@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from focusd.autofocus.focusmap import FocusMap, Position
-from focusd.autofocus.geometry import LocalMap, describe, geometry_of
 from focusd.errors import RequestError
+from focusd.focus.geometry import LocalMap, describe, geometry_of
 from focusd.pictures import checked, draw_field, draw_map
+from focusd.slide.focusmap import FocusMap, Position
 
 
 def geometry(

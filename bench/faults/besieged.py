@@ -27,10 +27,10 @@ from bench.faults.fuzz import PING
 from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
 from bench.faults.status import PAUSE_S, _echo
+from focusd.client.client import Client
 from focusd.config import RigConfig
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
-from focusd.wire.client import Client
 
 STATE_P99_MS, RSS_MB, RSS_LEFT_MB = 50.0, 1000.0, 100.0
 """What is promised."""

@@ -22,11 +22,11 @@ from unittest.mock import patch
 
 from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
+from focusd.client.client import Client
 from focusd.config import MicroManagerConfig, RigConfig
+from focusd.daemon.files import unsealed
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
-from focusd.service.files import unsealed
-from focusd.wire.client import Client
 
 HOME_UM, NEAR_UM = 10.0, 0.5
 DEEP_UM = -20.0
@@ -58,8 +58,8 @@ class Life:
 
 def live_seen(given: Life) -> None:
     """The life of a daemon whose hardware tells what is done to it."""
+    from focusd.daemon import opening
     from focusd.microscope.micromanager import MicroManagerMicroscope
-    from focusd.service import opening
 
     telling = threading.Lock()
 

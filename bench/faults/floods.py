@@ -27,10 +27,10 @@ from bench.faults.besieged import (
     outcome_of,
     threads_of,
 )
+from focusd.client.client import Client
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
-from focusd.wire.client import Client
-from focusd.wire.messages import MAX_FRAME_BYTES, event_topic, request
+from focusd.protocol.messages import MAX_FRAME_BYTES, event_topic, request
 
 POSITIONS, PREDICTING = 300, 30
 PARTS = 80

@@ -13,8 +13,8 @@ from typing import Any
 
 import zmq
 
-from focusd.wire.messages import METHODS
-from focusd.wire.params import LongParams
+from focusd.protocol.messages import METHODS
+from focusd.protocol.params import LongParams
 
 PING = b'{"jsonrpc": "2.0", "id": "still there", "method": "system.ping"}'
 BATCH = 500

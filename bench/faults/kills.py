@@ -22,14 +22,14 @@ from typing import Any, TypeVar
 import zmq
 
 from bench.faults.service import UNHURRIED, config_of
+from focusd.client.client import Client
 from focusd.config import RigConfig
+from focusd.daemon.events import Event
+from focusd.daemon.files import unsealed
+from focusd.daemon.memory import OPENING, RigMemory
+from focusd.daemon.record import is_kept
+from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError
-from focusd.service.events import Event
-from focusd.service.files import unsealed
-from focusd.service.memory import OPENING, RigMemory
-from focusd.service.record import is_kept
-from focusd.service.store import CalibrationStore
-from focusd.wire.client import Client
 
 T = TypeVar("T")
 
@@ -43,15 +43,15 @@ def live(config: RigConfig) -> None:
     """The life of a daemon, its words unheard."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
-    from focusd import daemon
+    from focusd import standalone
 
-    daemon.run(config)
+    standalone.run(config)
 
 
 def fresh_processes() -> ForkServerContext:
     """Each forked from one that has imported torch already, and has done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["focusd.daemon", "focusd.microscope.simulated", "bench.faults.kills"])
+    context.set_forkserver_preload(["focusd.standalone", "focusd.microscope.simulated", "bench.faults.kills"])
     return context
 
 

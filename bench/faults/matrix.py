@@ -14,8 +14,8 @@ import zmq
 from bench.faults.faults import Fault
 from bench.faults.fuzz import PING
 from bench.faults.service import FOCUS_UM, LIMITS_UM, Service
+from focusd.client.client import Client
 from focusd.errors import FocusdError
-from focusd.wire.client import Client
 
 GIVE_UP_S = 30.0
 AT_HOME_UM = 0.5

@@ -13,16 +13,16 @@ from unittest.mock import patch
 import anyio
 
 from bench.faults.harm import FaultyMicroscope
-from focusd import daemon
+from focusd import standalone
+from focusd.client.client import Client
 from focusd.config import RigConfig
+from focusd.daemon import opening
+from focusd.daemon.watchdog import Notifier
 from focusd.demo.rigs import free_ports
 from focusd.errors import UnreachableError
 from focusd.microscope.factory import open_microscope
 from focusd.optics.bands import BlockSpectra
-from focusd.service import opening
-from focusd.service.watchdog import Notifier
-from focusd.sharpness.scorer import Scorer
-from focusd.wire.client import Client
+from focusd.scoring.scorer import Scorer
 
 FOCUS_UM = 20.0
 LIMITS_UM = (-80.0, 80.0)
@@ -108,7 +108,7 @@ class Service:
 @contextmanager
 def running(config: RigConfig, scorer: Scorer) -> Iterator[Service]:
     """A service that answers inside the `with`; it ends whatever its hardware does."""
-    service, ending = Service(config, FaultyScorer(scorer)), daemon.Ending()
+    service, ending = Service(config, FaultyScorer(scorer)), standalone.Ending()
     loop_is_there = threading.Event()
     stop: list[Any] = []
 
@@ -116,12 +116,12 @@ def running(config: RigConfig, scorer: Scorer) -> Iterator[Service]:
         async with anyio.from_thread.BlockingPortal() as portal:
             stop.append(portal)
             loop_is_there.set()
-            await daemon.serve_rig(config, ending, Notifier({}))
+            await standalone.serve_rig(config, ending, Notifier({}))
 
     thread = threading.Thread(target=anyio.run, args=(serve,), daemon=True)
     with (
         patch.object(opening, "open_microscope", service.open_faulty),
-        patch.object(daemon, "open_scorer", lambda _config: service.scorer),
+        patch.object(standalone, "open_scorer", lambda _config: service.scorer),
     ):
         thread.start()
         try:
@@ -146,5 +146,5 @@ def _wait_for(client: Client) -> None:
     raise RuntimeError("the service did not start")
 
 
-async def _set(ending: daemon.Ending) -> None:
+async def _set(ending: standalone.Ending) -> None:
     ending.asked.set()

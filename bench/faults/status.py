@@ -15,9 +15,9 @@ import zmq
 from bench.faults.fuzz import PING
 from bench.faults.kills import answers, living
 from bench.faults.service import config_of
+from focusd.client.client import Client
 from focusd.config import RigConfig
 from focusd.demo.rigs import free_ports
-from focusd.wire.client import Client
 
 STATUS = PING.replace(b"system.ping", b"state.get")
 PAUSE_S = 0.002

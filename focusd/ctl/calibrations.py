@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from focusd.client.client import CONTROL
 from focusd.ctl.connecting import AsJson, Endpoint, connected
 from focusd.ctl.showing import flat, out, print_json, shown, two_columns
-from focusd.wire.client import CONTROL
-from focusd.wire.messages import JsonObject
+from focusd.protocol.messages import JsonObject
 
 app = typer.Typer(
     help="The calibrations that are kept of the objective, and which one is in force.",

@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
+from focusd.client.catchup import complete
+from focusd.client.client import CONTROL, EVENTS
 from focusd.ctl import calibrations, keys, slide
 from focusd.ctl.connecting import AsJson, Endpoint, Events, connected, my_keys, subscribed, tell, told
 from focusd.ctl.following import follow, news, patient
 from focusd.ctl.showing import flat, line, out, print_json, print_result, shown, two_columns
 from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
+from focusd.protocol.keys import ClientKeys
+from focusd.protocol.messages import JsonObject
 from focusd.terminal import Version, print_utf8
-from focusd.wire.catchup import complete
-from focusd.wire.client import CONTROL, EVENTS
-from focusd.wire.keys import ClientKeys
-from focusd.wire.messages import JsonObject
 
 app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
 app.add_typer(calibrations.app, name="calibrations")

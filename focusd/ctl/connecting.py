@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from focusd.client.client import EVENTS, Client, EventStream
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.protocol.keys import ClientKeys
 from focusd.terminal import PlainConsole, printable
-from focusd.wire.client import EVENTS, Client, EventStream
-from focusd.wire.keys import ClientKeys
 
 SILENCE_S = 5.0
 """The daemon's heart beats once a second."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from rich.text import Text
 
+from focusd.client.catchup import complete
+from focusd.client.client import Client, EventStream
 from focusd.ctl.connecting import err
 from focusd.ctl.showing import pairs
 from focusd.errors import UnreachableError, rebuild_error
-from focusd.wire.catchup import complete
-from focusd.wire.client import Client, EventStream
-from focusd.wire.messages import JsonObject
+from focusd.protocol.messages import JsonObject
 
 
 def follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> JsonObject:

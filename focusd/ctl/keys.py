@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from focusd.wire import keys
+from focusd.protocol import keys
 
 app = typer.Typer(help="CURVE keys: make them, and say which clients a daemon answers.", no_args_is_help=True)
 

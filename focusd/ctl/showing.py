@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from focusd.protocol.messages import JsonObject
 from focusd.terminal import PlainConsole, one_line_json, printable
-from focusd.wire.messages import JsonObject
 
 RESULT_ROWS = {
     "z_um": "µm",

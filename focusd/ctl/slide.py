@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from focusd.client.client import CONTROL
 from focusd.ctl.connecting import AsJson, Endpoint, connected
 from focusd.ctl.showing import out, print_json
-from focusd.wire.client import CONTROL
-from focusd.wire.messages import JsonObject
+from focusd.protocol.messages import JsonObject
 
 # Coordinates may be negative: what is no option is an argument.
 NEGATIVE = {"ignore_unknown_options": True}

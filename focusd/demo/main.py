@@ -21,7 +21,7 @@ from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, s
 from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack, stack_files
-from focusd.sharpness.classical import MEASURES
+from focusd.scoring.classical import MEASURES
 
 CALIBRATED_ON = "gravel"
 SAMPLES = ("cells", "filaments", "brick", "tissue", "coins", "beads")

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from focusd.client.client import Client
 from focusd.config import RigConfig, load_config
+from focusd.daemon.opening import state_folder
 from focusd.errors import FocusdError, UnreachableError
 from focusd.microscope.recorded import Stack
-from focusd.service.opening import state_folder
-from focusd.wire.client import Client
 
 START_S = 90.0
 """A daemon that does not answer by then has failed; importing torch takes seconds, more on a busy machine."""

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from focusd.config import RigConfig, load_config
+from focusd.daemon.files import lock
+from focusd.daemon.opening import state_folder
 from focusd.doctor import machine, rig
 from focusd.doctor.finding import Ask, Finding, failure, ok, skipped
 from focusd.errors import FocusdError
-from focusd.service.files import lock
-from focusd.service.opening import state_folder
 
 Examination = Callable[[RigConfig], Iterable[Finding]]
 

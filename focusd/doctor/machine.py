@@ -12,8 +12,8 @@ import zmq
 
 from focusd.config import RigConfig, is_local
 from focusd.doctor.finding import Finding, failure, ok, warning
-from focusd.sharpness.weights import load_model
-from focusd.wire import keys as key_files
+from focusd.protocol import keys as key_files
+from focusd.scoring.weights import load_model
 
 LISTENERS = "netstat -ano" if sys.platform == "win32" else "ss -ltnp"
 

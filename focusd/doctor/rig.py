@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from focusd.config import CoreConfig, RigConfig, StageConfig
+from focusd.daemon.files import read_small_text, unsealed
+from focusd.daemon.opening import hold_hardware, state_folder
+from focusd.daemon.store import CalibrationStore
 from focusd.doctor.finding import Ask, Finding, failure, ok, skipped, warning
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.guard import GuardedStage
 from focusd.microscope.protocol import Frame, Microscope
-from focusd.service.files import read_small_text, unsealed
-from focusd.service.opening import hold_hardware, state_folder
-from focusd.service.store import CalibrationStore
-from focusd.sharpness.views import PREPROCESSING_VERSION
-from focusd.sharpness.weights import load_model
+from focusd.scoring.views import PREPROCESSING_VERSION
+from focusd.scoring.weights import load_model
 
 LEAST_FREE_BYTES = 100 << 20
 WALK_UM = 50.0

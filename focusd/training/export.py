@@ -10,9 +10,9 @@ import matplotlib
 import torch
 
 from focusd import __version__
-from focusd.sharpness.network import FocusNet
-from focusd.sharpness.views import PREPROCESSING_VERSION, Views
-from focusd.sharpness.weights import save_model
+from focusd.scoring.network import FocusNet
+from focusd.scoring.views import PREPROCESSING_VERSION, Views
+from focusd.scoring.weights import save_model
 from focusd.training.recipe import Recipe
 from focusd.training.synthesis import Samples
 from focusd.training.train import LOG, predict, validate
@@ -57,8 +57,8 @@ def _card(network: FocusNet, recipe: Recipe, report: Samples, sha256: str) -> st
 Regresses the blurriness b of a 128×128 px location (the magnitude of the Zernike focus coefficient over three
 waves RMS), its standard deviation, and whether the location holds anything to focus on.
 
-- **Network**: `focusd/sharpness/network.py`, {parameters:,} parameters; input: the location at 1×, 2× and 4×
-  binning, and the radial power spectra of these (`focusd/sharpness/views.py`, preprocessing {PREPROCESSING_VERSION}).
+- **Network**: `focusd/scoring/network.py`, {parameters:,} parameters; input: the location at 1×, 2× and 4×
+  binning, and the radial power spectra of these (`focusd/scoring/views.py`, preprocessing {PREPROCESSING_VERSION}).
 - **Weights**: `{recipe.name}.safetensors`, SHA-256 `{sha256}`.
 - **Data**: frames synthesised by `focusd/training/synthesis.py` from real textures (see below) and from
   {recipe.procedural} procedural ones; {recipe.steps * recipe.batch:,} locations, each seen once.

@@ -34,7 +34,7 @@ from focusd.optics.zernike import (
     COMA_Y,
     SPHERICAL,
 )
-from focusd.sharpness.views import (
+from focusd.scoring.views import (
     CANONICAL_SAMPLING,
     SAMPLING_TOLERANCE,
     TILE_PX,

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from focusd.errors import ModelError
-from focusd.sharpness.network import FocusNet, Score
-from focusd.sharpness.weights import load_model, shipped_weights
+from focusd.scoring.network import FocusNet, Score
+from focusd.scoring.weights import load_model, shipped_weights
 from focusd.training.loader import batches, make_chunk
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe

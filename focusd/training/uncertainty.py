@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from focusd.sharpness.network import FocusNet, knot_weights
+from focusd.scoring.network import FocusNet, knot_weights
 from focusd.training.synthesis import Samples
 from focusd.training.train import predict
 

@@ -19,8 +19,8 @@ from bench.faults.run import _calibrated, _once
 from bench.faults.service import config_of, running
 from bench.faults.status import run_status
 from focusd.microscope.guard import StageGuard
-from focusd.sharpness.scorer import Scorer
-from focusd.wire.messages import METHODS
+from focusd.protocol.messages import METHODS
+from focusd.scoring.scorer import Scorer
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,7 +10,7 @@ import pytest
 from bench import frames
 from bench.frames import COARSE, FLAT_SAMPLES, USUAL, Case, FrameEnding, draw_case, ending, figures_of
 from bench.searches import FOCUSED
-from focusd.autofocus.calibration import Calibration
+from focusd.focus.calibration import Calibration
 
 ONCE_REFUSED = [("brick", 4.6), ("brick", 10.3), ("beads", 10.3), ("filaments", 21.6)]
 """Or focused half a micrometre off: samples and their focus."""

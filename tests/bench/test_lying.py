@@ -16,8 +16,8 @@ from bench import lies, lying
 from bench.drifting import Clock
 from bench.lies import HONEST, KINDS, Eye, Lie, LyingMicroscope
 from bench.lying import MODES, Run, run_once, summarised
+from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError, NoConvergenceError
-from focusd.service.operations import RigOperations
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.score import CNN, REGION_PX, _measure, _scorer, regions_of
-from focusd.sharpness.views import TILE_PX
+from focusd.scoring.views import TILE_PX
 
 
 @pytest.mark.parametrize(("shape", "count"), [((1200, 1920), 15), ((512, 800), 6), ((256, 300), 4)])

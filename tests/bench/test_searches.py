@@ -7,11 +7,11 @@ import pytest
 
 from bench.recorded import APART_UM, groups, unseen
 from bench.searches import FOCUSED, SEARCHING, Step, alone, completed, posterior_steps
-from focusd.autofocus.calibration import Calibration, calibrate
-from focusd.autofocus.observation import Observation
-from focusd.autofocus.search import PosteriorSearch
 from focusd.errors import HardwareError, SaturatedError
-from tests.autofocus.exposures import exposure
+from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.observation import Observation
+from focusd.focus.search import PosteriorSearch
+from tests.focus.exposures import exposure
 
 FOCUS_UM = 31.0
 

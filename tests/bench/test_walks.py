@@ -11,8 +11,8 @@ import torch
 
 from bench.faults import walks
 from bench.faults.walks import walk_all
+from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError
-from focusd.service.operations import RigOperations
 
 
 @pytest.fixture(autouse=True, scope="module")

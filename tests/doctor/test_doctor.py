@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import zmq
 
+from focusd.daemon.claims import claim
+from focusd.daemon.files import lock, sealed
 from focusd.demo.rigs import free_ports
 from focusd.doctor import Finding, examine, healthy
 from focusd.doctor import rig as rig_checks
 from focusd.errors import HardwareError
-from focusd.service.claims import claim
-from focusd.service.files import lock, sealed
-from focusd.wire.keys import allow, new_pair
-from tests.service.scripted import ScriptedMicroscope
+from focusd.protocol.keys import allow, new_pair
+from tests.daemon.scripted import ScriptedMicroscope
 from tests.system.daemon import rig, write
 
 

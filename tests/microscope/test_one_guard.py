@@ -11,10 +11,10 @@ from types import FrameType
 import anyio
 import pytest
 
+from focusd.daemon.operations import RigOperations
 from focusd.errors import CancelledJobError
 from focusd.microscope.guard import GuardedStage
-from focusd.service.operations import RigOperations
-from tests.service.scripted import (
+from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,

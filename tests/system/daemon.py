@@ -17,9 +17,9 @@ from typing import Any
 
 import zmq
 
+from focusd.client.client import Client
 from focusd.demo.rigs import free_ports, to_toml
 from focusd.errors import UnreachableError
-from focusd.wire.client import Client
 
 START_S = 90.0
 """Importing torch takes seconds, and many more on a busy machine."""

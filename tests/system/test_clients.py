@@ -23,7 +23,7 @@ LONG: dict[str, Any] = {"range_um": 100.0, "step_um": 0.5}
 """A calibration of 401 planes: it runs until it is cancelled."""
 VICTIM = """
 import sys
-from focusd.wire.client import Client
+from focusd.client.client import Client
 Client(*sys.argv[1:], name="victim").calibrate(planes_um=[z / 2 for z in range(-160, -40)])
 """
 """A client that waits for a stack of 120 planes, all on one side of the focus."""

@@ -15,10 +15,10 @@ import pytest
 from anyio import to_thread
 
 from bench.serving import serving
+from focusd.client.client import Client
 from focusd.config import RigConfig
-from focusd.daemon import open_scorer
-from focusd.service.opening import opened_rig
-from focusd.wire.client import Client
+from focusd.daemon.opening import opened_rig
+from focusd.standalone import open_scorer
 from tests.system.daemon import rig
 
 pytestmark = pytest.mark.anyio

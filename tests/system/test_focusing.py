@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from focusd.daemon.files import sealed, unsealed, write_atomically
 from focusd.errors import CalibrationError
-from focusd.service.files import sealed, unsealed, write_atomically
 from tests.system.conftest import Bench
 
 README = Path(__file__).parents[2] / "README.md"
@@ -69,7 +69,7 @@ def test_the_plain_client_of_the_readme_works_as_written(bench: Bench, tmp_path:
 
 
 def test_a_client_is_light() -> None:
-    code = "import json, sys, focusd.wire.client; print(json.dumps([*sys.modules]))"
+    code = "import json, sys, focusd.client.client; print(json.dumps([*sys.modules]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}

@@ -86,7 +86,10 @@ def test_while_a_lease_is_held_nothing_moves_and_then_it_goes_on(drifting: Daemo
 
 
 def test_a_client_that_dies_with_the_lease_keeps_nobody_out_for_long(drifting: Daemon) -> None:
-    code = "import sys; from focusd.wire.client import Client; Client(sys.argv[1]).acquire_lease(2.0); sys.stdin.read()"
+    code = (
+        "import sys; from focusd.client.client import Client; "
+        "Client(sys.argv[1]).acquire_lease(2.0); sys.stdin.read()"
+    )
     with (
         drifting.client.events("state", silence_s=SILENCE_S) as states,
         subprocess.Popen([sys.executable, "-c", code, drifting.control], stdin=subprocess.PIPE) as victim,

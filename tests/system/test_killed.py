@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 
 from focusd.config import load_config
+from focusd.daemon.files import unsealed
+from focusd.daemon.store import CalibrationStore
 from focusd.errors import HardwareError, RequestError, UnreachableError
-from focusd.service.files import unsealed
-from focusd.service.store import CalibrationStore
 from tests.system.daemon import Daemon, rig, running
 
 CAMERA_HANGS_WHILE_FLAG = """
 import sys, time
 from pathlib import Path
-from focusd import config, daemon
+from focusd import config, standalone
 from focusd.microscope.micromanager import MicroManagerMicroscope
 snap, flag = MicroManagerMicroscope.snap, Path(sys.argv[2])
 MicroManagerMicroscope.snap = lambda self: time.sleep(600) if flag.exists() else snap(self)
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 
@@ -71,11 +71,11 @@ def test_after_a_hang_only_an_operator_connects_the_hardware_again(tmp_path: Pat
 STAGE_HANGS_WHILE_FLAG = """
 import sys, time
 from pathlib import Path
-from focusd import config, daemon
+from focusd import config, standalone
 from focusd.microscope.micromanager import MicroManagerMicroscope
 move_to, flag = MicroManagerMicroscope.move_to, Path(sys.argv[2])
 MicroManagerMicroscope.move_to = lambda self, z_um: time.sleep(600) if flag.exists() else move_to(self, z_um)
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from focusd.daemon.slidemap import map_files
 from focusd.errors import RequestError
-from focusd.service.slidemap import map_files
 from tests.system.conftest import Bench
 
 README = Path(__file__).parents[2] / "README.md"

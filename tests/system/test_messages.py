@@ -9,7 +9,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from focusd.wire.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES
+from focusd.protocol.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES
 from tests.system.conftest import Bench
 from tests.system.daemon import dealer, exchange
 

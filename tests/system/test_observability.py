@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from focusd.daemon.metrics import HOST
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
-from focusd.service.metrics import HOST
 from tests.system.daemon import rig, running
 
 SCORER_FAILS = """
 import sys
 from pathlib import Path
-from focusd import config, daemon
-from focusd.sharpness.scorer import Scorer
+from focusd import config, standalone
+from focusd.scoring.scorer import Scorer
 
 def fail(*_):
     raise ArithmeticError("a bug in the scorer")
 
 Scorer.score = fail
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 

@@ -11,7 +11,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from focusd.sharpness.weights import shipped_weights
+from focusd.scoring.weights import shipped_weights
 from tests.system.daemon import failed_start, rig, write
 
 

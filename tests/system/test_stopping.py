@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from mm_test_adapters import device_adapter_path
 
+from focusd.daemon.claims import claim
+from focusd.daemon.files import unsealed
 from focusd.errors import CancelledJobError
-from focusd.service.claims import claim
-from focusd.service.files import unsealed
 from tests.system.conftest import Bench
 from tests.system.daemon import Daemon, command, failed_start, rig, running, write
 
@@ -65,7 +65,7 @@ def test_a_signal_in_mid_calibration_ends_the_daemon_cleanly(
 SLOW_TO_LEAVE = """
 import sys, time
 from pathlib import Path
-from focusd import config, daemon
+from focusd import config, standalone
 
 class Slow:
     def __del__(self, sleep=time.sleep):
@@ -73,7 +73,7 @@ class Slow:
 
 slow = Slow()
 daemon.SHUTDOWN_S = 1.5
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 """Once all is closed, the interpreter takes long to go, as it does with torch on a busy machine."""
 

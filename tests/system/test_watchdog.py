@@ -42,9 +42,9 @@ def test_a_daemon_whose_hardware_does_not_open_is_never_ready(tmp_path: Path) ->
 BLOCKED_ON_SIGNAL = """
 import signal, sys, time
 from pathlib import Path
-from focusd import config, daemon
+from focusd import config, standalone
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))  # handlers run in the event loop's thread
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 
@@ -63,12 +63,12 @@ def test_a_blocked_event_loop_gives_no_sign_of_life(tmp_path: Path) -> None:
 SCORER_HANGS = """
 import sys, time
 from pathlib import Path
-from focusd import config, daemon
-from focusd.service import watchdog
-from focusd.sharpness.scorer import Scorer
+from focusd import config, standalone
+from focusd.daemon import watchdog
+from focusd.scoring.scorer import Scorer
 watchdog.STALL_S = 0.5
 Scorer.score = lambda *_: time.sleep(600)
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 
@@ -89,10 +89,10 @@ def test_a_job_that_hangs_ends_the_signs_of_life_and_status_still_answers(tmp_pa
 CAMERA_HANGS = """
 import sys, time
 from pathlib import Path
-from focusd import config, daemon
+from focusd import config, standalone
 from focusd.microscope.micromanager import MicroManagerMicroscope
 MicroManagerMicroscope.snap = lambda *_: time.sleep(600)
-daemon.run(config.load_config(Path(sys.argv[1])))
+standalone.run(config.load_config(Path(sys.argv[1])))
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from focusd.daemon import DESCRIPTORS
+from focusd.standalone import DESCRIPTORS
 from tests.systemd.unit import SYSTEMD, UNIT, directives
 
 WITH_SYSTEMD = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from focusd.errors import ConfigError
-from focusd.sharpness.network import SIGMA_KNOTS, FocusNet, Score, knot_weights
-from focusd.sharpness.views import PREPROCESSING_VERSION, RINGS, Views
-from focusd.sharpness.weights import load_model
+from focusd.scoring.network import SIGMA_KNOTS, FocusNet, Score, knot_weights
+from focusd.scoring.views import PREPROCESSING_VERSION, RINGS, Views
+from focusd.scoring.weights import load_model
 from focusd.training import command
 from focusd.training.export import export
 from focusd.training.recipe import Recipe

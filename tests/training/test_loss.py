@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from focusd.sharpness.network import FocusNet, Score
-from focusd.sharpness.views import RINGS, TILE_PX, Views
+from focusd.scoring.network import FocusNet, Score
+from focusd.scoring.views import RINGS, TILE_PX, Views
 from focusd.training.synthesis import Samples
 from focusd.training.train import loss_of, predict, validate
 

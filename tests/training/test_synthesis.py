@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from focusd.optics.defocus import blurriness
 from focusd.optics.instrument import Instrument
-from focusd.sharpness.views import CANONICAL_SAMPLING, RINGS, SAMPLING_TOLERANCE, TILE_PX, resample
+from focusd.scoring.views import CANONICAL_SAMPLING, RINGS, SAMPLING_TOLERANCE, TILE_PX, resample
 from focusd.training.synthesis import SCENE_PX, Optics, Samples, draw_optics, join, synthesise
 from tests.training.equal import same
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from focusd.errors import ModelError
-from focusd.sharpness.network import FocusNet
+from focusd.scoring.network import FocusNet
 from focusd.training import train as train_module
 from focusd.training.pool import Pool
 from focusd.training.recipe import Recipe

@@ -1,0 +1,1 @@
+"""A client of the daemon: light, without torch or Micro-Manager."""

@@ -1,0 +1,445 @@
+"""Hold the focus: the decisions of `autofocus.lock`, carried out between the jobs of others.
+
+Checks are ordinary refocus operations and following is an ordinary move, each a background job of its own: all go
+through the guard, give way to any other job, and never start under somebody's lease.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import anyio
+import structlog
+
+from focusd.config import HoldConfig
+from focusd.daemon.events import Event, EventBus, Payload
+from focusd.daemon.jobs import Jobs, Report, Work
+from focusd.errors import (
+    BusyError,
+    CalibrationError,
+    CancelledJobError,
+    FocusdError,
+    InternalError,
+    OutOfRangeError,
+)
+from focusd.focus.search import USABLE_DOF
+from focusd.hold.lock import Check, Follow, Lock, LockSettings
+from focusd.hold.tracking import DriftModel, SharpnessWatch
+from focusd.scoring.spectra import Region
+
+log = structlog.get_logger(__name__)
+
+CHECK, FOLLOW = "hold-check", "hold-follow"
+"""The kinds of its jobs."""
+_CHECK_SIGMA = 0.15
+"""σ of a check, in depths of field: small, since the velocity is learnt from differences of checks. A sample with too
+little light for it is checked as well as a refocus would, and more often."""
+_BUSY_S = 0.5
+"""How soon to try again when the microscope is somebody else's."""
+_SOONEST_S, _LATEST_S = 0.05, 60.0
+_MOVED_UM = 0.01
+"""Less is the noise of what the stage reads back."""
+
+
+class Operations(Protocol):
+    """What a hold asks of the rig."""
+
+    async def refocus(
+        self,
+        *,
+        roi: Region | None,
+        strategy: str | None,
+        max_exposures: int | None,
+        target_um: float | None,
+        usable_um: float | None,
+        prior: tuple[float, float] | None,
+        within_um: tuple[float, float] | None,
+        report: Report,
+    ) -> Payload:
+        """Bring the sample into focus; nothing is exposed outside `within_um`."""
+        ...
+
+    async def move(self, *, z_um: float, report: Report) -> Payload:
+        """Move the stage to an absolute z."""
+        ...
+
+    async def depth_of_field_um(self) -> float:
+        """What errors of the focus are measured in."""
+        ...
+
+    @property
+    def z_um(self) -> float | None:
+        """The last z read back."""
+        ...
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the hardware, for good; None: nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refocused:
+    """What somebody else's refocus of the held region has found, and when."""
+
+    time_s: float
+    focus_um: float
+    sigma_um: float
+    by: str
+
+
+@dataclass
+class Held:
+    """One hold, from `engage` to `release`.
+
+    Attributes:
+        wall_s: what the wall clock was ahead of the hold's own.
+        rests_um: where the stage stood when the hold's own job began, while that runs.
+        at_um: where the hold has last seen the stage.
+        checks: that have ended, well or not; those that gave way are not counted.
+        moves: of the stage to another place, those of the checks included.
+        last_check: when it ended, and how.
+    """
+
+    client: str
+    roi: Region | None
+    position: str | None
+    tags: dict[str, Any]
+    dof_um: float
+    lock: Lock
+    wall_s: float
+    watch: SharpnessWatch = field(default_factory=SharpnessWatch)
+    refocused: Refocused | None = None
+    rests_um: float | None = None
+    at_um: float | None = None
+    exposures: int = 0
+    checks: int = 0
+    moves: int = 0
+    last_check: dict[str, str] | None = None
+
+    def seen(self, z_um: float | None) -> None:
+        """Count a move, if the stage has been brought to another place."""
+        if z_um is not None and self.at_um is not None and abs(z_um - self.at_um) > _MOVED_UM:
+            self.moves += 1
+        self.at_um = z_um
+
+    def ended(self, outcome: str) -> None:
+        """Count a check."""
+        self.checks += 1
+        self.last_check = {"time": _iso(time.time()), "outcome": outcome}
+
+
+class Hold:
+    """Keeps the sample in focus while engaged.
+
+    Args:
+        exposure_ms: of one exposure, for the dose.
+        clock: seconds, never stepped.
+        interrupted: the hold that the last run of focusd ended with; told until somebody engages or releases.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        bus: EventBus,
+        jobs: Jobs,
+        config: HoldConfig,
+        exposure_ms: float,
+        clock: Callable[[], float] = time.perf_counter,
+        interrupted: str | None = None,
+    ) -> None:
+        self._operations = operations
+        self._bus = bus
+        self._jobs = jobs
+        self._config = config
+        self._exposure_ms = exposure_ms
+        self._clock = clock
+        self._held: Held | None = None
+        self._interrupted = interrupted
+        self._woken = anyio.Event()
+
+    async def engage(
+        self, *, client: str, roi: Region | None, position: str | None, tags: dict[str, Any]
+    ) -> Payload:
+        """Hold the focus from now on; asked again with the same params, go on holding.
+
+        Raises:
+            BusyError: somebody holds it with other params.
+            CalibrationError: there is no usable calibration.
+        """
+        dof_um = await self._operations.depth_of_field_um()
+        if held := self._held:
+            if (held.client, held.roi, held.position, held.tags) != (client, roi, position, tags):
+                raise BusyError(
+                    f"the focus is held already{f' for {held.client}' if held.client else ''}; release it first",
+                    client=held.client,
+                )
+        else:
+            wall_s = time.time() - self._clock()
+            self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um), wall_s)
+            self._interrupted = None
+            log.info("holding", client=client, position=position)
+            self._wake()
+        return self._summary(self._held)
+
+    async def release(self) -> Payload:
+        """End the hold, when a check under way has ended; the stage rests where it is."""
+        held, self._held, self._interrupted = self._held, None, None
+        self._wake()
+        job = self._jobs.running
+        if job and job.background:
+            self._jobs.cancel(job.id)
+            await job.wait()
+        if held is None:
+            return {"state": "disengaged"}
+        log.info("released", client=held.client)
+        return self._summary(held) | {"state": "disengaged"}
+
+    def state(self) -> Payload:
+        """How the hold stands; what changes with every second is in the drift events alone."""
+        if self._held:
+            return self._standing(self._held)
+        if self._interrupted is None:
+            return {"state": "disengaged"}
+        reason = f"{self._interrupted} ended with the last run of focusd, which moves nothing by itself: hold again"
+        return {"state": "disengaged", "reason": reason, "interrupted": self._interrupted}
+
+    def saw(self, sharpness: float, z_um: float | None, tags: dict[str, Any]) -> bool:
+        """A frame that somebody else has exposed of the held field; False if it tells the hold nothing.
+
+        Args:
+            sharpness: a classical measure of it, always the same one.
+            z_um: where the stage stood; None: where it stands.
+        """
+        held, now_s = self._held, self._clock()
+        if held is None or held.lock.tracker.estimate is None or self._jobs.running:
+            return False
+        if self._state_of(held) == "lost":
+            return False
+        at_um = self._operations.z_um if z_um is None else z_um
+        if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
+            return False  # a plane of a stack, or another place
+        dropped = held.watch.is_drop(sharpness)
+        if dropped or held.watch.is_trusted:
+            held.lock.frame(now_s, dropped, held.watch.seen)
+        self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
+        if dropped:
+            self._wake()
+        return True
+
+    async def run(self) -> None:
+        """Hold until cancelled."""
+        with self._bus.subscribed(self._hear):
+            while True:
+                self._woken = anyio.Event()
+                pause_s = await self.turn()
+                with anyio.move_on_after(pause_s):
+                    await self._woken.wait()
+
+    async def turn(self) -> float:
+        """Do what is due; returns the seconds until something will be."""
+        held = self._held
+        if held is None:
+            return _LATEST_S
+        self._learn(held)
+        decision = held.lock.decide(self._clock(), self._operations.z_um or 0.0)
+        if isinstance(decision, Check):
+            return await self._background(CHECK, held, lambda report: self._check(held, report))
+        if isinstance(decision, Follow):
+            z_um = decision.z_um
+            return await self._background(FOLLOW, held, lambda report: self._follow(held, z_um, report))
+        return min(max(decision.seconds, _SOONEST_S), _LATEST_S)
+
+    def _learn(self, held: Held) -> None:
+        """Take somebody else's refocus for a check: it has cost its light already."""
+        found, held.refocused = held.refocused, None
+        if found is None:
+            return
+        held.watch.checked(held.lock.stepped(found.time_s, found.focus_um))
+        held.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
+        self._tell(held, "refocus")
+
+    async def _background(self, kind: str, held: Held, work: Work) -> float:
+        """Run a job that gives way to all others."""
+        held.rests_um = held.at_um = self._operations.z_um
+        try:
+            job = self._jobs.start(kind, work, held.client, background=True)
+            await job.wait()
+        except BusyError:
+            return _BUSY_S
+        finally:
+            held.rests_um = None
+        return 0.0 if job.state == "succeeded" else _BUSY_S
+
+    async def _check(self, held: Held, report: Report) -> Payload:
+        """Measure the focus by a refocus, which also goes there."""
+        began_s = self._clock()
+        with self._judged(held, CHECK):
+            found = await self._refocus(held, report)
+        held.ended("focused")
+        measured_s, focus_um = (began_s + self._clock()) / 2, found["z_found_um"]
+        held.watch.checked(held.lock.stepped(measured_s, focus_um))
+        held.lock.checked(measured_s, focus_um, found["sigma_um"])
+        self._tell(held, "check")
+        return found
+
+    async def _refocus(self, held: Held, report: Report) -> Payload:
+        """The one place where a check measures; it starts from what the tracker expects, and stays near that."""
+
+        def counted(topic: str, payload: Payload) -> object:
+            if topic == "focus.progress":
+                held.exposures += 1
+                held.seen(payload.get("z_um"))
+            return report(topic, payload)
+
+        expected = held.lock.expected(self._clock(), self._operations.z_um or 0.0)
+        try:
+            return await self._operations.refocus(
+                roi=held.roi,
+                strategy=None,
+                max_exposures=None,
+                target_um=_CHECK_SIGMA * held.dof_um,
+                usable_um=USABLE_DOF * held.dof_um,
+                prior=expected.prior,
+                within_um=expected.within_um,
+                report=counted,
+            )
+        except OutOfRangeError as error:
+            raise OutOfRangeError(
+                f"{error.message}; a hold looks no further than hold.reach_um from where it expects the focus",
+                **error.data,
+            ) from None
+
+    async def _follow(self, held: Held, z_um: float, report: Report) -> Payload:
+        with self._judged(held, FOLLOW):
+            moved = await self._operations.move(z_um=z_um, report=report)
+        self._tell(held, "follow")
+        return moved
+
+    @contextmanager
+    def _judged(self, held: Held, kind: str) -> Iterator[None]:
+        """Whatever fails inside counts against the lock; what was cancelled has only given way."""
+        try:
+            yield
+        except CancelledJobError:
+            raise
+        except Exception as error:
+            told = error if isinstance(error, FocusdError) else InternalError(repr(error)[:200])
+            if kind == CHECK:
+                held.ended(told.outcome)
+            suspect = "suspect" in told.data
+            held.lock.failed(self._clock(), told.message, self._is_hopeless(told), suspect)
+            if self._state_of(held) == "lost":
+                log.warning("the focus is lost: the stage rests where it is", reason=told.message)
+            self._tell(held, "failed", outcome=told.outcome)
+            raise
+        finally:
+            held.seen(self._operations.z_um)
+
+    def _is_hopeless(self, error: FocusdError) -> bool:
+        """Whether an operator has to look first: most of what one check has met, the next may not."""
+        return isinstance(error, CalibrationError) or self._operations.fault is not None
+
+    def _hear(self, event: Event) -> None:
+        """Whatever another job did to the stage or the sample, the hold begins anew after it, or with what it found."""
+        if event["topic"] != "job" or event["data"]["state"] in ("queued", "running"):
+            return
+        job, held = event["data"], self._held
+        if held and job["kind"] not in (CHECK, FOLLOW):
+            by = f"a {job['kind']} job" + (f" of {job['client']}" if job["client"] else "")
+            held.refocused = self._found(held, event, by)
+            if held.refocused is None:
+                held.lock.disturbed(by)
+                held.watch.restart()
+        self._wake()
+
+    def _found(self, held: Held, event: Event, by: str) -> Refocused | None:
+        """What the job has found, if it was a refocus of the held region; learnt from in turn, not in an event."""
+        if event["data"]["kind"] != "refocus" or event["job_id"] is None:
+            return None
+        job = self._jobs.status(event["job_id"])
+        same = job.params.get("roi") == held.roi and job.params.get("surface") is None
+        if not same or job.result is None:
+            return None
+        found = job.result
+        return Refocused(self._clock(), found["z_found_um"], found["sigma_um"], by)
+
+    def _tell(self, held: Held, source: str, tags: dict[str, Any] | None = None, **more: Any) -> None:
+        """Publish the estimate as it is now."""
+        job = self._jobs.running
+        mine = job.id if job and job.background else None
+        summary = self._summary(held)
+        self._bus.publish(
+            "drift", {"source": source, **summary, "tags": held.tags | (tags or {}), **more}, mine
+        )
+
+    def _summary(self, held: Held) -> Payload:
+        """The numbers of a drift event; those not known yet are None."""
+        now_s, z_um, due_s = self._clock(), self._operations.z_um, held.lock.check_due_s()
+        return {
+            **self._standing(held),
+            "z_um": z_um,
+            "dof_um": held.dof_um,
+            "next_check_s": max(0.0, due_s - now_s) if math.isfinite(due_s) else None,
+            **_estimate(held.lock, now_s, z_um),
+        }
+
+    def _standing(self, held: Held) -> Payload:
+        """What stays the same until something happens."""
+        due_s = held.lock.check_due_s()
+        state, reason = held.lock.standing(self._clock(), self._rests_um(held))
+        return {
+            "state": state,
+            "reason": reason,
+            "client": held.client,
+            "position": held.position,
+            "checks": held.checks,
+            "last_check": held.last_check,
+            "next_check": _iso(held.wall_s + due_s) if math.isfinite(due_s) else None,
+            "moves": held.moves,
+            "exposures": held.exposures,
+            "dose_ms": held.exposures * self._exposure_ms,
+        }
+
+    def _state_of(self, held: Held) -> str:
+        return held.lock.standing(self._clock(), self._rests_um(held))[0]
+
+    def _rests_um(self, held: Held) -> float | None:
+        """Where the stage stands, but for the probes of a check."""
+        return self._operations.z_um if held.rests_um is None else held.rests_um
+
+    def _new_lock(self, dof_um: float) -> Lock:
+        config = self._config
+        settings = LockSettings(
+            config.fraction * dof_um,
+            config.min_interval_s,
+            config.max_interval_s,
+            config.reach_um,
+            config.retries,
+        )
+        return Lock(settings, DriftModel(config.drift_um_per_min / 60, config.step_um))
+
+    def _wake(self) -> None:
+        self._woken.set()
+
+
+def _estimate(lock: Lock, now_s: float, z_um: float | None) -> Payload:
+    names = ("focus_um", "dz_um", "sigma_um", "velocity_um_per_min", "velocity_sigma_um_per_min")
+    if lock.tracker.estimate is None:
+        return dict.fromkeys(names)
+    tracker = lock.tracker
+    focus_um = tracker.focus_um(now_s)
+    dz_um = None if z_um is None else focus_um - z_um
+    velocities = (60 * tracker.velocity_um_per_s, 60 * tracker.velocity_sigma_um_per_s)
+    return dict(zip(names, (focus_um, dz_um, float(tracker.sigma_um(now_s)), *velocities), strict=True))
+
+
+def _iso(wall_s: float) -> str:
+    """A time of the wall clock, as events have it."""
+    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,270 @@
+"""b_calib(z): the blurriness of a flat object against defocus, once per objective (DESIGN §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import uniform_filter1d
+
+from focusd.errors import CalibrationError, NoSampleError
+from focusd.focus.moffat import Moffat, fit_moffat, r_squared
+from focusd.focus.observation import (
+    Mask,
+    Observation,
+    Spectrum,
+    blocks_with_structure,
+    tiles_with_structure,
+)
+from focusd.focus.planes import MIN_PLANES
+from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
+from focusd.focus.soundness import (
+    MIN_R2,
+    refuse_contradiction,
+    refuse_no_curve,
+    refuse_other_optics,
+    refuse_unseen_focus,
+)
+from focusd.focus.transfer import Transfer
+from focusd.optics.instrument import Instrument
+
+Array = NDArray[np.float64]
+
+MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
+"""Of a part of the stack, which was chosen because it looks like a curve."""
+LEAST_REACH, MOST_STEP = 0.8, 1.5
+"""Of another calibration's reach, and of the distance of its planes: beyond that this one is worse."""
+MOST_STRETCHED = 1.35
+"""Ratio of two calibrations' scales of z, as their scores tell them, that two samples may show (1.18 was seen)."""
+MOST_UNEXPLAINED, MIN_UNEXPLAINED = 2.0, 0.02
+"""Likewise of 1 − R², and that much more: among the simulator's samples it varies from 0.008 to 0.033 at 10×/0.3."""
+_PARTS = 0.8 ** np.arange(1, 8)
+"""Of the stack's extent, around the focus: down to a fifth."""
+
+B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
+"""Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
+
+Fingerprint = Mapping[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curve, and all that it depends on.
+
+    Attributes:
+        z_um: (n,) defocus, ascending, 0 at the origin, of the planes on which the score tells the depth.
+        b: (n,) blurriness.
+        sigma: (n,) spread of b over the field.
+        transfer: the curve per spatial frequency, on all planes of the stack: where the score tells no more, it may.
+        profile: the Moffat fit in the same coordinates.
+        r2: of the fit.
+        origin: how the origin was found: `pupil` or `sharpest` (see `find_origin`).
+        fingerprint: objective, camera, model and preprocessing that the curve belongs to.
+    """
+
+    z_um: Array
+    b: Array
+    sigma: Array
+    transfer: Transfer
+    profile: Moffat
+    r2: float
+    origin: str
+    fingerprint: Fingerprint
+
+    def __call__(self, z_um: Array) -> Array:
+        """b_calib at any defocus: interpolated, constant beyond the curve."""
+        return np.asarray(self._interpolator(np.clip(z_um, self.min_um, self.max_um)))
+
+    def excess(self, b: Array, defocus_um: Array) -> Array:
+        """Scores minus the curve, of shapes that broadcast; 0 beyond it for scores above its end.
+
+        There it only tells that a plane is at least as blurred as that end.
+        """
+        outside = (defocus_um < self.min_um) | (defocus_um > self.max_um)
+        difference = b - self(defocus_um)
+        return np.where(outside, np.minimum(difference, 0.0), difference)
+
+    @cached_property
+    def _interpolator(self) -> PchipInterpolator:
+        return PchipInterpolator(self.z_um, self.b)
+
+    @property
+    def min_um(self) -> float:
+        """Lower end of the curve."""
+        return float(self.z_um[0])
+
+    @property
+    def max_um(self) -> float:
+        """Upper end of the curve."""
+        return float(self.z_um[-1])
+
+    @property
+    def fwhm_um(self) -> float:
+        """Full width at half maximum of the fitted profile."""
+        return self.profile.fwhm_um
+
+    @property
+    def axial_unit_um(self) -> float:
+        """λ·n/NA² as the curve's own wings tell it: for instruments whose NA nobody stated."""
+        return self.transfer.axial_unit_um
+
+    @property
+    def reach_um(self) -> float:
+        """How far the curve reaches on its shorter side."""
+        return min(-self.min_um, self.max_um)
+
+    @property
+    def step_um(self) -> float:
+        """Usual distance of the stack's planes."""
+        return float(np.median(np.diff(self.transfer.z_um)))
+
+    def shortcomings(self, other: Calibration) -> list[str]:
+        """In what it is plainly worse than another calibration of the same rig; empty: in nothing."""
+        worse = []
+        if self.reach_um < LEAST_REACH * other.reach_um:
+            worse.append(
+                f"it reaches only {self.reach_um:.3g} µm to its shorter side, against {other.reach_um:.3g} µm"
+            )
+        if self.step_um > MOST_STEP * other.step_um:
+            worse.append(f"its planes lie {self.step_um:.3g} µm apart, against {other.step_um:.3g} µm")
+        if 1 - self.r2 > MOST_UNEXPLAINED * (1 - other.r2) + MIN_UNEXPLAINED:
+            worse.append(f"its curve is less regular (R² {self.r2:.3f}, against {other.r2:.3f})")
+        stretched = self.axial_unit_um / other.axial_unit_um
+        if not 1 / MOST_STRETCHED < stretched < MOST_STRETCHED:
+            worse.append(
+                f"its blur grows {1 / stretched:.2f} times as fast with z as the other's: one of the two was taken "
+                "while the stage did not go where it said"
+            )
+        if (self.origin, other.origin) == (SHARPEST, PUPIL):
+            worse.append(
+                "its focus is only that of the sharpest image, the other's fits a model of the optics"
+            )
+        return worse
+
+    def check(self, wanted: Fingerprint) -> None:
+        """Refuse to serve an instrument that the curve was not taken with.
+
+        Raises:
+            CalibrationError: names the first field that differs.
+        """
+        for field in {**self.fingerprint, **wanted}:
+            had, want = self.fingerprint.get(field), wanted.get(field)
+            if had != want:
+                raise CalibrationError(
+                    f"the calibration does not fit this rig: {field} was {had!r}, is {want!r}; calibrate anew",
+                    field=field,
+                    calibrated=had,
+                    current=want,
+                )
+
+
+def calibrate(
+    observations: list[Observation],
+    fingerprint: Fingerprint,
+    threshold: float,
+    instrument: Instrument | None = None,
+    known: PupilFit | None = None,
+) -> tuple[Calibration, float]:
+    """The calibration of a stack, and the z of its focus.
+
+    Args:
+        observations: one a plane, any order.
+        fingerprint: what the curve belongs to.
+        threshold: probability of structure from which a tile counts.
+        instrument: where it is known, a model of its pupil tells the origin.
+        known: from `pupil_ahead` of the first of these planes.
+
+    Raises:
+        CalibrationError: too few planes, no single minimum inside the stack, or what is seen contradicts itself or
+            what is known of the optics.
+        NoSampleError: nothing to focus on.
+    """
+    if len(observations) < MIN_PLANES:
+        raise CalibrationError(
+            f"{len(observations)} planes are too few for a calibration, take {MIN_PLANES} or more"
+        )
+    seen = tiles_with_structure(observations, threshold)
+    if not seen.any():
+        raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
+    ordered, z, spectra = _in_order(observations)
+    b = np.array([o.mean_b(seen) for o in ordered])
+    spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
+    refuse_unseen_focus(z, spectra, instrument, ordered)
+    tells, fit = _telling(z, b)
+    refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
+    refuse_contradiction(fit, origin)
+    if instrument is not None:
+        refuse_other_optics(fit, origin, instrument)
+    stack_um, z, b = z, z[tells], b[tells]
+    defocus_um = z - origin.z_um
+    unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
+    calibration = Calibration(
+        defocus_um,
+        b,
+        spread[tells],
+        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um),
+        replace(fit, centre_um=fit.centre_um - origin.z_um),
+        r_squared(b, fit(z)),
+        origin.method,
+        dict(fingerprint),
+    )
+    return calibration, origin.z_um
+
+
+def _telling(z_um: Array, b: Array) -> tuple[Mask, Moffat]:
+    """The planes (n,) on which the score tells the depth, all or as many around the focus as are a curve; its profile.
+
+    Transmitted light that is shifted in phase, as phase contrast shows it, is no blurred object any more some axial
+    units from the focus: there the score rises no further, and is another on the next sample.
+    """
+    whole = np.ones(len(z_um), bool)
+    fit = fit_moffat(z_um, b)
+    if r_squared(b, fit(z_um)) >= MIN_R2:
+        return whole, fit
+    focus_um = z_um[np.argmin(uniform_filter1d(b, 3))]
+    for share in _PARTS:
+        part = np.abs(z_um - focus_um) <= share * np.ptp(z_um) / 2
+        if part.sum() < MIN_PLANES_OF_PART:
+            break
+        of_part = fit_moffat(z_um[part], b[part])
+        if r_squared(b[part], of_part(z_um[part])) >= MIN_R2_OF_PART:
+            return np.asarray(part), of_part
+    return whole, fit
+
+
+def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
+    """By the wings of a curve.
+
+    At most an eighth of the curve's width, which is wider than 15 of them: the wings of a short stack are flat.
+    """
+    rise = b - b.min()
+    wing = (rise > 0.15 * rise.max()) & (rise < 0.85 * rise.max())
+    chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
+    slope = np.polyfit(np.abs(z_um[chosen]), b[chosen], 1)[0]
+    return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
+
+
+def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
+    """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
+    that it looks at."""
+    sharpest = min(observations, key=lambda o: float(np.nanmean(o.b)))
+    beyond_um = observations[-1].z_um - sharpest.z_um
+    return len(observations) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
+
+
+def pupil_ahead(observations: list[Observation], instrument: Instrument) -> PupilFit:
+    """What takes longest of a calibration, from the planes near the focus, while the stage takes the others."""
+    ordered, z, spectra = _in_order(observations)
+    return fit_pupil(z, spectra, ordered[0].blocks.size_px, instrument)
+
+
+def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array, list[Spectrum]]:
+    """The planes by z, their z, and their spectra."""
+    ordered = sorted(observations, key=lambda o: o.z_um)
+    chosen = blocks_with_structure(ordered)
+    return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]

@@ -1,0 +1,187 @@
+"""What a search is, and what it finds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
+from focusd.focus.geometry import Geometry, LocalMap
+from focusd.focus.observation import Mask, Observation
+from focusd.optics.bands import BlockSpectra
+
+Surface = Literal["mean", "median", "nearest"]
+
+LEAST_SHARE = 0.8
+"""Of the blocks that have to tell their focus before they overrule the search: where most of the field is empty,
+blocks see the blurred light of what lies beside them, and are wrong together."""
+
+
+@dataclass(frozen=True)
+class Focus:
+    """Where the focus is.
+
+    Attributes:
+        z_um: of the region of interest.
+        sigma_um: standard uncertainty of it.
+        local: over the field.
+        message: what a user should know about the search, empty if nothing.
+        target_um: the uncertainty that was asked for.
+    """
+
+    z_um: float
+    sigma_um: float
+    local: LocalMap
+    message: str = ""
+    target_um: float = math.inf
+
+
+def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
+    """The z to go to, and its standard uncertainty, never above the one that was asked for.
+
+    The search looks at the field as a whole, where the sharper parts count more: of a sloped or stepped field that
+    is not the middle. There its blocks decide, if they know it well enough.
+
+    Args:
+        surface: `mean`, `median`, or `nearest` to the objective.
+
+    Raises:
+        AmbiguousError: the blocks do not tell where the surface asked for lies.
+    """
+    if surface == "median":
+        return _asked_for(surface, focus, geometry.median_um, geometry.median_sigma_um)
+    if surface == "nearest":
+        return _asked_for(surface, focus, geometry.nearest_um, geometry.nearest_sigma_um)
+    z_um, sigma_um = _middle(focus, geometry)
+    return (z_um, sigma_um) if sigma_um <= focus.target_um else (focus.z_um, focus.sigma_um)
+
+
+def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float]:
+    """Of the field, and its uncertainty: by the blocks where they show that it is not what the search found."""
+    told = geometry.shape != "unknown" and focus.local.counts.mean() >= LEAST_SHARE
+    if told and geometry.shape in ("stepped", "thick"):
+        return geometry.median_um, max(geometry.median_sigma_um, focus.sigma_um)
+    if told and geometry.plane.is_sloped:
+        return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
+    return focus.z_um, focus.sigma_um
+
+
+def _asked_for(surface: Surface, focus: Focus, z_um: float, sigma_um: float) -> tuple[float, float]:
+    if math.isnan(z_um):
+        raise AmbiguousError(
+            f"no part of the field tells where its {surface} surface lies; ask for the mean, or choose another field"
+        )
+    sigma_um = max(sigma_um, focus.sigma_um)
+    if sigma_um > focus.target_um:
+        raise AmbiguousError(
+            f"the {surface} surface of this field is known to {sigma_um:.2f} µm ({focus.target_um:.2f} µm is "
+            "wanted); ask for the mean, choose a region of interest, or accept a larger σ"
+        )
+    return z_um, sigma_um
+
+
+def nothing_seen() -> NoSampleError:
+    """What a search raises after three exposures that show nothing."""
+    return NoSampleError(
+        "the field holds nothing to focus on; move to a textured field, or raise the exposure"
+    )
+
+
+def suspected(what: str) -> HardwareError:
+    """What a search raises where the frames contradict the z at which the stage says they were taken."""
+    return HardwareError(
+        f"the images contradict the reported z: it seems that {what}; check stage and camera (`focusd doctor "
+        "--hardware`), and calibrate anew if stage, objective or light have been changed",
+        suspect=what,
+    )
+
+
+def explained_nowhere(doubt: str) -> AmbiguousError:
+    """What a search raises where no focus, and no fault that it is sure of, explains the exposures.
+
+    Args:
+        doubt: the fault that explains them best, if one does.
+    """
+    return AmbiguousError(
+        "the calibration explains these exposures nowhere; "
+        + (f"it may be that {doubt}; else " if doubt else "")
+        + "take it on a sample of this kind, with this objective and in this light, or look whether the field moves or "
+        "changes while it is exposed, and whether stage and camera do what they report"
+    )
+
+
+def far_away(whereabouts: str) -> OutOfRangeError:
+    """What a search raises where all exposures lie too far from the focus.
+
+    Args:
+        whereabouts: what is known of the focus, in words.
+    """
+    return OutOfRangeError(whereabouts)
+
+
+def beyond_reach(whereabouts: str = "bring the sample closer to focus") -> OutOfRangeError:
+    """What a search raises where the best place is an end of those that could be looked at."""
+    return OutOfRangeError(f"the focus lies beyond the calibrated range or the stage's limits; {whereabouts}")
+
+
+class Search(Protocol):
+    """Decides from exposures which one to take next, and where the focus is."""
+
+    observations: list[Observation]
+
+    def add(self, observation: Observation) -> None:
+        """Take one more exposure into account."""
+        ...
+
+    def next_z_um(self) -> float | None:
+        """Where to expose next, after one exposure or more; None when that is not needed.
+
+        Raises:
+            NoSampleError, OutOfRangeError: no exposure would help.
+        """
+        ...
+
+    def opening_um(self, start_um: float) -> list[float]:
+        """The planes to expose first, whatever they show, in this order; one or more.
+
+        Args:
+            start_um: where the stage stands.
+        """
+        ...
+
+    def telling_tiles(self) -> Mask | None:
+        """The tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
+        ...
+
+    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
+        """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
+
+        Args:
+            exposed_um: of an exposure that is not yet scored.
+            blocks: its spectra, all of them or `thinned`.
+        """
+        ...
+
+    def so_far(self) -> dict[str, float]:
+        """The focus as far as it is known, its standard uncertainty and the one that is asked for, in µm; empty: nobody
+        knows yet."""
+        ...
+
+    @property
+    def whereabouts(self) -> str:
+        """What is known of the focus where it is not found, in words; empty: nothing that would help."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the focus is known well enough to end with, once the budget is spent."""
+        ...
+
+    def decide(self) -> Focus:
+        """The focus, of a search that is satisfied or usable.
+
+        Raises:
+            NoConvergenceError: it is neither.
+        """
+        ...

@@ -1,0 +1,129 @@
+"""The focus of each block of the field, around that of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.focus.calibration import Calibration
+from focusd.focus.geometry import LocalMap
+from focusd.focus.observation import Mask, Observation, blocks_with_structure, common_noise
+from focusd.focus.posterior import CORRELATED_BANDS, misfit_of
+from focusd.focus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain, singles
+
+Array = NDArray[np.float64]
+
+REACH_UNITS = 6.0
+"""How far from the field's focus a block's is looked for, in λ·n/NA²."""
+MAX_SIGMA_UNITS = 1.0
+"""A block that knows its focus no better says nothing about the shape of the field: noise, or another block's light."""
+TOGETHER_UNITS = 0.5
+"""Half of a field's blocks lie within so much of its focus, before they are asked."""
+LEAST_SLOPING = 5
+"""Blocks that tell their focus, of which a plane is believed."""
+SLOPING_R2 = 0.8
+_COARSE_STEPS = 33
+_FINE_STEPS = 9
+"""Around the best coarse one, up to its neighbours."""
+_MODE_STEPS = 1.5
+"""Coarse ones within so many steps of a block's focus belong to it: its own σ stands for them."""
+
+
+def local_map(observations: Sequence[Observation], calibration: Calibration, centre_um: float) -> LocalMap:
+    """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
+
+    Args:
+        observations: two planes or more.
+        centre_um: of the places looked at, near the focus of the field.
+    """
+    counts = blocks_with_structure(observations)
+    reach_um = REACH_UNITS * calibration.axial_unit_um
+    step_um = 2 * reach_um / (_COARSE_STEPS - 1)
+    coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
+    coarse = _explained(observations, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
+    unlikely = _unlikely(coarse_um - centre_um, coarse, len(observations), calibration.axial_unit_um)
+    best = unlikely.argmin(-1)
+    fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
+    fine = _explained(observations, counts, calibration, fine_um, 0.0)
+    focus_um, near_um = _lowest(fine_um, fine, len(observations))
+    sigma_um = np.hypot(near_um, _elsewhere(coarse_um, unlikely, focus_um))
+    sure = sigma_um <= MAX_SIGMA_UNITS * calibration.axial_unit_um
+    inside = (best > 0) & (best < _COARSE_STEPS - 1) & sure
+    blocks = observations[0].blocks
+    focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in (focus_um, sigma_um))
+    return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
+
+
+def slopes(local: LocalMap, unit_um: float) -> bool:
+    """Whether the blocks tell, each for itself and all alike, that the field slopes by more than an axial unit.
+
+    Frames of such a field fit no single focus either, and the hardware is not to blame.
+    """
+    known = np.isfinite(local.focus_um)
+    if known.sum() < LEAST_SLOPING:
+        return False
+    y, x, focus_um = local.y_px[known], local.x_px[known], local.focus_um[known]
+    columns = np.stack([np.ones_like(y), y, x], axis=1)
+    plane_um = columns @ np.linalg.lstsq(columns, focus_um, rcond=None)[0]
+    explained = 1 - np.var(focus_um - plane_um) / max(float(np.var(focus_um)), 1e-12)
+    return bool(explained > SLOPING_R2 and np.ptp(plane_um) > unit_um)
+
+
+def _explained(
+    observations: Sequence[Observation],
+    counts: Mask,
+    calibration: Calibration,
+    candidates_um: Array,
+    spacing_um: float,
+    iterations: int = ITERATIONS,
+) -> Comparison:
+    """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
+    power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
+    noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, :, None, None]
+    frames_um = np.array([o.z_um for o in observations])[:, None, None]
+    transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um / 2)
+    blocks = observations[0].blocks
+    given = power, noise, blocks.modes, blocks.spread, *transferred, calibration.transfer.log_object
+    return explain(*singles(*given), iterations=iterations)
+
+
+def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:
+    """Focus and σ of each block, (blocks,), by the parabola through its three best; NaN where that has no minimum."""
+    best = comparison.chi2[:, 1:-1].argmin(-1) + 1
+    block = np.arange(len(best))
+    left, middle, right = (comparison.chi2[block, best + offset] for offset in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    bend = np.where(bend > 0, bend, np.nan)
+    step_um = candidates_um[:, 1] - candidates_um[:, 0]
+    widening = CORRELATED_BANDS * misfit_of(comparison, frames)
+    focus_um = candidates_um[block, best] + 0.5 * (left - right) / bend * step_um
+    return focus_um, step_um * np.sqrt(2 * widening / bend)
+
+
+def _unlikely(apart_um: Array, coarse: Comparison, frames: int, unit_um: float) -> Array:
+    """−2 log of the probability of each place, (blocks, candidates), by a block's spectra and its neighbours.
+
+    A block that holds a few objects explains two places as well. Most of a field lies together: far from its focus a
+    block needs evidence, however far (Cauchy's distribution). Where it has it, its focus is not moved by this.
+    """
+    widening = CORRELATED_BANDS * misfit_of(coarse, frames)
+    return np.asarray(
+        coarse.chi2 / widening[:, None] + 2 * np.log1p((apart_um / (TOGETHER_UNITS * unit_um)) ** 2)
+    )
+
+
+def _elsewhere(candidates_um: Array, unlikely: Array, focus_um: Array) -> Array:
+    """What other places add to the σ of each block's focus, (blocks,)."""
+    weight = np.exp(-0.5 * (unlikely - unlikely.min(-1, keepdims=True)))
+    distance_um = candidates_um - focus_um[:, None]
+    apart = np.abs(distance_um) > _MODE_STEPS * (candidates_um[1] - candidates_um[0])
+    return np.asarray(np.sqrt((weight * apart * distance_um**2).sum(-1) / weight.sum(-1)))
+
+
+def _placed(counts: Mask, values: Array) -> Array:
+    """Values of the blocks that count, on the grid of all; NaN elsewhere."""
+    grid = np.full(counts.shape, np.nan)
+    grid[counts] = values
+    return grid

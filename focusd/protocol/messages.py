@@ -1,0 +1,306 @@
+"""What is on the wire: methods, JSON-RPC 2.0 envelopes, event frames. No sockets.
+
+Control: `[envelope…, b"", JSON-RPC 2.0]`. Events: `[b"focusd/1/<topic>", JSON]`. JSON is strict both ways:
+NaN is refused when it comes in and sent as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_core import from_json, to_json
+
+from focusd import __version__
+from focusd.errors import FocusdError, RequestError
+from focusd.protocol.params import (
+    PROTOCOL,
+    CalibrateParams,
+    CalibrationParams,
+    Finite,
+    HelloParams,
+    HoldParams,
+    JobParams,
+    LeaseIdParams,
+    LeaseParams,
+    MapAddParams,
+    MapOffsetParams,
+    MapPredictParams,
+    Message,
+    MoveParams,
+    Name,
+    Params,
+    RefocusParams,
+    ScoreParams,
+    SinceParams,
+)
+from focusd.terminal import printable
+
+JsonObject = dict[str, Any]
+
+STATE_TOPIC = "state"
+TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
+
+MAX_JSON_BYTES = 1 << 18
+"""Ten times what any request needs: a thousand positions, or planes."""
+MAX_FRAME_BYTES = 1 << 25
+"""A client that sends a longer frame is disconnected: pixels of 4096×4096, 16 bit, still pass."""
+
+
+MAX_PARAMS = 64
+"""Of a request; each that does not exist costs time to be told."""
+MAX_PARTS = 80
+"""Of a message: the envelope, the JSON frame and 64 frames of pixels."""
+MAX_MESSAGE_BYTES = 96 << 20
+"""Of all parts together."""
+MAX_ENVELOPE_BYTES = 2048
+"""It comes back with the reply."""
+MAX_SUBSCRIPTION_BYTES = 1 << 10
+"""Topics are shorter by far; what a client sends at first, to show its key, is 400 bytes."""
+MAX_PAGE_BYTES = 1 << 20
+"""Of the events in an answer, but for one that is longer by itself."""
+
+Part = bytes | memoryview
+"""A frame; one of pixels is not copied."""
+
+
+class ParseError(FocusdError):
+    """The request is not JSON."""
+
+    code = -32700
+
+
+class InvalidRequestError(FocusdError):
+    """The request is JSON, but no JSON-RPC 2.0 request."""
+
+    code = -32600
+
+
+class UnknownMethodError(FocusdError):
+    """There is no such method."""
+
+    code = -32601
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: its name, its params and what it does."""
+
+    name: str
+    params: type[Params]
+    summary: str
+
+    def openrpc(self) -> JsonObject:
+        """This method's part of the OpenRPC document."""
+        schema = self.params.model_json_schema()
+        required = schema.get("required", [])
+        params = [
+            {"name": name, "required": name in required, "schema": part}
+            for name, part in schema.get("properties", {}).items()
+        ]
+        result = {"name": "result", "schema": {"type": "object"}}
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "paramStructure": "by-name",
+            "params": params,
+            "result": result,
+        }
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("system.hello", HelloParams, "Protocol, version, session, methods and topics."),
+        Method("system.ping", Params, "Answers at once; names the session."),
+        Method(
+            "system.reconnect",
+            Params,
+            "After a fault that an operator has looked into: open the hardware again.",
+        ),
+        Method("state.get", Params, "What the rig is doing and where its stage stands."),
+        Method(
+            "focus.calibrate", CalibrateParams, "Long: take a calibration stack around the focus set by eye."
+        ),
+        Method("focus.run", RefocusParams, "Long: bring the sample into focus."),
+        Method("focus.hold", HoldParams, "Keep the sample in focus from now on."),
+        Method("focus.release", Params, "End the hold; the stage rests where it is."),
+        Method("focus.score", ScoreParams, "Scores of frames that the client sends as raw pixels."),
+        Method("stage.move", MoveParams, "Long: move the stage to an absolute z, through the guard."),
+        Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
+        Method("job.status", JobParams, "State of a job, and its result or error."),
+        Method("lease.acquire", LeaseParams, "Keep all jobs and moves off while the client exposes."),
+        Method("lease.release", LeaseIdParams, "Give the lease back."),
+        Method("events.since", SinceParams, "Remembered events after a number, oldest first."),
+        Method("map.add", MapAddParams, "Put the last refocus, or a focus given, on the slide's focus map."),
+        Method("map.predict", MapPredictParams, "Focus at positions, and whether a refocus pays its dose."),
+        Method("map.get", Params, "Positions, offsets and the surface through them."),
+        Method("map.offset", MapOffsetParams, "Set what a channel's focus lies above the reference."),
+        Method("map.clear", Params, "Forget the positions, for a new slide; offsets stay."),
+        Method(
+            "calibrations.list", Params, "All calibrations that are kept of the objective, the latest first."
+        ),
+        Method("calibrations.show", CalibrationParams, "One of them, with its curve."),
+        Method("calibrations.use", CalibrationParams, "Put one of them in force; the other is kept."),
+        Method("calibrations.remove", CalibrationParams, "Remove one that is not in force, for good."),
+        Method("rpc.discover", Params, "This document."),
+    )
+}
+
+
+@cache
+def openrpc() -> bytes:
+    """The OpenRPC 1.3 document of this protocol, as JSON."""
+    info = {"title": PROTOCOL, "version": __version__}
+    return encode(
+        {"openrpc": "1.3.2", "info": info, "methods": [method.openrpc() for method in METHODS.values()]}
+    )
+
+
+RequestId = Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Finite
+"""It comes back with the reply, which waits for a client that does not read it."""
+
+
+class Request(Message):
+    """A JSON-RPC 2.0 request."""
+
+    jsonrpc: Literal["2.0"]
+    method: Name
+    params: Annotated[JsonObject, Field(max_length=MAX_PARAMS)] | list[Any] = Field(default_factory=dict)
+    id: RequestId | None = None
+
+    @property
+    def is_notification(self) -> bool:
+        """Whether no reply is wanted: the id is left out, not null."""
+        return "id" not in self.model_fields_set
+
+    def checked_params(self) -> Params:
+        """The params as the method's model.
+
+        Raises:
+            UnknownMethodError: there is no such method.
+            RequestError: the params are wrong; the message names them.
+        """
+        method = METHODS.get(self.method)
+        if method is None:
+            raise UnknownMethodError(f"unknown method {self.method[:80]!r}; rpc.discover lists them all")
+        if isinstance(self.params, list):
+            raise RequestError("params must be an object: they are given by name")
+        try:
+            return method.params.model_validate(self.params)
+        except ValidationError as error:
+            raise RequestError(f"{self.method}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first wrong keys with their reasons."""
+    items = error.errors(include_url=False, include_input=False, include_context=False)[:5]
+    return printable(
+        "; ".join(f"{'.'.join(map(str, item['loc']))[:80]}: {item['msg'][:200]}" for item in items)
+    )
+
+
+def encode(value: Any) -> bytes:
+    """JSON; NaN becomes null, NumPy's numbers and arrays become plain ones."""
+    return to_json(
+        value, inf_nan_mode="null", fallback=lambda other: getattr(other, "tolist", other.__str__)()
+    )
+
+
+def read_request(content: Sequence[Part]) -> Request:
+    """The frames after the delimiter as a request; pixels may follow the JSON frame only where a method takes them.
+
+    Raises:
+        ParseError: not JSON.
+        InvalidRequestError: not one JSON-RPC 2.0 request.
+    """
+    if not content:
+        raise InvalidRequestError("send one JSON frame after the empty one, not 0")
+    if len(content[0]) > MAX_JSON_BYTES:
+        raise InvalidRequestError(f"the JSON frame is longer than {MAX_JSON_BYTES} bytes")
+    asked = _read_json(bytes(content[0]))
+    if len(content) > 1 and asked.method != "focus.score":
+        raise InvalidRequestError(
+            f"send one JSON frame after the empty one, not {len(content)}: only focus.score takes pixels"
+        )
+    return asked
+
+
+def _read_json(body: bytes) -> Request:
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ParseError(f"not JSON in UTF-8: {str(error)[:200]}") from error
+    if isinstance(value, list):
+        raise InvalidRequestError("batches are not served: send one request a message")
+    try:
+        return Request.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(f"not a JSON-RPC 2.0 request: {_explain(error)}") from error
+
+
+def split_envelope(frames: Sequence[Part]) -> tuple[list[bytes], list[Part]]:
+    """A ROUTER's frames as (what to send back in front of the reply, content).
+
+    The envelope is all up to the first empty frame, whatever REQ (with REQ_CORRELATE) or a proxy put there.
+
+    Raises:
+        InvalidRequestError: no frame is empty, or there is too much.
+    """
+    size = sum(map(len, frames))
+    if len(frames) > MAX_PARTS or size > MAX_MESSAGE_BYTES:
+        raise InvalidRequestError(
+            f"{len(frames)} frames of {size} bytes are too much for one message: send up to {MAX_PARTS} frames of "
+            f"{MAX_MESSAGE_BYTES} bytes"
+        )
+    end = next((number for number, frame in enumerate(frames) if number and not len(frame)), None)
+    if end is None:
+        raise InvalidRequestError("send an empty frame before the JSON frame, as a REQ socket does")
+    if sum(map(len, frames[:end])) > MAX_ENVELOPE_BYTES:
+        raise InvalidRequestError(
+            f"what comes before the empty frame is longer than {MAX_ENVELOPE_BYTES} bytes"
+        )
+    return [bytes(frame) for frame in frames[: end + 1]], list(frames[end + 1 :])
+
+
+def request(method: str, params: JsonObject, request_id: str | int) -> bytes:
+    """A request's JSON."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
+
+
+def result_reply(request_id: str | float | None, result: JsonObject | bytes) -> bytes:
+    """The reply's JSON to a request that succeeded; the result may be JSON already."""
+    if isinstance(result, bytes):
+        return b'{"jsonrpc":"2.0","id":' + encode(request_id) + b',"result":' + result + b"}"
+    return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def page(session: str, events: Iterable[Mapping[str, Any]]) -> bytes:
+    """The first of some events, as the JSON that `events.since` answers; who wants the others asks again."""
+    taken: list[bytes] = []
+    size = 0
+    for event in events:
+        body = encode(event)
+        size += len(body)
+        if taken and size > MAX_PAGE_BYTES:
+            break
+        taken.append(body)
+    return b'{"session":' + encode(session) + b',"events":[' + b",".join(taken) + b"]}"
+
+
+def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:
+    """The reply's JSON to a request that failed; `error` holds code, message and data."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+
+
+def is_subscription(prefix: bytes) -> bool:
+    """Whether there is a topic that begins so."""
+    return any(event_topic(topic).startswith(prefix) for topic in TOPICS)
+
+
+def event_topic(topic: str) -> bytes:
+    """The first frame of an event, and what to subscribe to: topics are prefixes."""
+    return f"{PROTOCOL}/{topic}".encode()

@@ -1,0 +1,1 @@
+"""The focus map of a slide: positions in, surface out."""
