@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from focusd.config import RigConfig, SimulatedConfig
-from focusd.microscope.protocol import Frame
+from focusd.focus.frame import Frame
 from focusd.microscope.simulation import World
 from focusd.optics.imaging import Camera
 from focusd.optics.instrument import Instrument

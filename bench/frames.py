@@ -25,7 +25,6 @@ from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
 from bench.setting import OBJECTIVES, Setting
 from bench.tables import finite, shown
 from focusd.config import RigConfig
-from focusd.daemon.observer import observation_of
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import geometry_of
 from focusd.focus.observation import Observation
@@ -33,6 +32,7 @@ from focusd.focus.planes import stack_um
 from focusd.focus.search import PosteriorSearch
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
+from focusd.scoring.measuring import observation_of
 from focusd.scoring.scorer import FocusMeasure, Scorer
 from focusd.scoring.weights import load_model
 

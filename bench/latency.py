@@ -32,8 +32,8 @@ from focusd.config import RigConfig, SimulatedConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.rig import Rig
 from focusd.errors import NoConvergenceError
+from focusd.scoring.choice import open_scorer
 from focusd.server.sockets import Endpoints
-from focusd.standalone import open_scorer
 
 FRAME_PX = 2048
 CALIBRATED_ON = "gravel"

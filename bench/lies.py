@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.drifting import Clock
 from focusd.config import CameraConfig, ObjectiveConfig
 from focusd.errors import HardwareError
-from focusd.microscope.protocol import Frame
+from focusd.focus.frame import Frame
 from focusd.microscope.simulated import SimulatedMicroscope
 from focusd.optics.instrument import Instrument
 

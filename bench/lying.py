@@ -35,12 +35,12 @@ from focusd.daemon.jobs import Jobs
 from focusd.daemon.logs import configure_logging
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import open_simulated
+from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
-from focusd.standalone import open_scorer
+from focusd.storage.store import CalibrationStore
 
 MODES = ("cold", "warm", "hold")
 START_UM = 60.0
@@ -375,7 +375,7 @@ async def _bed(folder: Path, sample: str, seed: int, start_um: float, focus_um: 
     await rig.position_um()
     operations = _Watched(config, rig, _scorer(folder), CalibrationStore(folder / "calibrations"))
     operations.microscope, operations.asked = microscope, _Asked(start_um=start_um)
-    dof_um = operations._instrument.depth_of_field_um if operations._instrument else 0.0
+    dof_um = operations.autofocus.depth_of_field_um()
     try:
         yield _Bed(microscope, operations, eye, clock, config, dof_um)
     finally:

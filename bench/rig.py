@@ -14,10 +14,10 @@ from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
 from focusd.config import AutofocusConfig
-from focusd.daemon.observer import observation_of
 from focusd.errors import SaturatedError
 from focusd.focus.observation import Observation
 from focusd.optics.imaging import Camera
+from focusd.scoring.measuring import observation_of
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
 

@@ -11,22 +11,21 @@ from focusd.config import RigConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs
-from focusd.daemon.opening import state_folder
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import recorded
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import RequestError
 from focusd.scoring.scorer import Scorer
 from focusd.server.server import serve
 from focusd.server.sockets import Endpoints
 from focusd.standalone import favour_event_loop
+from focusd.storage.store import CalibrationStore
 
 
 @asynccontextmanager
 async def serving(config: RigConfig, rig: Rig, scorer: Scorer) -> AsyncIterator[tuple[Endpoints, EventBus]]:
     """Serve clients inside the `async with`."""
-    folder = state_folder(config)
+    folder = config.state_folder
     operations = RigOperations(config, rig, scorer, CalibrationStore(folder / "calibrations"))
     bus = EventBus()
     favour_event_loop()

@@ -32,10 +32,10 @@ from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError, NoSampleError
+from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
-from focusd.standalone import open_scorer
+from focusd.storage.store import CalibrationStore
 
 FRAME_S = 30.0
 INTERVALS_S = (30.0, 600.0)

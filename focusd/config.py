@@ -337,6 +337,11 @@ class RigConfig(Section):
         return self
 
     @property
+    def state_folder(self) -> Path:
+        """Where all that outlives a run of this rig is kept."""
+        return self.state_dir / self.name
+
+    @property
     def note(self) -> str:
         """What everybody has to know who sees a result of this rig; empty where the sample is a real one."""
         return self.microscope.note if isinstance(self.microscope, RehearsalConfig) else ""

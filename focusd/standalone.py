@@ -27,20 +27,17 @@ from focusd.daemon.jobs import Jobs
 from focusd.daemon.logs import configure_logging, forward_to
 from focusd.daemon.memory import Recorder
 from focusd.daemon.metrics import Bookkeeper, served
-from focusd.daemon.opening import opened_rig, state_folder
+from focusd.daemon.opening import opened_rig
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import recorded
 from focusd.daemon.rig import Rig
 from focusd.daemon.signals import ending_signals
-from focusd.daemon.store import CalibrationStore
 from focusd.daemon.watchdog import Notifier, keep_alive, watch
 from focusd.errors import RequestError
-from focusd.optics.instrument import Instrument
-from focusd.scoring.choice import open_backends
-from focusd.scoring.scorer import Scorer
-from focusd.scoring.weights import load_model
+from focusd.scoring.choice import open_scorer
 from focusd.server.server import serve
 from focusd.server.sockets import LOOP
+from focusd.storage.store import CalibrationStore
 
 log = structlog.get_logger(__name__)
 
@@ -139,8 +136,9 @@ async def _hear(signals: AsyncIterator[signal.Signals], ending: Ending, notifier
 
 async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> None:
     """Open the rig and serve it until the end is asked for."""
+    torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another when it is busy
     scorer = await to_thread.run_sync(open_scorer, config)
-    folder = state_folder(config)
+    folder = config.state_folder
     async with opened_rig(config) as (rig, memory):
         operations = RigOperations(config, rig, scorer, CalibrationStore(folder / "calibrations"))
         favour_event_loop()
@@ -193,17 +191,3 @@ def favour_event_loop() -> None:
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # else each full collection looks through all that the libraries have made: 0.1 s
-
-
-def open_scorer(config: RigConfig) -> Scorer:
-    """The scorer that a configuration asks for.
-
-    Raises:
-        ModelError: no weights, or not the ones that their hash promises.
-    """
-    torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another when it is busy
-    model = load_model(config.scorer.weights)
-    instrument = Instrument.from_config(config.objective, config.camera)
-    backends = open_backends(model, config.scorer)
-    sampling = instrument.sampling if instrument else None
-    return Scorer(model, sampling, backends, config.scorer.max_tiles, config.scorer.budget_ms / 1000)

@@ -24,9 +24,9 @@ from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
 from focusd.client.client import Client
 from focusd.config import MicroManagerConfig, RigConfig
-from focusd.daemon.files import unsealed
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
+from focusd.storage.files import unsealed
 
 HOME_UM, NEAR_UM = 10.0, 0.5
 DEEP_UM = -20.0

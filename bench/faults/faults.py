@@ -27,13 +27,14 @@ from bench.faults.fuzz import HARMLESS, mutated
 from bench.faults.harm import FaultyMicroscope
 from bench.faults.service import Service
 from focusd.config import ScorerConfig
-from focusd.daemon import events, files, memory
+from focusd.daemon import events, memory
 from focusd.errors import HardwareError
 from focusd.scoring import gpu
 from focusd.scoring.backends import CpuBackend
+from focusd.scoring.choice import open_scorer
 from focusd.scoring.network import FocusNet, Score
 from focusd.scoring.views import Views
-from focusd.standalone import open_scorer
+from focusd.storage import files
 
 End = Literal["home", "still", "stated", "focused"]
 """Where the stage ends: where it began; where it was at the fault, untouched; where the answer says, home being out of

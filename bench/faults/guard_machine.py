@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from focusd.config import StageConfig
 from focusd.errors import HardwareError, TravelLimitError
+from focusd.focus.frame import Frame
 from focusd.microscope.guard import GuardedStage
-from focusd.microscope.protocol import Frame
 
 STEPS = 50
 within = st.floats(-0.1, 1.1)

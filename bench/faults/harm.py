@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from focusd.errors import HardwareError
-from focusd.microscope.protocol import Frame, Microscope
+from focusd.focus.frame import Frame
+from focusd.microscope.protocol import Microscope
 
 HANG_S = 60.0
 

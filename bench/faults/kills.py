@@ -25,11 +25,11 @@ from bench.faults.service import UNHURRIED, config_of
 from focusd.client.client import Client
 from focusd.config import RigConfig
 from focusd.daemon.events import Event
-from focusd.daemon.files import unsealed
 from focusd.daemon.memory import OPENING, RigMemory
 from focusd.daemon.record import is_kept
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError
+from focusd.storage.files import unsealed
+from focusd.storage.store import CalibrationStore
 
 T = TypeVar("T")
 

@@ -31,9 +31,9 @@ from bench.faults.matrix import Seen, inject
 from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
 from bench.faults.walks import run_walks
-from focusd import standalone
 from focusd.config import LogConfig
 from focusd.daemon.logs import configure_logging
+from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 
 out = Console()
@@ -137,7 +137,7 @@ def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
 def _injected(number: int, folder: Path, times: int, seed: int) -> dict[str, Any]:
     """One fault's row."""
     _be_quiet()
-    fault, scorer = FAULTS[number], standalone.open_scorer(config_of(folder / "calibrated"))
+    fault, scorer = FAULTS[number], open_scorer(config_of(folder / "calibrated"))
     random = Random(f"{seed} {fault.name}")
     return _row(fault, [_once(fault, scorer, folder, random) for _ in range(times)])
 
@@ -152,7 +152,7 @@ def _be_quiet() -> None:
 def _calibrated(state: Path) -> Scorer:
     """A rig whose calibration every injection starts with; returns its scorer."""
     config = config_of(state, microscope={"focus_z_um": 0.0}, stage=UNHURRIED)
-    scorer = standalone.open_scorer(config)
+    scorer = open_scorer(config)
     with running(config, scorer) as service, service.connect() as client:
         client.calibrate()
     return scorer
@@ -225,5 +225,5 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _fuzzed(state: Path, messages: int, seed: int) -> dict[str, Any]:
     config = config_of(state)
-    with running(config, standalone.open_scorer(config)):
+    with running(config, open_scorer(config)):
         return fuzz(config.server.control, messages, seed)

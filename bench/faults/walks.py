@@ -17,15 +17,16 @@ import anyio
 import torch
 
 from bench.faults.kills import fresh_processes
-from focusd import standalone
 from focusd.config import LogConfig, RigConfig
 from focusd.daemon.logs import configure_logging
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import CalibrationError, FocusdError, InternalError, RequestError
-from focusd.microscope.protocol import Frame, Microscope
+from focusd.focus.frame import Frame
+from focusd.microscope.protocol import Microscope
 from focusd.microscope.simulated import open_simulated
+from focusd.scoring.choice import open_scorer
+from focusd.storage.store import CalibrationStore
 
 OBJECTIVES = (
     (4.0, 0.1, 1.0),
@@ -198,7 +199,7 @@ async def rig_of(config: RigConfig, walked: Walked, told: str) -> AsyncIterator[
     store = CalibrationStore(config.state_dir / "calibrations")
     try:
         yield (
-            RigOperations(config, rig, standalone.open_scorer(config), store),
+            RigOperations(config, rig, open_scorer(config), store),
             partial(_ended, walked, rig, told),
         )
     finally:

@@ -26,8 +26,8 @@ from anyio import to_thread
 from pydantic import ConfigDict, TypeAdapter
 
 from focusd.daemon.events import Event
-from focusd.daemon.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 from focusd.daemon.rig import Rig
+from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 
 log = structlog.get_logger(__name__)
 

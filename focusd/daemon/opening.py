@@ -12,14 +12,14 @@ import structlog
 from anyio import to_thread
 
 from focusd.config import RigConfig
-from focusd.daemon.claims import claim
-from focusd.daemon.files import lock
 from focusd.daemon.memory import Record, RigMemory
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
 from focusd.microscope.disconnected import DisconnectedMicroscope
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.identity import hardware_of
+from focusd.storage.claims import claim
+from focusd.storage.files import lock
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +31,6 @@ class RigTakenError(FocusdError):
     """Another process owns this rig or its hardware, or its state cannot be kept."""
 
 
-def state_folder(config: RigConfig) -> Path:
-    """Where all that outlives a run of this rig is kept."""
-    return config.state_dir / config.name
-
-
 @asynccontextmanager
 async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
     """The rig, ours alone inside the `async with`; disconnected and at fault if the last run ended in a fault.
@@ -45,7 +40,7 @@ async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
         FocusdError: the hardware does not open.
     """
     with _ours_alone(config):
-        memory = RigMemory(state_folder(config) / "rig.json")
+        memory = RigMemory(config.state_folder / "rig.json")
         record = await to_thread.run_sync(memory.recall)
         if record.written:
             log.info("the last run", z_um=record.z_um, why=record.why, written=record.written)
@@ -61,7 +56,7 @@ async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
 def _ours_alone(config: RigConfig) -> Iterator[None]:
     """Hold the rig's state and its hardware against all other processes inside the `with`."""
     with ExitStack() as resources:
-        _hold_state(state_folder(config), resources)
+        _hold_state(config.state_folder, resources)
         hold_hardware(config, resources)
         yield
 

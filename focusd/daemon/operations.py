@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -15,36 +16,20 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from focusd.config import RigConfig, StageConfig
-from focusd.daemon.budget import Budget
-from focusd.daemon.calibrations import Calibrations
+from focusd.autofocus import Autofocus
+from focusd.config import RigConfig
+from focusd.daemon.driving import CalibrationDriving, RefocusDriving
 from focusd.daemon.jobs import Report
-from focusd.daemon.observer import Observer, summary
-from focusd.daemon.pipeline import take_stack
-from focusd.daemon.refocus import Field, Refocus
+from focusd.daemon.metrics import QUEUE
+from focusd.daemon.operation import operation_on
 from focusd.daemon.rig import Rig
 from focusd.daemon.slidemap import SlideMap, map_files
-from focusd.daemon.stack import rehearse
-from focusd.daemon.store import CalibrationStore
-from focusd.errors import FocusdError, NoSampleError, OutOfRangeError, RequestError
-from focusd.focus.calibration import (
-    Calibration,
-    Fingerprint,
-    calibrate,
-    is_past_focus,
-    pupil_ahead,
-)
-from focusd.focus.focus import Search, Surface
-from focusd.focus.observation import Observation
-from focusd.focus.planes import check_planes, probes_um, stack_um
-from focusd.focus.posterior import Prior
-from focusd.focus.published import PublishedSearch
-from focusd.focus.pupil import PupilFit
-from focusd.focus.search import USABLE_DOF, PosteriorSearch
-from focusd.optics.instrument import Instrument
+from focusd.errors import FocusdError
+from focusd.focus.focus import Surface
 from focusd.scoring.scorer import Scorer
+from focusd.scoring.single import score_of
 from focusd.scoring.spectra import Region
-from focusd.scoring.views import PREPROCESSING_VERSION
+from focusd.storage.store import CalibrationStore
 
 Result = dict[str, Any]
 
@@ -58,20 +43,17 @@ class RigOperations:
     def __init__(self, config: RigConfig, rig: Rig, scorer: Scorer, store: CalibrationStore) -> None:
         self._config = config
         self._rig = rig
-        search = config.autofocus
-        self._observer = Observer(rig, scorer, search.max_saturated, search.structure_threshold)
-        self._scorer = scorer
-        self._instrument = Instrument.from_config(config.objective, config.camera)
-        self._fingerprint = _fingerprint(config, rig.camera_name, scorer)
-        self.calibrations = Calibrations(store, config.objective.name, self._fingerprint, self._instrument)
+        self.autofocus = Autofocus(config, scorer, store, rig.camera_name)
+        self.calibrations = self.autofocus.calibrations
         self.slide = SlideMap(
-            *map_files(config.state_dir / config.name / "maps", config.objective.name),
-            depth_of_field_um=lambda: self._depth_of_field_um(self._calibration),
-            fingerprint={name: self._fingerprint[name] for name in MAPPED},
+            *map_files(config.state_folder / "maps", config.objective.name),
+            depth_of_field_um=self.autofocus.depth_of_field_um,
+            fingerprint={name: self.autofocus.fingerprint[name] for name in MAPPED},
         )
         self._told: Result = {}
         self._looked_s = -math.inf
         self._looking, self._looker = anyio.Lock(), anyio.CapacityLimiter(1)
+        self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
 
     async def calibrate(
         self,
@@ -91,73 +73,13 @@ class RigOperations:
         Raises:
             CalibrationError: no usable curve; NoSampleError: an empty field; and what the hardware raises.
         """
-        offsets = self._offsets(range_um, step_um)
+        begin = partial(self.autofocus.calibrate, range_um=range_um, step_um=step_um, planes_um=planes_um)
         with _reported(report, "calibrate"):
-            await to_thread.run_sync(self.calibrations.require_room)
-            async with self._observer.operation() as start_um:
-                planes = check_planes(
-                    (start_um + offsets).tolist() if planes_um is None else planes_um, self._instrument
-                )
-                probes = probes_um(planes, start_um, self._instrument)
-                rehearse([*probes, *planes], start_um, self._config.stage)
-                told = _Progress(report, len(planes))
-                await self._refuse_empty(probes, told)
-                known: list[PupilFit] = []
-                calibration, focus_um, kept = await take_stack(
-                    self._observer,
-                    planes,
-                    told,
-                    lambda observations: self._judge_stack(observations, *known),
-                    lambda observations: self._fit_ahead(observations, known),
-                )
-        result = self.calibrations.describe(calibration) | {
-            **kept,
-            "planes": len(planes),
-            "exposures": self._observer.stopwatch.exposures,
-            "z_focus_um": focus_um,
-            "message": _told(kept["message"], _warning(calibration), self._config.note),
-        }
+            async with operation_on(self._rig) as operation:
+                run = await to_thread.run_sync(begin, operation.start_um)
+                result = await CalibrationDriving(operation, run, report).drive()
         report("focus.done", {"kind": "calibrate", **result})
         return result
-
-    async def _refuse_empty(self, probes_um: list[float], told: _Progress) -> None:
-        """Look for structure near the start, before the whole stack is exposed.
-
-        Raises:
-            NoSampleError: nothing is seen at any of these z.
-        """
-        threshold = self._config.autofocus.structure_threshold
-        for z_um in probes_um:
-            seen = await self._observer.look(await self._observer.expose(z_um), None)
-            told.probed(seen)
-            if (seen.structure >= threshold).any():
-                return
-        raise NoSampleError(
-            f"the field is empty as far as {len(probes_um)} exposures from {min(probes_um):.4g} to "
-            f"{max(probes_um):.4g} µm show: choose a textured, flat field, focus it by eye, and expose longer if "
-            "its image is dim",
-            z_um=probes_um,
-        )
-
-    def _judge_stack(
-        self, observations: list[Observation], known: PupilFit | None = None
-    ) -> tuple[Calibration, float, Result]:
-        """The stack's calibration, the z of its focus, and what has become of it on disk."""
-        threshold = self._config.autofocus.structure_threshold
-        calibration, focus_um = calibrate(observations, self._fingerprint, threshold, self._instrument, known)
-        return calibration, focus_um, self.calibrations.add(calibration)
-
-    def _fit_ahead(self, observations: list[Observation], known: list[PupilFit]) -> Callable[[], None] | None:
-        """The fit of the pupil, once the stack holds all that it looks at: what it gives is added to `known`."""
-        instrument, taken = self._instrument, list(observations)
-        if instrument is None or not is_past_focus(taken, instrument):
-            return None
-
-        def fit() -> None:
-            with suppress(Exception):  # with all planes it fails again, and says why, or does not
-                known.append(pupil_ahead(taken, instrument))
-
-        return fit
 
     async def refocus(
         self,
@@ -174,96 +96,35 @@ class RigOperations:
         surface: Surface | None = None,
         report: Report,
     ) -> Result:
-        """Bring the sample into focus, and stay there. None: as configured.
+        """Bring the sample into focus, and stay there; the params are those of `Autofocus.refocus`.
 
         Args:
-            roi: (y, x, height, width) in pixels: the part of the field that has to be sharp; None: all of it.
-            strategy: `posterior` or `published`.
-            max_exposures, max_seconds, max_dose_ms: the budget.
-            target_um: σ at which the posterior search ends.
-            usable_um: σ with which it may end when its budget is spent; None: `target_um` if that is given, else a
-                quarter of the depth of field.
-            prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             within_um: lowest and highest z to expose at or to move to, besides the limits.
-            surface: what of a field that is not flat is brought into focus.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
         """
-        config, chosen = self._config.autofocus, strategy or self._config.autofocus.strategy
-        budget = Budget(
-            max_exposures or config.max_exposures,
-            max_seconds or config.max_seconds,
-            max_dose_ms or config.max_dose_ms,
+        begin = partial(
+            self.autofocus.refocus,
+            roi=roi,
+            strategy=strategy,
+            max_exposures=max_exposures,
+            max_seconds=max_seconds,
+            max_dose_ms=max_dose_ms,
+            target_um=target_um,
+            usable_um=usable_um,
+            prior=prior,
+            surface=surface,
         )
         self.slide.forget_focus()
         with _reported(report, "refocus"):
-            calibration = await to_thread.run_sync(self._calibration)
-            limits_um = _inside(self._config.stage, within_um)
-            search = self._search(chosen, calibration, limits_um, target_um, usable_um, prior)
-            run = Refocus(
-                self._observer,
-                search,
-                budget,
-                self._field(calibration, surface),
-                limits_um=limits_um,
-                exposure_ms=self._config.camera.exposure_ms,
-                roi=roi,
-                report=report,
-            )
-            found = await run.run()
-            result = found | {
-                "strategy": chosen,
-                "dof_um": self._depth_of_field_um(lambda: calibration),
-                "message": _told(found["message"], self._config.note),
-            }
+            async with operation_on(self._rig) as operation:
+                run = await to_thread.run_sync(begin, operation.start_um, within_um)
+                result = await RefocusDriving(operation, run, report).drive()
         self.slide.focused(result["z_found_um"], result["sigma_um"])
         report("focus.done", {"kind": "refocus", **result})
         return result
-
-    def _field(self, calibration: Calibration, surface: Surface | None) -> Field:
-        return Field(
-            self._instrument.pixel_um if self._instrument else None,
-            self._depth_of_field_um(lambda: calibration),
-            self._config.stage.towards_sample,
-            surface or self._config.autofocus.surface,
-        )
-
-    def _search(
-        self,
-        strategy: str,
-        calibration: Calibration,
-        limits_um: tuple[float, float],
-        target_um: float | None,
-        usable_um: float | None,
-        prior: tuple[float, float] | None,
-    ) -> Search:
-        """A new search.
-
-        Raises:
-            RequestError: there is no such strategy.
-        """
-        config = self._config.autofocus
-        away_is_low = self._config.stage.towards_sample == "increasing"
-        threshold = config.structure_threshold
-        if strategy == "published":
-            return PublishedSearch(calibration, limits_um, away_is_low=away_is_low, threshold=threshold)
-        if strategy != "posterior":
-            raise RequestError(
-                f"unknown strategy {strategy!r}; this focusd knows 'posterior' and 'published'"
-            )
-        dof_um = self._depth_of_field_um(lambda: calibration)
-        return PosteriorSearch(
-            calibration,
-            limits_um,
-            away_is_low=away_is_low,
-            threshold=threshold,
-            target_um=target_um or config.target_dof * dof_um,
-            usable_um=usable_um or target_um or USABLE_DOF * dof_um,
-            verify=config.verify,
-            prior=Prior(*prior) if prior else None,
-        )
 
     async def move(self, *, z_um: float, report: Report) -> Result:
         """Move the stage to an absolute z, through the guard.
@@ -271,9 +132,10 @@ class RigOperations:
         Raises:
             TravelLimitError: outside the limits; and what the hardware raises.
         """
-        async with self._observer.operation() as start_um:
+        async with operation_on(self._rig) as operation:
+            operation.leave()
             reached_um = await self._rig.move_to(z_um)
-        return {"z_start_um": start_um, "z_um": reached_um}
+        return {"z_start_um": operation.start_um, "z_um": reached_um}
 
     @property
     def z_um(self) -> float | None:
@@ -291,8 +153,7 @@ class RigOperations:
         Raises:
             CalibrationError: there is no usable calibration.
         """
-        calibration = await to_thread.run_sync(self._calibration)
-        return self._depth_of_field_um(lambda: calibration)
+        return await to_thread.run_sync(self.autofocus.depth_of_field_um)
 
     async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Result:
         """The scores of a frame that somebody else has exposed: b over the tiles that show something, or None.
@@ -300,7 +161,17 @@ class RigOperations:
         Raises:
             RequestError: no frame, or the region is not inside it.
         """
-        return await self._observer.score(pixels, roi)
+        configured = self._config.autofocus
+        score = partial(
+            score_of,
+            self.autofocus.scorer,
+            pixels,
+            roi,
+            threshold=configured.structure_threshold,
+            max_saturated=configured.max_saturated,
+        )
+        with QUEUE.labels("frames").track_inprogress():
+            return await to_thread.run_sync(score, limiter=self._turn)
 
     async def state(self) -> Result:
         """Where the stage is, what is calibrated, and what is wrong; never waits for the hardware."""
@@ -308,14 +179,14 @@ class RigOperations:
             "rig": self._config.name,
             "microscope": self._config.microscope.kind,
             **({"note": self._config.note} if self._config.note else {}),
-            "objective": self._objective,
+            "objective": self._config.objective.name,
             "camera": self._rig.camera_name,
             "z_um": self._rig.last_z_um,
             "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
             "fault": self._rig.fault,
             "unrecorded": self._rig.unrecorded,
-            "model": self._scorer.model.name,
-            "backend": self._scorer.backend,
+            "model": self.autofocus.scorer.model.name,
+            "backend": self.autofocus.scorer.backend,
             "calibration": await self._told_calibration(),
         }
 
@@ -328,79 +199,6 @@ class RigOperations:
                 self._told = await to_thread.run_sync(self.calibrations.state, limiter=self._looker)
         return self._told
 
-    @property
-    def _objective(self) -> str:
-        return self._config.objective.name
-
-    def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:
-        """The stack's planes, relative to where the stage stands."""
-        configured = self._config.calibration
-        usual_range_um, usual_step_um = stack_um(self._instrument)
-        half = range_um or configured.range_um or usual_range_um
-        step = step_um or configured.step_um or usual_step_um
-        if not 3 <= half / step <= 500:
-            raise RequestError(
-                f"±{half} µm in steps of {step} µm is no stack; take 3 to 500 steps to each side"
-            )
-        return np.arange(-half, half + step / 2, step)
-
-    def _calibration(self) -> Calibration:
-        """The objective's calibration, if it fits the rig as it is."""
-        return self.calibrations.in_force()
-
-    def _depth_of_field_um(self, calibration: Callable[[], Calibration]) -> float:
-        """By the formula, or, where NA or magnification is not known, as the calibration tells it."""
-        return self._instrument.depth_of_field_um if self._instrument else calibration().axial_unit_um
-
-
-def _inside(stage: StageConfig, within_um: tuple[float, float] | None) -> tuple[float, float]:
-    """The z that a search may use: inside the limits, and inside what is given besides.
-
-    Raises:
-        OutOfRangeError: nothing is left.
-    """
-    low_um, high_um = within_um or (stage.min_um, stage.max_um)
-    low_um, high_um = max(low_um, stage.min_um), min(high_um, stage.max_um)
-    if low_um >= high_um:
-        raise OutOfRangeError(
-            f"nothing is left between {low_um:.1f} and {high_um:.1f} µm inside the stage's limits, "
-            f"{stage.min_um:g} … {stage.max_um:g} µm"
-        )
-    return low_um, high_um
-
-
-def _told(*messages: str) -> str:
-    return "; ".join(filter(None, messages))
-
-
-def _warning(calibration: Calibration) -> str:
-    """What a user should know of a calibration, empty if nothing."""
-    planes, telling = len(calibration.transfer.z_um), len(calibration.z_um)
-    if telling == planes:
-        return ""
-    return (
-        f"the score tells the depth from {calibration.min_um:.3g} to {calibration.max_um:.3g} µm only, on {telling} of "
-        f"{planes} planes: further out it rises no more, as in phase contrast, and the spectra alone show the way"
-    )
-
-
-class _Progress:
-    """Reports each exposure of a stack, and of the probes before it."""
-
-    def __init__(self, report: Report, planes: int) -> None:
-        self._report = report
-        self._taken, self._of = 0, planes
-
-    def probed(self, observation: Observation) -> None:
-        """An exposure that does not belong to the stack."""
-        self._of += 1
-        self(observation)
-
-    def __call__(self, observation: Observation) -> None:
-        self._taken += 1
-        told = {"exposure": self._taken, "of": self._of}
-        self._report("focus.progress", summary(observation) | told)
-
 
 @contextmanager
 def _reported(report: Report, kind: str) -> Iterator[None]:
@@ -411,19 +209,3 @@ def _reported(report: Report, kind: str) -> Iterator[None]:
         told = error if isinstance(error, FocusdError) else FocusdError(repr(error))
         report("focus.failed", {"kind": kind, "outcome": told.outcome, "reason": told.message})
         raise
-
-
-def _fingerprint(config: RigConfig, camera_name: str, scorer: Scorer) -> Fingerprint:
-    """All that a calibration depends on."""
-    return {
-        "objective": config.objective.name,
-        "magnification": config.objective.magnification,
-        "na": config.objective.na,
-        "immersion_index": config.objective.immersion_index,
-        "wavelength_um": config.objective.wavelength_um,
-        "camera": camera_name,
-        "pixel_um": config.camera.pixel_um,
-        "binning": config.camera.binning,
-        "model_sha256": scorer.model.sha256,
-        "preprocessing": PREPROCESSING_VERSION,
-    }

@@ -22,9 +22,9 @@ from typing import Any
 import structlog
 
 from focusd.daemon.events import Event, EventBus
-from focusd.daemon.files import make_way
 from focusd.daemon.metrics import QUEUE
 from focusd.errors import FocusdError
+from focusd.storage.files import make_way
 
 log = structlog.get_logger(__name__)
 

@@ -16,8 +16,9 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.daemon.devices import Call, Devices, DeviceThread, one_step
 from focusd.daemon.metrics import EXPOSURE_SECONDS, EXPOSURES
 from focusd.errors import FocusdError, HardwareError
+from focusd.focus.frame import Frame
 from focusd.microscope.guard import GuardedStage
-from focusd.microscope.protocol import Frame, Microscope
+from focusd.microscope.protocol import Microscope
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -15,10 +15,10 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from focusd.daemon.files import parsed, read_small_text, write_atomically
-from focusd.daemon.store import file_name, own_name
 from focusd.errors import BusyError, MapError, RequestError
 from focusd.slide.focusmap import FocusMap, Position
+from focusd.storage.files import parsed, read_small_text, write_atomically
+from focusd.storage.store import file_name, own_name
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from focusd.client.client import Client
 from focusd.config import RigConfig, load_config
-from focusd.daemon.opening import state_folder
 from focusd.errors import FocusdError, UnreachableError
 from focusd.microscope.recorded import Stack
 
@@ -136,9 +135,9 @@ def daemons(rigs: list[dict[str, Any]], folder: Path) -> Iterator[Iterator[DemoD
 
 
 def _hand_over(last: RigConfig, following: RigConfig) -> None:
-    calibrations = state_folder(last) / "calibrations"
+    calibrations = last.state_folder / "calibrations"
     if calibrations.exists():
-        shutil.copytree(calibrations, state_folder(following) / "calibrations", dirs_exist_ok=True)
+        shutil.copytree(calibrations, following.state_folder / "calibrations", dirs_exist_ok=True)
 
 
 def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from focusd.config import RigConfig, load_config
-from focusd.daemon.files import lock
-from focusd.daemon.opening import state_folder
 from focusd.doctor import machine, rig
 from focusd.doctor.finding import Ask, Finding, failure, ok, skipped
 from focusd.errors import FocusdError
+from focusd.storage.files import lock
 
 Examination = Callable[[RigConfig], Iterable[Finding]]
 
@@ -55,7 +54,7 @@ def _alone(config: RigConfig, hardware: bool, ask: Ask | None) -> Iterator[Findi
     """What can be looked at only while no focusd runs the rig."""
     with ExitStack() as resources:
         try:
-            lock(state_folder(config) / "lock", resources)
+            lock(config.state_folder / "lock", resources)
         except BlockingIOError:
             yield ok("running", "focusd runs this rig now; `focusctl status` says how it is")
             yield skipped("ports, devices", "in use by the running focusd")

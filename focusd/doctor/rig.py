@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from focusd.config import CoreConfig, RigConfig, StageConfig
-from focusd.daemon.files import read_small_text, unsealed
-from focusd.daemon.opening import hold_hardware, state_folder
-from focusd.daemon.store import CalibrationStore
+from focusd.daemon.opening import hold_hardware
 from focusd.doctor.finding import Ask, Finding, failure, ok, skipped, warning
+from focusd.focus.frame import Frame
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.guard import GuardedStage
-from focusd.microscope.protocol import Frame, Microscope
+from focusd.microscope.protocol import Microscope
 from focusd.scoring.views import PREPROCESSING_VERSION
 from focusd.scoring.weights import load_model
+from focusd.storage.files import read_small_text, unsealed
+from focusd.storage.store import CalibrationStore
 
 LEAST_FREE_BYTES = 100 << 20
 WALK_UM = 50.0
@@ -31,7 +32,7 @@ DEVICE_FILES = ("ttyUSB*", "ttyACM*", "video*")
 
 def state(config: RigConfig) -> Iterator[Finding]:
     """The folder that outlives a run, and what the last run left there."""
-    folder = state_folder(config)
+    folder = config.state_folder
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK | os.X_OK) or not existing.is_dir():
         yield failure("state", f"{existing}: cannot be written", "change its owner, or set another state_dir")
@@ -109,7 +110,7 @@ def permissions(config: RigConfig) -> Iterator[Finding]:
 def calibration(config: RigConfig) -> Iterator[Finding]:
     """The objective's calibration, and that it was made with this network."""
     objective = config.objective.name
-    store = CalibrationStore(state_folder(config) / "calibrations")
+    store = CalibrationStore(config.state_folder / "calibrations")
     do = "focus by eye on a flat textured sample, then run `focusctl calibrate`"
     if not store.exists(objective):
         yield warning("calibration", f"{objective!r} has none", do)

@@ -80,6 +80,10 @@ class Observation:
         b, sigma, structure = (np.where(tiles, each, np.nan) for each in (self.b, self.sigma, self.structure))
         return replace(self, b=b, sigma=sigma, structure=structure)
 
+    def with_spectra(self, blocks: BlockSpectra) -> Observation:
+        """The same scores with other spectra of the same frame."""
+        return replace(self, blocks=blocks)
+
     def _scored(self, seen: Mask) -> Mask:
         """Tiles that are seen and were scored; all scored ones if none is both."""
         scored = np.isfinite(self.b)

@@ -14,8 +14,8 @@ from pymmcore_plus import CMMCorePlus, FocusDirection, find_micromanager
 
 from focusd.config import CameraConfig, CoreConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
+from focusd.focus.frame import Frame
 from focusd.microscope.pixels import full_scale, grey
-from focusd.microscope.protocol import Frame
 from focusd.microscope.stream import Stream, Streamed
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from focusd.config import CameraConfig, RecordedConfig, RigConfig
 from focusd.errors import StackError, TravelLimitError
+from focusd.focus.frame import Frame
 from focusd.microscope.pixels import full_scale
-from focusd.microscope.protocol import Frame
 
 _UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
 """OME's units of length that a microscope's z comes in, in µm."""

@@ -12,8 +12,8 @@ import structlog
 from pymmcore_plus import CMMCorePlus
 
 from focusd.config import RehearsalConfig, RigConfig
+from focusd.focus.frame import Frame
 from focusd.microscope.micromanager import MicroManagerMicroscope, take_over
-from focusd.microscope.protocol import Frame
 from focusd.microscope.simulation import Sensor, World, instrument_of
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class RehearsedMicroscope(MicroManagerMicroscope):
         began_s = time.perf_counter()
         frame = super().snap()
         self.showing.exposed(time.perf_counter() - began_s)
-        sensor = self._sensor or Sensor(self._scene, self._configured_ms, frame.full_scale.bit_length())
+        sensor = self._sensor or Sensor(self._scene, self._configured_ms, frame.largest_value.bit_length())
         self._sensor = sensor
         light = self._world.light(frame.z_um, frame.time_s)
         counts = sensor.expose(light, frame.exposure_ms, self._binning).numpy()

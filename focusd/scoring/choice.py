@@ -7,9 +7,11 @@ import threading
 
 import structlog
 
-from focusd.config import ScorerConfig
+from focusd.config import RigConfig, ScorerConfig
+from focusd.optics.instrument import Instrument
 from focusd.scoring.backends import Backends, CpuBackend
-from focusd.scoring.weights import Model
+from focusd.scoring.scorer import Scorer
+from focusd.scoring.weights import Model, load_model
 
 log = structlog.get_logger(__name__)
 
@@ -34,3 +36,16 @@ def _add_gpu(backends: Backends, model: Model, choice: str) -> None:
     if choice == "tensorrt" or (choice == "auto" and tensorrt.is_installed()):
         arguments = ("tensorrt", lambda: tensorrt.open_tensorrt(model))
         threading.Thread(target=backends.add, args=arguments, name="focusd-tensorrt", daemon=True).start()
+
+
+def open_scorer(config: RigConfig) -> Scorer:
+    """Return the scorer that a configuration asks for. Changes nothing of the process.
+
+    Raises:
+        ModelError: no weights, or not the ones that their hash promises.
+    """
+    model = load_model(config.scorer.weights)
+    instrument = Instrument.from_config(config.objective, config.camera)
+    backends = open_backends(model, config.scorer)
+    sampling = instrument.sampling if instrument else None
+    return Scorer(model, sampling, backends, config.scorer.max_tiles, config.scorer.budget_ms / 1000)

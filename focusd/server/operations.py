@@ -7,10 +7,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.daemon.calibrations import Calibrations
 from focusd.daemon.jobs import Report
 from focusd.daemon.slidemap import SlideMap
 from focusd.protocol.messages import JsonObject
+from focusd.storage.calibrations import Calibrations
 
 
 class Operations(Protocol):

@@ -14,10 +14,10 @@ import zmq.asyncio
 from zmq.auth.asyncio import AsyncioAuthenticator
 
 from focusd.config import ServerConfig
-from focusd.daemon.files import lock
 from focusd.errors import FocusdError
 from focusd.protocol import keys
 from focusd.protocol.messages import MAX_FRAME_BYTES, MAX_SUBSCRIPTION_BYTES
+from focusd.storage.files import lock
 
 log = structlog.get_logger(__name__)
 

@@ -16,6 +16,7 @@ from bench import lies, lying
 from bench.drifting import Clock
 from bench.lies import HONEST, KINDS, Eye, Lie, LyingMicroscope
 from bench.lying import MODES, Run, run_once, summarised
+from focusd.daemon.operation import operation_on
 from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError, NoConvergenceError
 
@@ -156,7 +157,9 @@ def naive(goes_um: float = 0.0, fails: bool = False) -> Refocus:
     """A refocus that knows where the focus is, believes its stage, and looks nowhere; it may go far away before."""
 
     async def refocus(self: lying._Watched, *, report: Any, **_: Any) -> dict[str, Any]:
-        async with self._observer.operation() as start_um:
+        async with operation_on(self._rig) as operation:
+            start_um = operation.start_um
+            operation.leave()
             focus_um = self.microscope._eye.focus_um
             if goes_um:
                 await self._rig.move_to(focus_um + goes_um)

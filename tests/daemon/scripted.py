@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from focusd.config import RigConfig
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
-from focusd.microscope.protocol import Frame
+from focusd.focus.frame import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.network import FocusNet
 from focusd.scoring.scorer import FocusMeasure, Scorer
 from focusd.scoring.spectra import Region
 from focusd.scoring.weights import Model
+from focusd.storage.store import CalibrationStore
 from tests.focus.exposures import curve, exposure
 
 FULL_SCALE = 65535

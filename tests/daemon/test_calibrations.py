@@ -13,12 +13,12 @@ import pytest
 from focusd.config import RigConfig
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import CalibrationError, NoSampleError, RequestError, TravelLimitError
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
 from focusd.optics.instrument import Instrument
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
+from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import numpy as np
@@ -31,11 +31,10 @@ from hypothesis.stateful import (
 from focusd.config import CameraConfig, StageConfig
 from focusd.daemon import rig as rig_module
 from focusd.daemon.devices import LOOKS, Call, DeviceThread
-from focusd.daemon.observer import Observer
+from focusd.daemon.operation import Operation, operation_on
 from focusd.daemon.rig import Chain, Rig
 from focusd.errors import CancelledJobError, FocusdError, HardwareError
-from focusd.microscope.protocol import Frame
-from focusd.scoring.scorer import Scorer
+from focusd.focus.frame import Frame
 
 STAGE = StageConfig(
     min_um=-60,
@@ -216,7 +215,7 @@ class DevicesMachine(RuleBasedStateMachine):
 
     @rule(planes_um=st.lists(places_um, min_size=1, max_size=3))
     def sweep(self, planes_um: list[float]) -> None:
-        self._ask(lambda: self._sweep(self._observer(), planes_um))
+        self._ask(lambda: self._sweep(Operation(self.rig), planes_um))
 
     @rule(planes_um=st.lists(places_um, min_size=1, max_size=3))
     def operate(self, planes_um: list[float]) -> None:
@@ -316,24 +315,20 @@ class DevicesMachine(RuleBasedStateMachine):
         self.asked.append(Asked(self.loop, work))
         self._settle()
 
-    def _observer(self) -> Observer:
-        return Observer(self.rig, cast(Scorer, None), 1.0, 0.5)
-
-    async def _sweep(self, observer: Observer, planes_um: list[float]) -> None:
+    async def _sweep(self, operation: Operation, planes_um: list[float]) -> None:
         seen_um: list[float] = []
 
         async def taken(frame: Frame) -> None:
             seen_um.append(frame.z_um)
 
-        await observer.sweep(planes_um, taken)
+        await operation.sweep(planes_um, taken)
         assert seen_um == planes_um or len(self.asked) > 1, (
             "exposed where it was sent, if nobody else moves it"
         )
 
     async def _operation(self, planes_um: list[float]) -> None:
-        observer = self._observer()
-        async with observer.operation():
-            await self._sweep(observer, planes_um)
+        async with operation_on(self.rig) as operation:
+            await self._sweep(operation, planes_um)
 
     def _settle(self) -> None:
         """Let loop and threads run until all wait for the machine."""

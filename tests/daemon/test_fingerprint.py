@@ -9,9 +9,9 @@ import pytest
 
 from focusd.daemon import operations as operations_module
 from focusd.daemon.operations import RigOperations
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import CalibrationError
 from focusd.scoring.views import PREPROCESSING_VERSION
+from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
     ScriptedMicroscope,
     ScriptedScorer,

@@ -19,11 +19,11 @@ import pytest
 
 from focusd.daemon import memory as module
 from focusd.daemon.events import EventBus
-from focusd.daemon.files import sealed
 from focusd.daemon.memory import Record, Recorder, RigMemory
 from focusd.daemon.rig import Rig
+from focusd.storage.files import sealed
 from tests.daemon.scripted import ScriptedMicroscope, config_of
-from tests.daemon.test_files import ODD
+from tests.storage.test_files import ODD
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="its limits and kills are others")
 

@@ -16,7 +16,7 @@ from focusd.config import MicroManagerConfig, RigConfig
 from focusd.daemon import opening
 from focusd.daemon.events import EventBus
 from focusd.daemon.memory import OPENING, Record, Recorder, RigMemory
-from focusd.daemon.opening import BEFORE, RigTakenError, opened_rig, state_folder
+from focusd.daemon.opening import BEFORE, RigTakenError, opened_rig
 from focusd.daemon.rig import Rig
 from focusd.errors import ConfigError, HardwareError
 from tests.daemon.scripted import ScriptedMicroscope, config_of
@@ -43,7 +43,7 @@ def opens(monkeypatch: pytest.MonkeyPatch, microscope: ScriptedMicroscope) -> li
 
 
 def remembered(config: RigConfig) -> Record:
-    return RigMemory(state_folder(config) / "rig.json").recall()
+    return RigMemory(config.state_folder / "rig.json").recall()
 
 
 @asynccontextmanager
@@ -230,8 +230,8 @@ async def test_hardware_whose_faults_could_not_be_remembered_is_not_opened(
 async def test_the_words_for_a_fault_do_not_grow_with_each_start(
     config: RigConfig, opens: list[RigConfig], microscope: ScriptedMicroscope
 ) -> None:
-    state_folder(config).mkdir(parents=True)
-    RigMemory(state_folder(config) / "rig.json").write(Record(fault="it hangs"))
+    config.state_folder.mkdir(parents=True)
+    RigMemory(config.state_folder / "rig.json").write(Record(fault="it hangs"))
     for _ in range(3):
         async with opened_rig(config) as (rig, memory), recording(rig, memory):
             assert rig.fault == f"{BEFORE}it hangs"

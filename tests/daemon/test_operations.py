@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from focusd.daemon.operations import RigOperations
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import (
     CalibrationError,
     CancelledJobError,
@@ -24,6 +23,7 @@ from focusd.errors import (
     SaturatedError,
     TravelLimitError,
 )
+from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,

@@ -14,16 +14,14 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 
-from focusd.daemon import observer as service_observer
-from focusd.daemon import operations as service_operations
 from focusd.daemon.events import EventBus
 from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.operations import RigOperations
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
-from focusd.focus import pupil
+from focusd.focus import calibrating, pupil
+from focusd.focus.frame import Frame
 from focusd.focus.observation import Mask
 from focusd.focus.search import PosteriorSearch
-from focusd.microscope.protocol import Frame
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.backends import Backends, CpuBackend
 from focusd.scoring.pace import REMEMBERED
@@ -211,7 +209,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
         return fit(*given)
 
     monkeypatch.setattr(pupil, "_fit_pupil", counted)
-    monkeypatch.setattr(service_observer, "telling_tiles", lambda *_: telling)
+    monkeypatch.setattr(calibrating, "telling_tiles", lambda *_: telling)
     microscope.at_snap = lambda number: number == 76 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
     await calibrate_at_focus(operations)
     assert len(microscope.snaps) == 82
@@ -227,7 +225,7 @@ async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
         raise ValueError("too few planes")
 
     expected = await calibrate_at_focus(operations)
-    monkeypatch.setattr(service_operations, "pupil_ahead", fails)
+    monkeypatch.setattr(calibrating, "pupil_ahead", fails)
     assert (await calibrate_at_focus(operations))["z_focus_um"] == pytest.approx(
         expected["z_focus_um"], abs=0.05
     )

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from focusd.daemon.events import EventBus
 from focusd.daemon.record import Record, recorded
 from focusd.errors import FocusdError
-from tests.daemon.test_files import ODD, link_to_a_device
+from tests.storage.test_files import ODD, link_to_a_device
 
 # ruff: noqa: ASYNC240 - looking at the files is the test
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from focusd.daemon import refocus as refocus_module
 from focusd.daemon.operations import RigOperations
 from focusd.errors import BudgetError
+from focusd.focus import refocus as refocus_module
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,

@@ -23,7 +23,7 @@ from focusd.errors import (
     RequestError,
     SaturatedError,
 )
-from focusd.microscope.protocol import Frame
+from focusd.focus.frame import Frame
 from tests.daemon.scripted import FULL_SCALE, Curve, Reports, ScriptedMicroscope, ScriptedScorer, at, refocus
 
 pytestmark = pytest.mark.anyio

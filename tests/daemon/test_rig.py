@@ -18,7 +18,7 @@ from focusd.config import CameraConfig, StageConfig
 from focusd.daemon import rig as rig_module
 from focusd.daemon.rig import Rig
 from focusd.errors import HardwareError, TravelLimitError
-from focusd.microscope.protocol import Frame
+from focusd.focus.frame import Frame
 
 pytestmark = pytest.mark.anyio
 

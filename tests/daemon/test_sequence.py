@@ -14,9 +14,9 @@ from pymmcore_plus.experimental.unicore.core._unicore import AcquisitionThread
 
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import CancelledJobError, FocusdError, HardwareError
 from focusd.microscope.simulated import SimulatedCamera, SimulatedMicroscope, open_simulated
+from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import Reports, ScriptedScorer, config_of
 
 pytestmark = pytest.mark.anyio

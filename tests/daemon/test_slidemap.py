@@ -18,7 +18,7 @@ from focusd.daemon.slidemap import MOST_WAITING, SlideMap, map_files
 from focusd.errors import BusyError, FocusdError, MapError, RequestError
 from focusd.slide.focusmap import FocusMap, Position
 from tests.daemon.scripted import ScriptedMicroscope, refocus
-from tests.daemon.test_files import ODD
+from tests.storage.test_files import ODD
 
 pytestmark = pytest.mark.anyio
 DOF_UM = 8.0

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import zmq
 
-from focusd.daemon.claims import claim
-from focusd.daemon.files import lock, sealed
 from focusd.demo.rigs import free_ports
 from focusd.doctor import Finding, examine, healthy
 from focusd.doctor import rig as rig_checks
 from focusd.errors import HardwareError
 from focusd.protocol.keys import allow, new_pair
+from focusd.storage.claims import claim
+from focusd.storage.files import lock, sealed
 from tests.daemon.scripted import ScriptedMicroscope
 from tests.system.daemon import rig, write
 

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from focusd.config import SimulatedConfig
-from focusd.daemon.observer import observation_of
 from focusd.errors import CalibrationError, FocusdError, NoSampleError, RequestError
 from focusd.focus.calibration import Calibration, calibrate
 from focusd.focus.observation import Observation
@@ -20,6 +19,7 @@ from focusd.focus.planes import check_planes
 from focusd.microscope.simulation import World
 from focusd.optics.imaging import Camera
 from focusd.optics.instrument import Instrument
+from focusd.scoring.measuring import observation_of
 from focusd.scoring.scorer import FocusMeasure, Scorer
 from focusd.scoring.weights import load_model
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from focusd.config import StageConfig
 from focusd.errors import HardwareError, TravelLimitError
+from focusd.focus.frame import Frame
 from focusd.microscope.guard import GuardedStage
-from focusd.microscope.protocol import Frame
 
 LIMITS = StageConfig(
     min_um=-50, max_um=120, towards_sample="increasing", max_step_um=30, max_travel_um=400, tolerance_um=0.5

@@ -12,8 +12,8 @@ from pymmcore_plus.core import _mmcore_plus
 
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, SimulatedConfig, StageConfig
 from focusd.errors import ConfigError, HardwareError
+from focusd.focus.frame import Frame
 from focusd.microscope.factory import open_microscope
-from focusd.microscope.protocol import Frame
 from focusd.microscope.simulated import SimulatedMicroscope
 
 Opener = Callable[..., SimulatedMicroscope]

@@ -25,16 +25,17 @@ from focusd.daemon.events import EventBus
 from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.logs import configure_logging
+from focusd.daemon.operation import operation_on
 from focusd.daemon.operations import Result, RigOperations
 from focusd.daemon.record import Record, recorded
 from focusd.daemon.rig import Rig
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import FocusdError
 from focusd.focus.geometry import LocalMap, describe, geometry_of
 from focusd.scoring.spectra import Region
 from focusd.server.server import serve
 from focusd.server.sockets import LOOP, Endpoints
 from focusd.standalone import Ending, _reconnect
+from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
     ScriptedMicroscope,
     ScriptedScorer,
@@ -90,7 +91,7 @@ class StagedOperations(RigOperations):
                 last.append((topic, data))
 
         found = await super().refocus(report=held_back, **given)
-        async with self._observer.operation():
+        async with operation_on(self._rig):
             await self.release.wait()
         for topic, data in last:
             report(topic, data)

@@ -21,7 +21,7 @@ from tests.server.daemon import Daemon
 def taken(threaded_daemon: Daemon) -> tuple[str, str]:
     """The ids of a good calibration and of one that reaches less far."""
     stacks = (np.arange(-half, half + 1, 4.0) for half in (100.0, 60.0))
-    fingerprint = threaded_daemon.operations._fingerprint
+    fingerprint = threaded_daemon.operations.autofocus.fingerprint
     curves = [calibrate([exposure(z) for z in planes], fingerprint, 0.5)[0] for planes in stacks]
     good, poor = (threaded_daemon.operations.calibrations.add(curve)["id"] for curve in curves)
     return good, poor

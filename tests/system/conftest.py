@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from focusd.daemon.files import write_atomically
+from focusd.storage.files import write_atomically
 from tests.system.daemon import Daemon, rig, running
 
 FOCUS_UM = 31.7

@@ -18,7 +18,7 @@ from bench.serving import serving
 from focusd.client.client import Client
 from focusd.config import RigConfig
 from focusd.daemon.opening import opened_rig
-from focusd.standalone import open_scorer
+from focusd.scoring.choice import open_scorer
 from tests.system.daemon import rig
 
 pytestmark = pytest.mark.anyio

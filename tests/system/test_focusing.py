@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from focusd.daemon.files import sealed, unsealed, write_atomically
 from focusd.errors import CalibrationError
+from focusd.storage.files import sealed, unsealed, write_atomically
 from tests.system.conftest import Bench
 
 README = Path(__file__).parents[2] / "README.md"

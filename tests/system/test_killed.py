@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from focusd.config import load_config
-from focusd.daemon.files import unsealed
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import HardwareError, RequestError, UnreachableError
+from focusd.storage.files import unsealed
+from focusd.storage.store import CalibrationStore
 from tests.system.daemon import Daemon, rig, running
 
 CAMERA_HANGS_WHILE_FLAG = """

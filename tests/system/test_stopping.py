@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from mm_test_adapters import device_adapter_path
 
-from focusd.daemon.claims import claim
-from focusd.daemon.files import unsealed
 from focusd.errors import CancelledJobError
+from focusd.storage.claims import claim
+from focusd.storage.files import unsealed
 from tests.system.conftest import Bench
 from tests.system.daemon import Daemon, command, failed_start, rig, running, write
 

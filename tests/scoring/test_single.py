@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from focusd.daemon.observer import _sharpness
+from focusd.scoring.single import sharpness
 
 
 def frame(blur_px: float, electrons: float, seed: int) -> NDArray[np.uint16]:
@@ -22,15 +22,15 @@ def frame(blur_px: float, electrons: float, seed: int) -> NDArray[np.uint16]:
 
 @pytest.mark.parametrize("electrons", [10.0, 8000.0])
 def test_a_loss_of_sharpness_is_the_same_in_little_light(electrons: float) -> None:
-    sharp, blurred = (_sharpness(frame(blur_px, electrons, 2), None) for blur_px in (0.0, 1.5))
+    sharp, blurred = (sharpness(frame(blur_px, electrons, 2), None) for blur_px in (0.0, 1.5))
     assert blurred / sharp == pytest.approx(0.45, abs=0.1)
-    again = _sharpness(frame(0.0, electrons, 3), None)
+    again = sharpness(frame(0.0, electrons, 3), None)
     assert again == pytest.approx(sharp, rel=0.1), "it repeats"
 
 
 def test_noise_is_no_sharpness_and_no_light_has_none() -> None:
     noise = np.random.default_rng(1).poisson(10.0, (512, 512)).astype(np.uint16)
-    assert abs(_sharpness(noise, None)) < 0.01
-    assert _sharpness(np.zeros((64, 64), np.uint16), None) == 0.0
-    assert _sharpness(np.ones((2, 2), np.uint16), None) == 0.0
-    assert _sharpness(noise, (0, 0, 1, 1)) == 0.0
+    assert abs(sharpness(noise, None)) < 0.01
+    assert sharpness(np.zeros((64, 64), np.uint16), None) == 0.0
+    assert sharpness(np.ones((2, 2), np.uint16), None) == 0.0
+    assert sharpness(noise, (0, 0, 1, 1)) == 0.0

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from focusd.config import CameraConfig, ObjectiveConfig, RigConfig, StageConfig, load_config
-from focusd.daemon.observer import Observer
+from focusd.daemon.operation import Operation
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError, HardwareError, InternalError
+from focusd.focus.frame import Frame
 from focusd.focus.planes import stack_um
-from focusd.microscope.protocol import Frame
 from focusd.optics.instrument import Instrument
-from focusd.scoring.scorer import Scorer
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,
@@ -44,7 +43,7 @@ OBJECTIVES = [
 ]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
-Operation = Callable[[RigOperations], Awaitable[dict[str, Any]]]
+Requested = Callable[[RigOperations], Awaitable[dict[str, Any]]]
 
 
 def short_stack(operations: RigOperations) -> Awaitable[dict[str, Any]]:
@@ -69,7 +68,7 @@ async def test_operations_end_where_moves_take_several_steps(
     microscope: ScriptedMicroscope,
     scorer: ScriptedScorer,
     calibrated: RigOperations,
-    operation: Operation,
+    operation: Requested,
     max_step_um: float,
 ) -> None:
     scorer.focus_um = 9.0
@@ -96,7 +95,7 @@ async def swept(stage: StageConfig, camera: CameraConfig, planes_um: list[float]
         frames.append(frame)
 
     with anyio.fail_after(PATIENCE_S):
-        await Observer(rig, cast(Scorer, None), 1.0, 0.5).sweep(planes_um, taken)
+        await Operation(rig).sweep(planes_um, taken)
         await rig.aclose()
     assert [frame.z_um for frame in frames] == pytest.approx(planes_um)
     return microscope
@@ -153,7 +152,7 @@ def shrunk(microscope: ScriptedMicroscope, shape: tuple[int, int], since: int) -
 async def test_frames_that_change_or_are_too_small_are_a_fault_of_the_camera(
     calibrated: RigOperations,
     microscope: ScriptedMicroscope,
-    operation: Operation,
+    operation: Requested,
     shape: tuple[int, int],
     since: int,
     message: str,
@@ -167,7 +166,7 @@ async def test_frames_that_change_or_are_too_small_are_a_fault_of_the_camera(
 
 @EACH
 async def test_a_surprise_is_an_error_that_says_where_the_stage_stands(
-    calibrated: RigOperations, microscope: ScriptedMicroscope, operation: Operation
+    calibrated: RigOperations, microscope: ScriptedMicroscope, operation: Requested
 ) -> None:
     def surprise(number: int) -> None:
         if number == 2:
@@ -185,7 +184,7 @@ async def test_a_surprise_is_an_error_that_says_where_the_stage_stands(
 async def test_a_stage_that_says_nonsense_is_an_error_with_the_last_z_that_was_none(
     calibrated: RigOperations,
     microscope: ScriptedMicroscope,
-    operation: Operation,
+    operation: Requested,
     says: Any,
     error: type[FocusdError],
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from focusd.daemon.files import (
+from focusd.storage.files import (
     LARGEST_BYTES,
     lock,
     read_small_text,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from focusd.daemon.budget import Budget
 from focusd.errors import BudgetError
+from focusd.focus.budget import Budget
 
 
 def test_a_budget_that_holds_one_more_says_nothing() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from anyio import to_thread
 
-from focusd.daemon.store import CalibrationStore, Kept
 from focusd.errors import CalibrationError
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.optics.instrument import Instrument
+from focusd.storage.store import CalibrationStore, Kept
 
 Result = dict[str, Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from focusd.daemon.claims import claim, hold_file
+from focusd.storage.claims import claim, hold_file
 
 log = structlog.get_logger(__name__)
 

@@ -18,11 +18,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from focusd.daemon.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 from focusd.errors import CalibrationError, RequestError
 from focusd.focus.calibration import Calibration
 from focusd.focus.moffat import Moffat
 from focusd.focus.transfer import Transfer
+from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 
 log = structlog.get_logger(__name__)
 

@@ -13,13 +13,13 @@ import pytest
 from mm_test_adapters import device_adapter_path
 
 from focusd.config import MicroManagerConfig, SimulatedConfig
-from focusd.daemon.claims import claim
 from focusd.microscope.identity import hardware_of
+from focusd.storage.claims import claim
 
 HOLD = """
 import os, sys
 from contextlib import ExitStack
-from focusd.daemon.claims import claim
+from focusd.storage.claims import claim
 if len(sys.argv) > 2:
     os.setuid(int(sys.argv[2]))
 with ExitStack() as resources:

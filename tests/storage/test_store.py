@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from focusd.daemon import files
-from focusd.daemon import store as store_module
-from focusd.daemon.files import sealed, unsealed
-from focusd.daemon.store import CalibrationStore
 from focusd.errors import CalibrationError, RequestError
 from focusd.focus.calibration import Calibration, calibrate
-from tests.daemon.test_files import ODD
+from focusd.storage import files
+from focusd.storage import store as store_module
+from focusd.storage.files import sealed, unsealed
+from focusd.storage.store import CalibrationStore
 from tests.focus.exposures import exposure
+from tests.storage.test_files import ODD
 
 OBJECTIVE = "10x/0.3"
 

@@ -1,0 +1,221 @@
+"""The run that finds the focus: opening planes, budget, verification, and the plane of the field that is meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from focusd.errors import BudgetError, FocusdError, OutOfRangeError
+from focusd.focus.budget import Budget
+from focusd.focus.focus import Search, Surface, surface_of
+from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
+from focusd.focus.observation import Mask, Observation
+from focusd.focus.run import Measure, Run, summary
+from focusd.optics.bands import BlockSpectra
+
+NEAR_SIGMA = 0.25
+"""A stage that stands within so many σ of the focus is not moved again."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What is needed to read the map of a field.
+
+    Attributes:
+        pixel_um: a pixel in the sample; None: not known.
+        dof_um: depth of field.
+        towards_sample: which direction of z brings objective and sample closer.
+        surface: which plane of a field that is not flat is brought into focus.
+    """
+
+    pixel_um: float | None
+    dof_um: float
+    towards_sample: Direction
+    surface: Surface
+
+
+class RefocusRun(Run[dict[str, Any]]):
+    """A search for the focus from a given z.
+
+    Args:
+        search: decides which plane to expose, and where the focus is.
+        field: how its map of the field is read.
+        start_um: where the stage stands.
+        limits_um: nothing outside is asked for.
+        exposure_ms: of the camera, for the dose.
+        about: what is added to the result as it is.
+    """
+
+    def __init__(
+        self,
+        measuring: Measure,
+        search: Search,
+        budget: Budget,
+        field: Field,
+        *,
+        start_um: float,
+        limits_um: tuple[float, float],
+        exposure_ms: float,
+        about: dict[str, Any],
+    ) -> None:
+        self._search = search
+        self._budget = budget
+        self._limits_um = limits_um
+        self._exposure_ms = exposure_ms
+        self._about = about
+        self.field = field
+        self.start_um = start_um
+        super().__init__(measuring, search.opening_um(start_um))
+        self._wanted_um = self._affordable(self._wanted_um)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The last exposure, how many there were, and how many there may be."""
+        taken = {"exposure": len(self.observations), "of": self._budget.exposures}
+        return summary(self.observations[-1]) | taken
+
+    def informative_tiles(self) -> Mask | None:
+        """Return the tiles that are worth scoring in the next frame; None: all."""
+        return self._search.telling_tiles()
+
+    def predict_focus_um(self, exposed_um: float, spectra: BlockSpectra) -> float | None:
+        """Return where the stage will most likely be wanted next, before the frame is scored; None: not known yet.
+
+        Args:
+            exposed_um: z of the frame.
+            spectra: of the frame, of all blocks or of a quarter of them.
+        """
+        return self._search.likely_um(exposed_um, spectra)
+
+    def judge(self) -> None:
+        """Decide which plane to expose next, or end with the focus.
+
+        Raises:
+            NoSampleError, NoConvergenceError, OutOfRangeError, HardwareError: the frames show no focus.
+            BudgetError: no further exposure is allowed, and the focus is not known well enough.
+        """
+        if self._wanted_um:
+            return
+        try:
+            z_um = self._search.next_z_um()
+            if z_um is None or not self._may_expose():
+                self._end()
+            else:
+                self._wanted_um = [float(z_um)]
+        except FocusdError as error:
+            error.data.update(self.spent())
+            raise
+
+    def spent(self, lit: int | None = None) -> dict[str, Any]:
+        """Return exposures and dose so far, and every probe.
+
+        Args:
+            lit: how often the sample was lit, if a rig counted it; None: as the frames say.
+        """
+        return {
+            "exposures": len(self.observations),
+            "dose_ms": (self.exposures if lit is None else lit) * self._exposure_ms,
+            "seconds": self.elapsed_s,
+            "probes": [summary(o) for o in self.observations],
+        }
+
+    def _take(self, observation: Observation) -> None:
+        self.observations.append(observation)
+        self._search.add(observation)
+
+    def _end(self) -> None:
+        focus = self._search.decide()
+        geometry = geometry_of(focus.local, self.field.pixel_um, self.field.dof_um, self.field.towards_sample)
+        target_um, sigma_um = surface_of(focus, geometry, self.field.surface)
+        self._require_inside(target_um)
+        self._result = {
+            "outcome": "focused",
+            "message": _joined(focus.message, _warning(geometry), self._about["message"]),
+            "z_start_um": self.start_um,
+            "focus_um": target_um,
+            "z_found_um": target_um,
+            "shift_um": target_um - self.start_um,
+            "sigma_um": sigma_um,
+            "geometry": describe(focus.local, geometry, self.field.pixel_um),
+            **self.spent(),
+            "dof_um": self.field.dof_um,
+            **{name: value for name, value in self._about.items() if name != "message"},
+        }
+
+    def _may_expose(self) -> bool:
+        """Whether one more exposure is allowed; if not, the focus is known well enough to end with.
+
+        Raises:
+            BudgetError: it is not.
+        """
+        try:
+            self._check_budget()
+        except BudgetError:
+            if self._search.is_usable:
+                return False
+            raise
+        return True
+
+    def _check_budget(self, ahead: int = 0) -> None:
+        """Refuse one more exposure, after those taken and some that are still to be taken before it.
+
+        Raises:
+            BudgetError: it says what the search knows so far.
+        """
+        exposures = len(self.observations) + ahead
+        elapsed_s = self.elapsed_s + ahead * self._exposure_ms / 1000
+        dose_ms = self._dose_ms + ahead * self._exposure_ms
+        try:
+            self._budget.check(exposures, elapsed_s, self._exposure_ms, dose_ms)
+        except BudgetError as error:
+            known = self._search.so_far()
+            raise BudgetError(error.message + self._known_in_words(known), **known) from None
+
+    def _known_in_words(self, known: dict[str, float]) -> str:
+        """Say what the search knows of the focus by now."""
+        return _in_words(known) or (f"; {told}" if (told := self._search.whereabouts) else "")
+
+    def _affordable(self, planes_um: list[float]) -> list[float]:
+        """Return as many of the first planes as the budget holds.
+
+        Raises:
+            BudgetError: it holds none.
+        """
+        self._check_budget()
+        return [z_um for ahead, z_um in enumerate(planes_um) if not ahead or self._can_afford_after(ahead)]
+
+    def _can_afford_after(self, ahead: int) -> bool:
+        try:
+            self._check_budget(ahead)
+        except BudgetError:  # it is raised once those before have been scored
+            return False
+        return True
+
+    def _require_inside(self, target_um: float) -> None:
+        low_um, high_um = self._limits_um
+        if not low_um <= target_um <= high_um:
+            raise OutOfRangeError(
+                f"the focus, at {target_um:.2f} µm, lies beyond what this search may use, "
+                f"{low_um:.1f} to {high_um:.1f} µm; the stage does not go there"
+            )
+
+    @property
+    def _dose_ms(self) -> float:
+        return self.exposures * self._exposure_ms
+
+
+def _in_words(known: dict[str, float]) -> str:
+    """Say what a search that has to end knows by then."""
+    if not known:
+        return ""
+    so_far = f"; so far it is {known['focus_um']:.2f} ± {known['sigma_um']:.2f} µm"
+    return f"{so_far}, and ± {known['target_um']:.2f} µm is asked for (target_um)"
+
+
+def _warning(geometry: Geometry) -> str:
+    """Say what shape the field has, where one z cannot bring all of it into focus."""
+    return geometry.reason if geometry.shape in ("tilted", "stepped", "thick") else ""
+
+
+def _joined(*messages: str) -> str:
+    return "; ".join(filter(None, messages))

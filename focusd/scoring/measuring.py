@@ -1,0 +1,105 @@
+"""From the frames of one operation to what its decisions see: scores of the same tiles each time, and spectra."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusd.errors import ScoringError
+from focusd.focus.frame import Frame, FrameChecks, RecentFrames
+from focusd.focus.observation import Mask, Observation
+from focusd.optics.bands import BlockSpectra
+from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.spectra import Region
+
+
+class Measuring:
+    """Measures the frames of one operation, after it has checked each of them. May be called from several threads.
+
+    Args:
+        max_saturated: fraction of pixels at full scale above which a frame is refused.
+        recent: the camera's last frames, of earlier operations too.
+        roi: (y, x, height, width) in pixels: the part of the field that counts; None: all of it.
+    """
+
+    def __init__(
+        self, scorer: Scorer, max_saturated: float, recent: RecentFrames, roi: Region | None = None
+    ) -> None:
+        self._scorer = scorer
+        self._checks = FrameChecks(max_saturated, recent)
+        self._roi = roi
+        self._first: FocusMeasure | None = None
+
+    def check(self, frame: Frame) -> None:
+        """Refuse a frame from which nothing can be concluded.
+
+        Raises:
+            SaturatedError, HardwareError: as `FrameChecks.check`.
+        """
+        self._checks.check(frame)
+
+    def spectra(
+        self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
+    ) -> BlockSpectra:
+        """Compute the spectra alone, which is faster than the score and says most about the focus.
+
+        Args:
+            thinned: from a quarter of the blocks, which is faster still.
+            known: what that gave; the other blocks are added to it.
+
+        Raises:
+            SaturatedError, HardwareError: as `check`; saturated pixels are not looked for if `thinned`, because that
+                would take as long as the spectra.
+            ScoringError: the spectra are no numbers.
+        """
+        self._checks.check(frame, quick=thinned)
+        spectra = self._scorer.spectra(frame.pixels, self._roi, thinned=thinned, known=known)
+        _require_numbers(spectra.power, spectra.noise)
+        return spectra
+
+    def measure(
+        self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
+    ) -> Observation:
+        """Score a frame; in one operation always the same tiles.
+
+        Args:
+            spectra: of this frame, where they are known.
+            only: the tiles, (rows, columns), to score of those of the first frame; None: all.
+
+        Raises:
+            SaturatedError, HardwareError: as `check`.
+            ScoringError: there are no scores.
+        """
+        spectra = spectra or self.spectra(frame)
+        measure = self._scorer.score(frame.pixels, self._roi, self._first, spectra, only)
+        self._first = self._first or measure
+        return observation_of(frame.z_um, measure, only)
+
+
+def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:
+    """Return what the decisions see of a frame's scores and spectra.
+
+    Args:
+        only: the tiles that were to be scored; None: all.
+
+    Raises:
+        ScoringError: they are no numbers.
+    """
+    asked = ... if only is None else only
+    _require_numbers(measure.b[asked], measure.sigma[asked], measure.spectra.power, measure.spectra.noise)
+    return Observation(
+        z_um,
+        measure.b,
+        measure.sigma,
+        measure.structure,
+        measure.y_px,
+        measure.x_px,
+        measure.spectra,
+    )
+
+
+def _require_numbers(*parts: NDArray[np.float64]) -> None:
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ScoringError(
+            "the scores of a frame are no numbers; restart focusd, and report it if they stay so"
+        )
