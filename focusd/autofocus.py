@@ -73,7 +73,6 @@ class Autofocus:
             self.fingerprint,
             self.instrument,
         )
-        self._recent = RecentFrames()
 
     def calibrate(
         self,
@@ -83,6 +82,7 @@ class Autofocus:
         range_um: float | None = None,
         step_um: float | None = None,
         planes_um: Sequence[float] | None = None,
+        recent: RecentFrames | None = None,
     ) -> CalibrationRun:
         """Begin a calibration around z; nothing has been exposed when this refuses it.
 
@@ -91,6 +91,7 @@ class Autofocus:
             limits_um: lowest and highest z to ask for, besides the configured limits.
             range_um, step_um: half the stack and the distance of its planes, µm; None: as configured.
             planes_um: the planes themselves, instead of range and step.
+            recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
             RequestError: no calibration can come of these planes.
@@ -104,7 +105,7 @@ class Autofocus:
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
         return CalibrationRun(
-            self._measuring(None),
+            self._measuring(None, recent),
             probes,
             planes,
             fingerprint=self.fingerprint,
@@ -129,6 +130,7 @@ class Autofocus:
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
         surface: Surface | None = None,
+        recent: RecentFrames | None = None,
     ) -> RefocusRun:
         """Begin a search for the focus. None: as configured.
 
@@ -143,6 +145,7 @@ class Autofocus:
                 quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             surface: what of a field that is not flat is brought into focus.
+            recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
             CalibrationError: there is no calibration, or it does not fit the rig.
@@ -166,7 +169,7 @@ class Autofocus:
         )
         search = self._search(chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior)
         return RefocusRun(
-            self._measuring(roi),
+            self._measuring(roi, recent),
             search,
             budget,
             field,
@@ -186,8 +189,8 @@ class Autofocus:
             return self.instrument.depth_of_field_um
         return self.calibrations.in_force().axial_unit_um
 
-    def _measuring(self, roi: Region | None) -> Measuring:
-        return Measuring(self.scorer, self.config.autofocus.max_saturated, self._recent, roi)
+    def _measuring(self, roi: Region | None, recent: RecentFrames | None) -> Measuring:
+        return Measuring(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames(), roi)
 
     def _keep(self, calibration: Calibration) -> dict[str, Any]:
         return self.calibrations.describe(calibration) | self.calibrations.add(calibration)

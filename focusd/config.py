@@ -167,8 +167,15 @@ class RecordedConfig(Section):
     """Where the stage stands at first; None: the middle of the stack."""
 
 
+class ClientConfig(Section):
+    """The clients own camera and stage: they send frames and are told where to expose (`focus.ask`)."""
+
+    kind: Literal["client"]
+
+
 MicroscopeConfig = Annotated[
-    SimulatedConfig | MicroManagerConfig | RehearsalConfig | RecordedConfig, Field(discriminator="kind")
+    SimulatedConfig | MicroManagerConfig | RehearsalConfig | RecordedConfig | ClientConfig,
+    Field(discriminator="kind"),
 ]
 
 

@@ -11,7 +11,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from focusd.config import RigConfig
+from focusd.config import ClientConfig, RigConfig
 from focusd.daemon.memory import Record, RigMemory
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
@@ -118,7 +118,8 @@ async def _connected(config: RigConfig, memory: RigMemory) -> Rig:
     try:
         microscope = await to_thread.run_sync(open_microscope, config)
         rig = Rig(microscope, config.stage, config.camera)
-        await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
+        if not isinstance(config.microscope, ClientConfig):
+            await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
     except FocusdError as error:
         if rig is not None:
             await rig.aclose()

@@ -26,6 +26,7 @@ from focusd.daemon.rig import Rig
 from focusd.daemon.slidemap import SlideMap, map_files
 from focusd.errors import FocusdError
 from focusd.focus.focus import Surface
+from focusd.focus.frame import RecentFrames
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.single import score_of
 from focusd.scoring.spectra import Region
@@ -45,6 +46,7 @@ class RigOperations:
         self._rig = rig
         self.autofocus = Autofocus(config, scorer, store, rig.camera_name)
         self.calibrations = self.autofocus.calibrations
+        self._recent = RecentFrames()
         self.slide = SlideMap(
             *map_files(config.state_folder / "maps", config.objective.name),
             depth_of_field_um=self.autofocus.depth_of_field_um,
@@ -73,7 +75,13 @@ class RigOperations:
         Raises:
             CalibrationError: no usable curve; NoSampleError: an empty field; and what the hardware raises.
         """
-        begin = partial(self.autofocus.calibrate, range_um=range_um, step_um=step_um, planes_um=planes_um)
+        begin = partial(
+            self.autofocus.calibrate,
+            range_um=range_um,
+            step_um=step_um,
+            planes_um=planes_um,
+            recent=self._recent,
+        )
         with _reported(report, "calibrate"):
             async with operation_on(self._rig) as operation:
                 run = await to_thread.run_sync(begin, operation.start_um)
@@ -116,6 +124,7 @@ class RigOperations:
             usable_um=usable_um,
             prior=prior,
             surface=surface,
+            recent=self._recent,
         )
         self.slide.forget_focus()
         with _reported(report, "refocus"):

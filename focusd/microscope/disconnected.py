@@ -1,10 +1,10 @@
-"""In place of a microscope that must not be touched."""
+"""In place of a microscope that the daemon must not touch, or does not have."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
-from focusd.errors import HardwareError
+from focusd.errors import FocusdError, HardwareError, RequestError
 
 
 class DisconnectedMicroscope:
@@ -14,23 +14,36 @@ class DisconnectedMicroscope:
         self.camera_name = camera_name
 
     def snap(self) -> NoReturn:
-        """Raises HardwareError."""
-        raise HardwareError("the hardware is not connected")
+        """Raises the error."""
+        raise self._error()
 
     def position_um(self) -> NoReturn:
-        """Raises HardwareError."""
-        raise HardwareError("the hardware is not connected")
+        """Raises the error."""
+        raise self._error()
 
     def move_to(self, z_um: float) -> NoReturn:
-        """Raises HardwareError."""
-        raise HardwareError("the hardware is not connected")
+        """Raises the error."""
+        raise self._error()
 
     def end_sequence(self) -> NoReturn:
-        """Raises HardwareError."""
-        raise HardwareError("the hardware is not connected")
+        """Raises the error."""
+        raise self._error()
 
     def stop(self) -> None:
         """Nothing moves."""
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _error(self) -> FocusdError:
+        return HardwareError("the hardware is not connected")
+
+
+class ClientsMicroscope(DisconnectedMicroscope):
+    """Camera and stage belong to the clients (`microscope.kind = "client"`)."""
+
+    def _error(self) -> FocusdError:
+        return RequestError(
+            'this daemon has no camera and no stage (microscope.kind = "client"): send it your frames with focus.ask '
+            "and focus.tell, which say where to expose next"
+        )

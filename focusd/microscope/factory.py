@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from focusd.config import MicroManagerConfig, RecordedConfig, RehearsalConfig, RigConfig
+from focusd.config import ClientConfig, MicroManagerConfig, RecordedConfig, RehearsalConfig, RigConfig
 from focusd.microscope.protocol import Microscope
 
 
@@ -28,6 +28,10 @@ def open_microscope(config: RigConfig) -> Microscope:
             from focusd.microscope.recorded import open_recorded
 
             return open_recorded(config)
+        case ClientConfig():
+            from focusd.microscope.disconnected import ClientsMicroscope
+
+            return ClientsMicroscope(config.camera.name)
         case _:
             from focusd.microscope.simulated import open_simulated
 
