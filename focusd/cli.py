@@ -20,7 +20,7 @@ from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
-from focusd.terminal import Version, open_standard_streams, print_utf8
+from focusd.terminal import open_standard_streams, print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
@@ -28,8 +28,18 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def focusd(version: Version = False) -> None:
+def focusd(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Keep a microscope in focus."""
 
 
