@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from json import dumps as json_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,16 +22,29 @@ from rich.text import Text
 
 from focusd import __version__
 from focusd.errors import FocusdError
-from focusd.terminal import Version, open_standard_streams, print_utf8
+from focusd.terminal import open_standard_streams, print_utf8
 
 if TYPE_CHECKING:
     from focusd.doctor import Finding
 
+CLIENT = "focusd-client"
+"""The distribution of the client alone; see docs/decisions/0001-light-client.md."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def focusd(version: Version = False) -> None:
+def focusd(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Keep a microscope in focus."""
 
 
@@ -139,12 +154,24 @@ def keep_docstrings() -> None:
     os.execve(sys.executable, command, environment)
 
 
+def refuse_two_installations() -> None:
+    """Raise FocusdError where `focusd-client` is installed beside `focusd`: both own the client's files."""
+    with suppress(PackageNotFoundError):
+        client = version_of(CLIENT)
+        raise FocusdError(
+            f"{CLIENT} {client} is installed in the same environment as focusd. Both own the same files, so removing "
+            f"or upgrading one of them breaks the other. focusd has all that {CLIENT} has: run `pip uninstall "
+            f"{CLIENT}`, then install focusd again"
+        )
+
+
 def main() -> None:
     """Entry point: errors that focusd raises on purpose become one line."""
     open_standard_streams()
     keep_docstrings()
     print_utf8()
     try:
+        refuse_two_installations()
         app()
     except FocusdError as error:
         # As Text: a message may hold brackets that rich would take for markup.

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, get_args
 from platformdirs import user_state_dir
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from focusd.addresses import CONTROL, EVENTS
 from focusd.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -283,8 +284,8 @@ def is_local(endpoint: str) -> bool:
 class ServerConfig(Section):
     """Where clients and monitors connect, and whether they have to say who they are."""
 
-    control: str = "tcp://127.0.0.1:5570"
-    events: str = "tcp://127.0.0.1:5571"
+    control: str = CONTROL
+    events: str = EVENTS
     keys: Path | None = None
     """Folder of CURVE keys (`focusctl keys`): only clients on its list are answered. None: this machine alone."""
     max_requests_per_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 200.0

@@ -1,4 +1,4 @@
-"""Logs of events on a monitor's disk: appended line by line, read back, summed up and drawn."""
+"""Logs of events on a monitor's disk: appended line by line, read back and summed up."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def estimates_of(events: Iterator[Event]) -> list[Event]:
 def summarise(estimates: list[Event]) -> Summary:
     """The figures of a log; `estimates` from `estimates_of`."""
     data = [event["data"] for event in estimates]
-    minutes = _minutes(estimates)
+    minutes = minutes_of(estimates)
     focus_um = [d["focus_um"] for d in data]
     exposures, dose_ms = _total(data, "exposures"), _total(data, "dose_ms")
     return Summary(
@@ -172,7 +172,8 @@ def summarise(estimates: list[Event]) -> Summary:
     )
 
 
-def _minutes(estimates: list[Event]) -> list[float]:
+def minutes_of(estimates: list[Event]) -> list[float]:
+    """When the estimates were made, in minutes since the first."""
     times = [datetime.fromisoformat(event["time"]) for event in estimates]
     return [(time - times[0]).total_seconds() / 60 for time in times]
 
@@ -203,29 +204,3 @@ def _share_in_focus(minutes: list[float], data: list[Event]) -> float:
         if values["state"] == "locked" and abs(values["dz_um"] or 0.0) <= values["dof_um"] / 2
     )
     return good / whole if whole else 0.0
-
-
-def draw(estimates: list[Event], path: Path) -> None:
-    """Focus and stage over time, and how sure the hold was; PNG or SVG by the name's ending."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    hours = [minute / 60 for minute in _minutes(estimates)]
-    data = [event["data"] for event in estimates]
-    focus, sigma, stage = ([d[name] for d in data] for name in ("focus_um", "sigma_um", "z_um"))
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    low, high = zip(*((f - 2 * s, f + 2 * s) for f, s in zip(focus, sigma, strict=True)), strict=True)
-    top.fill_between(hours, low, high, color="tab:blue", alpha=0.2, label="±2σ")
-    top.plot(hours, focus, color="tab:blue", label="focus, estimated")
-    top.plot(hours, stage, color="black", linewidth=0.8, drawstyle="steps-post", label="stage")
-    failed = [(h, d["z_um"]) for h, d in zip(hours, data, strict=True) if d["source"] == "failed"]
-    if failed:
-        top.plot(*zip(*failed, strict=True), "x", color="tab:red", label="failed checks")
-    top.set(ylabel="z (µm)")
-    top.legend()
-    bottom.plot(hours, [d["exposures"] for d in data], color="tab:orange", drawstyle="steps-post")
-    bottom.set(xlabel="hours", ylabel="exposures of the hold")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

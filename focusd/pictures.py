@@ -1,20 +1,20 @@
-"""Pictures of what focusd answers, drawn from its JSON alone: the local focus of a field, the focus map of a slide.
+"""Pictures of what focusd says, drawn from its JSON alone: the focus of a field, a slide's focus map, a hold's drift.
 
-matplotlib is imported by the first picture, so that who draws none does not wait for it.
+This needs matplotlib and NumPy, which a client that draws nothing does without: import it late.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from focusd.driftlog import Event, minutes_of
 from focusd.errors import RequestError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Json = dict[str, Any]
 Array = NDArray[np.float64]
@@ -43,8 +43,6 @@ def draw_field(geometry: Json, path: Path) -> None:
         geometry: `geometry` of a refocus' result.
         path: .png, .svg or .pdf.
     """
-    from matplotlib.figure import Figure
-
     plane = geometry["plane"]
     scale, unit = (geometry["pixel_um"], "µm") if geometry["pixel_um"] else (1.0, "px")
     height = np.array(geometry["focus_um"], np.float64) - (plane["z_um"] or 0.0)
@@ -71,8 +69,6 @@ def draw_map(described: Json, path: Path) -> None:
     Raises:
         RequestError: the map is empty.
     """
-    from matplotlib.figure import Figure
-
     surface = described["surface"]
     if surface is None:
         raise RequestError("the map is empty: there is nothing to draw")
@@ -85,6 +81,32 @@ def draw_map(described: Json, path: Path) -> None:
         _draw_positions(axes, described["positions"])
         axes.set(xlabel="x (mm)", ylabel="y (mm)", aspect="equal")
     figure.suptitle(_map_title(described))
+    figure.savefig(path, dpi=110)
+
+
+def draw_drift(estimates: list[Event], path: Path) -> None:
+    """Focus and stage over time, and how sure the hold was.
+
+    Args:
+        estimates: of `driftlog.estimates_of`.
+        path: .png, .svg or .pdf.
+    """
+    hours = [minute / 60 for minute in minutes_of(estimates)]
+    data = [event["data"] for event in estimates]
+    focus, sigma, stage = ([d[name] for d in data] for name in ("focus_um", "sigma_um", "z_um"))
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    low, high = zip(*((f - 2 * s, f + 2 * s) for f, s in zip(focus, sigma, strict=True)), strict=True)
+    top.fill_between(hours, low, high, color="tab:blue", alpha=0.2, label="±2σ")
+    top.plot(hours, focus, color="tab:blue", label="focus, estimated")
+    top.plot(hours, stage, color="black", linewidth=0.8, drawstyle="steps-post", label="stage")
+    failed = [(h, d["z_um"]) for h, d in zip(hours, data, strict=True) if d["source"] == "failed"]
+    if failed:
+        top.plot(*zip(*failed, strict=True), "x", color="tab:red", label="failed checks")
+    top.set(ylabel="z (µm)")
+    top.legend()
+    bottom.plot(hours, [d["exposures"] for d in data], color="tab:orange", drawstyle="steps-post")
+    bottom.set(xlabel="hours", ylabel="exposures of the hold")
     figure.savefig(path, dpi=110)
 
 

@@ -6,26 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
-from typing import Annotated, Any
-
-import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-
-from focusd import __version__
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-]
-"""An option that prints the version and ends the program."""
+from typing import Any
 
 
 def print_utf8() -> None:
@@ -47,16 +28,6 @@ def open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # it takes the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
-
-
-class PlainConsole(Console):
-    """A console that writes out what a terminal would obey, but for the ends of lines."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What is printed of something."""
-        for segment in super().render(renderable, options):
-            lines = map(printable, segment.text.split("\n"))
-            yield segment if segment.control else segment._replace(text="\n".join(lines))
 
 
 def printable(text: str) -> str:

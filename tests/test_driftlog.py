@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
+from focusd.driftlog import EventLog, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
+from focusd.pictures import draw_drift
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -105,7 +106,7 @@ def test_a_log_without_estimates_says_what_to_do() -> None:
 def test_the_picture_is_drawn(tmp_path: Path, name: str) -> None:
     events = [event(seq, seq) for seq in range(10)]
     events[5]["data"] |= {"source": "failed"}
-    draw(events, tmp_path / name)
+    draw_drift(events, tmp_path / name)
     if name.endswith("png"):
         with Image.open(tmp_path / name) as picture:
             assert np.ptp(np.asarray(picture.convert("L"))) > 100

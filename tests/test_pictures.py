@@ -112,5 +112,5 @@ def test_who_draws_nothing_loads_nothing_to_draw_with() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
-    assert "typer" in loaded
+    assert "click" in loaded
     assert not loaded & {"numpy", "matplotlib", "scipy", "torch"}

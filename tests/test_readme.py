@@ -19,7 +19,11 @@ from tests.systemd.unit import directives
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-APPS = {"bench": bench.__main__.app, "focusd": focusd.cli.app, "focusctl": focusd.ctl.app}
+APPS: dict[str, Any] = {
+    "bench": typer.main.get_command(bench.__main__.app),
+    "focusd": typer.main.get_command(focusd.cli.app),
+    "focusctl": focusd.ctl.app,
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -60,7 +64,7 @@ def typed() -> list[str]:
 def refusals(line: str) -> list[str]:
     """What a command line names that its program does not know."""
     words = shlex.split(re.sub(r"^python -m bench", "bench", line))
-    command: Any = typer.main.get_command(APPS[words[0]])
+    command: Any = APPS[words[0]]
     options = {option: param for param in command.params for option in param.opts}
     unknown, value = [], False
     for word in words[1:]:
@@ -127,7 +131,7 @@ def test_settings_are_settings() -> None:
 
 
 def test_every_figure_has_a_command_that_exists() -> None:
-    commands: Any = typer.main.get_command(APPS["bench"])
+    commands: Any = APPS["bench"]
     named = re.findall(r"python -m bench (\w+(?: \| \w+)*)", README)
     assert {name for names in named for name in names.split(" | ")} <= set(commands.commands)
     assert named

@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Sequence
 from typing import Self
 
 import zmq
-import zmq.asyncio
 
 from focusd.client.exchange import Exchange
 from focusd.client.requests import Requests
-from focusd.client.streams import CONTROL, EVENTS, AsyncEventStream, EventStream, connect
+from focusd.client.streams import AsyncEventStream, EventStream, connect
 from focusd.protocol.messages import JsonObject
 
-__all__ = ["CONTROL", "EVENTS", "AsyncClient", "AsyncEventStream", "Client", "EventStream"]
+__all__ = ["AsyncClient", "AsyncEventStream", "Client", "EventStream"]
 
 
 class Client(Requests[JsonObject]):
@@ -60,6 +59,8 @@ class AsyncClient(Requests[Awaitable[JsonObject]]):
     """A client for asyncio: `async with AsyncClient() as focus: await focus.refocus()`."""
 
     def _open_context(self) -> None:
+        import zmq.asyncio  # brings asyncio: only for those who await
+
         self._context = zmq.asyncio.Context()
 
     async def __aenter__(self) -> Self:

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar
 
+from focusd.addresses import CONTROL, EVENTS
 from focusd.client.map_client import MapRequests
-from focusd.client.streams import CONTROL, EVENTS
 from focusd.errors import RequestError
 from focusd.protocol.keys import ClientKeys
 from focusd.protocol.messages import JsonObject

@@ -7,14 +7,12 @@ from typing import Any, Self
 
 import zmq
 
+from focusd.addresses import CONTROL
 from focusd.client.exchange import Inbox
-from focusd.config import ServerConfig
 from focusd.errors import RequestError
 from focusd.protocol.keys import ClientKeys
 from focusd.protocol.messages import JsonObject
 
-CONTROL = ServerConfig().control
-EVENTS = ServerConfig().events
 SUBSCRIBED_S = 5.0
 """A subscription is in place within this time, or there is no daemon."""
 

@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-from rich.table import Table
-
-from focusd.client.client import CONTROL
-from focusd.ctl.connecting import AsJson, Endpoint, connected
-from focusd.ctl.showing import flat, out, print_json, shown, two_columns
+from focusd.ctl.connecting import connected, endpoint_option, json_option
+from focusd.ctl.showing import print_json, print_table, print_values, say, shown
 from focusd.protocol.messages import JsonObject
 
-app = typer.Typer(
-    help="The calibrations that are kept of the objective, and which one is in force.",
-    invoke_without_command=True,
-)
-Id = Annotated[str, typer.Argument(help="Its id, as `focusctl calibrations` shows it.")]
+id_argument = click.argument("calibration_id", metavar="ID")
 
 
-@app.callback()
-def by_default(context: typer.Context, endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
+@click.group("calibrations", invoke_without_command=True)
+@endpoint_option
+@json_option
+@click.pass_context
+def app(context: click.Context, endpoint: str, as_json: bool) -> None:
     """The calibrations that are kept of the objective, and which one is in force."""
     if context.invoked_subcommand is None:
-        list_all(endpoint, as_json)
+        _list_all(endpoint, as_json)
 
 
 @app.command("list")
-def list_all(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
+@endpoint_option
+@json_option
+def list_all(endpoint: str, as_json: bool) -> None:
     """List them, the latest first."""
+    _list_all(endpoint, as_json)
+
+
+@app.command()
+@id_argument
+@endpoint_option
+@json_option
+def show(calibration_id: str, endpoint: str, as_json: bool) -> None:
+    """Show the calibration that has this id in `focusctl calibrations`."""
+    with connected(endpoint) as client:
+        answer = client.show_calibration(calibration_id)
+    if as_json:
+        print_json(answer)
+    else:
+        print_values(answer)
+
+
+@app.command()
+@id_argument
+@endpoint_option
+def use(calibration_id: str, endpoint: str) -> None:
+    """Put one of them in force; the one that was in force is kept."""
+    with connected(endpoint) as client:
+        client.use_calibration(calibration_id)
+    say(f"{calibration_id} is in force")
+
+
+@app.command()
+@id_argument
+@endpoint_option
+def remove(calibration_id: str, endpoint: str) -> None:
+    """Remove one of them that is not in force, for good."""
+    with connected(endpoint) as client:
+        client.remove_calibration(calibration_id)
+    say(f"{calibration_id} is removed")
+
+
+def _list_all(endpoint: str, as_json: bool) -> None:
     with connected(endpoint) as client:
         answer = client.calibrations()
     if as_json:
@@ -37,48 +72,21 @@ def list_all(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
         _print_list(answer)
 
 
-@app.command()
-def show(calibration_id: Id, endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
-    """Show one of them."""
-    with connected(endpoint) as client:
-        answer = client.show_calibration(calibration_id)
-    if as_json:
-        print_json(answer)
-        return
-    table = two_columns()
-    for name, value in flat(answer):
-        table.add_row(name, shown(value))
-    out.print(table)
-
-
-@app.command()
-def use(calibration_id: Id, endpoint: Endpoint = CONTROL) -> None:
-    """Put one of them in force; the one that was in force is kept."""
-    with connected(endpoint) as client:
-        client.use_calibration(calibration_id)
-    out.print(f"{calibration_id} is in force")
-
-
-@app.command()
-def remove(calibration_id: Id, endpoint: Endpoint = CONTROL) -> None:
-    """Remove one of them that is not in force, for good."""
-    with connected(endpoint) as client:
-        client.remove_calibration(calibration_id)
-    out.print(f"{calibration_id} is removed")
-
-
 def _print_list(answer: JsonObject) -> None:
     kept = answer["calibrations"]
     if not kept:
-        out.print(f"no calibration of {answer['objective']!r} is kept: run `focusctl calibrate`")
+        say(f"no calibration of {answer['objective']!r} is kept: run `focusctl calibrate`")
         return
-    table = Table("id", "taken, UTC", "range, µm", "planes", "FWHM, µm", "R²", "", title=answer["objective"])
-    for one in kept:
-        range_um = " … ".join(f"{end_um:.3g}" for end_um in one["range_um"])
-        taken = one["written"][:16].replace("T", " ")
-        figures = map(shown, (one["planes"], one["fwhm_um"], one["r2"]))
-        table.add_row(one["id"], taken, range_um, *figures, "in force" if one["in_force"] else "")
-    out.print(table)
+    heads = ("id", "taken, UTC", "range, µm", "planes", "FWHM, µm", "R²", "")
+    print_table(map(_row, kept), heads, answer["objective"])
     for one in kept:
         if one["remark"]:
-            out.print(f"{one['id']}: {one['remark']}", soft_wrap=True)
+            say(f"{one['id']}: {one['remark']}")
+
+
+def _row(kept: JsonObject) -> list[str]:
+    """The cells of one calibration."""
+    range_um = " … ".join(f"{end_um:.3g}" for end_um in kept["range_um"])
+    taken = kept["written"][:16].replace("T", " ")
+    figures = map(shown, (kept["planes"], kept["fwhm_um"], kept["r2"]))
+    return [kept["id"], taken, range_um, *figures, "in force" if kept["in_force"] else ""]

@@ -5,91 +5,118 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
+from focusd import __version__
+from focusd.addresses import CONTROL, EVENTS
 from focusd.client.catchup import complete
-from focusd.client.client import CONTROL, EVENTS
 from focusd.ctl import calibrations, keys, slide
-from focusd.ctl.connecting import AsJson, Endpoint, Events, connected, my_keys, subscribed, tell, told
+from focusd.ctl.connecting import (
+    connected,
+    endpoint_option,
+    events_option,
+    json_option,
+    my_keys,
+    pictures,
+    subscribed,
+    tell,
+    told,
+)
 from focusd.ctl.following import follow, news, patient
-from focusd.ctl.showing import flat, line, out, print_json, print_result, shown, two_columns
-from focusd.driftlog import EventLog, draw, estimates_of, last_event, read_events, summarise
+from focusd.ctl.showing import line, print_json, print_result, print_values, say
+from focusd.driftlog import EventLog, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
 from focusd.protocol.keys import ClientKeys
 from focusd.protocol.messages import JsonObject
-from focusd.terminal import Version, print_utf8
+from focusd.terminal import print_utf8
 
-app = typer.Typer(help="Talk to a running focusd.", no_args_is_help=True, add_completion=False)
-app.add_typer(calibrations.app, name="calibrations")
-app.add_typer(keys.app, name="keys")
-app.add_typer(slide.app, name="map")
+FILE = click.Path(path_type=Path)
+roi_option = click.option("--roi", help="Region of interest: y,x,height,width in pixels.")
+
+
+@click.group(context_settings={"max_content_width": 110})
+@click.option(
+    "--endpoint",
+    default=CONTROL,
+    show_default=True,
+    envvar="FOCUSD_ENDPOINT",
+    show_envvar=True,
+    help="The daemon's server.control address.",
+)
+@click.option(
+    "--events",
+    default=EVENTS,
+    show_default=True,
+    envvar="FOCUSD_EVENTS",
+    show_envvar=True,
+    help="The daemon's server.events address.",
+)
+@click.option(
+    "--key",
+    type=FILE,
+    envvar="FOCUSCTL_KEY",
+    show_envvar=True,
+    help="Your NAME.key_secret, for a focusd that asks for keys.",
+)
+@click.option(
+    "--server-key",
+    type=FILE,
+    envvar="FOCUSCTL_SERVER_KEY",
+    show_envvar=True,
+    help="That focusd's focusd.key.",
+)
+@click.version_option(__version__, message="%(version)s", help="Print the version.")
+@click.pass_context
+def app(
+    context: click.Context, endpoint: str, events: str, key: Path | None, server_key: Path | None
+) -> None:
+    """Talk to a running focusd."""
+    context.default_map = _for_all(context.command, {"endpoint": endpoint, "events": events})
+    if (key is None) != (server_key is None):
+        raise click.BadParameter("--key and --server-key belong together: give both")
+    if key and server_key:
+        my_keys.set(ClientKeys.load(key, server_key))
+
+
+app.add_command(calibrations.app)
+app.add_command(keys.app)
+app.add_command(slide.app)
 
 
 def main() -> None:
     """Entry point of `focusctl`."""
     print_utf8()
     try:
-        app()
+        app(prog_name="focusctl")
     except FocusdError as error:
         tell(error)
         raise SystemExit(1) from None
 
 
-@app.callback()
-def whom(
-    context: typer.Context,
-    endpoint: Annotated[
-        str, typer.Option(help="The daemon's server.control address.", envvar="FOCUSD_ENDPOINT")
-    ] = CONTROL,
-    events: Annotated[
-        str, typer.Option(help="The daemon's server.events address.", envvar="FOCUSD_EVENTS")
-    ] = EVENTS,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="Your NAME.key_secret, for a focusd that asks for keys.", envvar="FOCUSCTL_KEY"),
-    ] = None,
-    server_key: Annotated[
-        Path | None, typer.Option(help="That focusd's focusd.key.", envvar="FOCUSCTL_SERVER_KEY")
-    ] = None,
-    version: Version = False,
-) -> None:
-    """Talk to a running focusd."""
-    context.default_map = _for_all(context.command, {"endpoint": endpoint, "events": events})
-    if (key is None) != (server_key is None):
-        raise typer.BadParameter("--key and --server-key belong together: give both")
-    if key and server_key:
-        my_keys.set(ClientKeys.load(key, server_key))
-
-
 @app.command()
-def status(endpoint: Endpoint = CONTROL, as_json: AsJson = False) -> None:
+@endpoint_option
+@json_option
+def status(endpoint: str, as_json: bool) -> None:
     """Show where the rig stands."""
     with connected(endpoint) as client:
         hello, state = client.hello(), client.state()
     if as_json:
         print_json(state | {"session": hello["session"], "version": hello["version"]})
-        return
-    out.print(f"focusd {hello['version']} on {endpoint}", soft_wrap=True)
-    table = two_columns()
-    for name, value in flat(state):
-        table.add_row(name, shown(value))
-    out.print(table)
+    else:
+        say(f"focusd {hello['version']} on {endpoint}")
+        print_values(state)
 
 
 @app.command()
-def calibrate(
-    range_um: Annotated[
-        float | None,
-        typer.Option(help="Half the stack's extent, µm; default: what the objective asks for."),
-    ] = None,
-    step_um: Annotated[
-        float | None, typer.Option(help="Distance of the planes, µm; default: likewise.")
-    ] = None,
-    endpoint: Endpoint = CONTROL,
-    events: Events = EVENTS,
-) -> None:
+@click.option(
+    "--range-um", type=float, help="Half the stack's extent, µm; default: what the objective asks for."
+)
+@click.option("--step-um", type=float, help="Distance of the planes, µm; default: likewise.")
+@endpoint_option
+@events_option
+def calibrate(range_um: float | None, step_um: float | None, endpoint: str, events: str) -> None:
     """Take a calibration stack around the present z: focus by eye first."""
     with connected(endpoint, events) as client, subscribed(client) as stream:
         job = client.calibrate(range_um=range_um, step_um=step_um, wait=False)
@@ -98,33 +125,24 @@ def calibrate(
 
 
 @app.command()
+@roi_option
+@click.option("--strategy", help="Search strategy; default: as configured.")
+@click.option("--max-exposures", type=int, help="Exposures allowed.")
+@click.option("--max-seconds", type=float, help="Time allowed.")
+@click.option("--max-dose-ms", type=float, help="Exposure time allowed in all.")
+@click.option("--target-um", type=float, help="σ at which the posterior search ends.")
+@click.option("--map", "picture", type=FILE, help="Draw the focus over the field: .png, .svg or .pdf.")
+@endpoint_option
+@events_option
+@json_option
 def refocus(
-    roi: Annotated[str | None, typer.Option(help="Region of interest: y,x,height,width in pixels.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="Search strategy; default: as configured.")] = None,
-    max_exposures: Annotated[int | None, typer.Option(help="Exposures allowed.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Time allowed.")] = None,
-    max_dose_ms: Annotated[float | None, typer.Option(help="Exposure time allowed in all.")] = None,
-    target_um: Annotated[float | None, typer.Option(help="σ at which the posterior search ends.")] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--map", help="Draw the focus over the field: .png, .svg or .pdf.")
-    ] = None,
-    endpoint: Endpoint = CONTROL,
-    events: Events = EVENTS,
-    as_json: AsJson = False,
+    roi: str | None, picture: Path | None, endpoint: str, events: str, as_json: bool, **limits: Any
 ) -> None:
     """Bring the sample into focus."""
     region = _region(roi)
     with connected(endpoint, events) as client, subscribed(client) as stream:
         draw = _drawing(picture)
-        job = client.refocus(
-            roi=region,
-            strategy=strategy,
-            max_exposures=max_exposures,
-            max_seconds=max_seconds,
-            max_dose_ms=max_dose_ms,
-            target_um=target_um,
-            wait=False,
-        )
+        job = client.refocus(roi=region, wait=False, **limits)
         result = follow(client, stream, job["job_id"], quiet=as_json)
         if as_json:
             print_json(result)
@@ -134,64 +152,68 @@ def refocus(
 
 
 @app.command(context_settings=slide.NEGATIVE)
-def move(
-    z_um: Annotated[float, typer.Argument(help="Absolute z, µm.")],
-    endpoint: Endpoint = CONTROL,
-) -> None:
-    """Move the stage, within its limits."""
+@click.argument("z_um", type=float)
+@endpoint_option
+def move(z_um: float, endpoint: str) -> None:
+    """Move the stage to an absolute z in µm, within its limits."""
     with connected(endpoint) as client:
         print_result("moved", client.move(z_um))
 
 
 @app.command()
-def cancel(
-    job_id: Annotated[str | None, typer.Argument(help="The job; default: the one that runs.")] = None,
-    endpoint: Endpoint = CONTROL,
-) -> None:
-    """End a job; the stage ends at a safe z."""
+@click.argument("job_id", required=False)
+@endpoint_option
+def cancel(job_id: str | None, endpoint: str) -> None:
+    """End a job, or the one that runs; the stage ends at a safe z."""
     with connected(endpoint) as client:
         running = client.state()["job"]
         job_id = job_id or (running and running["job_id"])
         if job_id is None:
-            out.print("no job is running")
+            say("no job is running")
             return
         client.cancel(job_id)
-        out.print(f"cancelling job {job_id}")
+        say(f"cancelling job {job_id}")
 
 
 @app.command()
-def hold(
-    roi: Annotated[str | None, typer.Option(help="Region of interest: y,x,height,width in pixels.")] = None,
-    position: Annotated[str | None, typer.Option(help="Name of the place, for the log.")] = None,
-    endpoint: Endpoint = CONTROL,
-) -> None:
+@roi_option
+@click.option("--position", help="Name of the place, for the log.")
+@endpoint_option
+def hold(roi: str | None, position: str | None, endpoint: str) -> None:
     """Keep the sample in focus until `focusctl release`; `focusctl monitor` shows how it goes."""
     with connected(endpoint) as client:
         print_result("holding", client.hold(roi=_region(roi), position=position))
 
 
 @app.command()
-def release(endpoint: Endpoint = CONTROL) -> None:
+@endpoint_option
+def release(endpoint: str) -> None:
     """End the hold; the stage rests where it is."""
     with connected(endpoint) as client:
         print_result("released", client.release())
 
 
 @app.command()
-def reconnect(endpoint: Endpoint = CONTROL) -> None:
+@endpoint_option
+def reconnect(endpoint: str) -> None:
     """After a hardware fault that you have looked into: let focusd open the hardware again."""
     with connected(endpoint) as client:
         client.reconnect()
-        out.print("focusd starts anew and opens the hardware; `focusctl status` says how it went")
+        say("focusd starts anew and opens the hardware; `focusctl status` says how it went")
 
 
 @app.command()
-def monitor(
-    log: Annotated[Path | None, typer.Option(help="Append each event to this file as a JSON line.")] = None,
-    rotate_mb: Annotated[float, typer.Option(min=0.001, help="Size from which the log is begun anew.")] = 100,
-    endpoint: Endpoint = CONTROL,
-    events: Events = EVENTS,
-) -> None:
+@click.option("--log", type=FILE, help="Append each event to this file as a JSON line.")
+@click.option(
+    "--rotate-mb",
+    type=click.FloatRange(min=0.001),
+    default=100,
+    show_default=True,
+    help="Size from which the log is begun anew.",
+)
+@endpoint_option
+@events_option
+def monitor(log: Path | None, rotate_mb: float, endpoint: str, events: str) -> None:
     """Show events as they happen, until Ctrl-C. Heartbeats are logged, not shown.
 
     A log that exists is gone on with: what the daemon has on record since its last event comes first.
@@ -202,28 +224,25 @@ def monitor(
         write = _line_writer(log, rotate_mb, resources)
         stream = resources.enter_context(subscribed(client))
         for event in news(complete(client, patient(stream), last), write):
-            out.print(line(event), soft_wrap=True)
+            click.echo(line(event))
 
 
 @app.command()
-def drift(
-    file: Annotated[Path, typer.Argument(help="A log of `focusctl monitor --log`.", dir_okay=False)],
-    picture: Annotated[Path, typer.Option("--out", help="PNG or SVG.")] = Path("drift.png"),
-    as_json: AsJson = False,
-) -> None:
-    """Sum up and draw how the focus drifted while it was held."""
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--out", "picture", type=FILE, default=Path("drift.png"), show_default=True, help="PNG or SVG.")
+@json_option
+def drift(file: Path, picture: Path, as_json: bool) -> None:
+    """Sum up and draw how the focus drifted while it was held; FILE is a log of `focusctl monitor --log`."""
     with told():
         estimates = estimates_of(read_events(file))
         summary = summarise(estimates).as_dict()
-        draw(estimates, picture)
-    if as_json:
-        print_json(summary)
-        return
-    table = two_columns()
-    for name, value in summary.items():
-        table.add_row(name, shown(value))
-    out.print(table)
-    out.print(f"the picture is {picture}", soft_wrap=True)
+        if as_json:
+            print_json(summary)
+        else:
+            print_values(summary)
+        pictures().draw_drift(estimates, picture)
+    if not as_json:
+        say(f"the picture is {picture}")
 
 
 def _for_all(command: object, values: dict[str, str]) -> dict[str, Any]:
@@ -237,14 +256,13 @@ def _drawing(path: Path | None) -> Callable[[JsonObject], None]:
     """What draws a result's field into a file; a wrong name is told before exposures are spent."""
     if path is None:
         return lambda result: None
-    from focusd import pictures  # brings NumPy and matplotlib, for this alone
-
-    target = pictures.checked(path)
+    drawing = pictures()
+    target: Path = drawing.checked(path)
 
     def draw(result: JsonObject) -> None:
         if not result.get("geometry"):
             raise FocusdError("this refocus came without a map of the field: there is nothing to draw")
-        pictures.draw_field(result["geometry"], target)
+        drawing.draw_field(result["geometry"], target)
 
     return draw
 
@@ -255,7 +273,7 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
     try:
         y, x, height, width = (int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter("give four whole numbers: y,x,height,width", param_hint="--roi") from None
+        raise click.BadParameter("give four whole numbers: y,x,height,width", param_hint="--roi") from None
     return y, x, height, width
 
 

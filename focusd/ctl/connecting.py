@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated
+from types import ModuleType
 
-import typer
-from rich.text import Text
+import click
 
-from focusd.client.client import EVENTS, Client, EventStream
+from focusd.addresses import CONTROL, EVENTS
+from focusd.client import Client, EventStream
+from focusd.ctl.showing import say
 from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
 from focusd.protocol.keys import ClientKeys
-from focusd.terminal import PlainConsole, printable
+from focusd.terminal import printable
 
 SILENCE_S = 5.0
 """The daemon's heart beats once a second."""
@@ -24,11 +25,14 @@ HINTS: dict[type[FocusdError], str] = {
 }
 my_keys: ContextVar[ClientKeys | None] = ContextVar("my_keys", default=None)
 """Of this command, for a focusd that asks for them."""
-err = PlainConsole(stderr=True, highlight=False, markup=False)
 
-Endpoint = Annotated[str, typer.Option(help="The daemon's server.control address.")]
-Events = Annotated[str, typer.Option(help="The daemon's server.events address.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+endpoint_option = click.option(
+    "--endpoint", default=CONTROL, show_default=True, help="The daemon's server.control address."
+)
+events_option = click.option(
+    "--events", default=EVENTS, show_default=True, help="The daemon's server.events address."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 
 
 @contextmanager
@@ -46,20 +50,40 @@ def told() -> Iterator[None]:
     except FocusdError as error:
         tell(error)
         if hint := HINTS.get(type(error)):
-            err.print(f"hint: {hint}", soft_wrap=True)
-        raise typer.Exit(1) from None
+            say(f"hint: {hint}", err=True)
+        raise SystemExit(1) from None
     except OSError as error:
-        err.print(Text("error: ", style="red") + Text(str(error)), soft_wrap=True)
-        raise typer.Exit(1) from None
+        _print_error(str(error))
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise SystemExit(130) from None
 
 
 def tell(error: FocusdError) -> None:
     """Print an error in one line."""
-    err.print(Text("error: ", style="red") + Text(printable(error.message)), soft_wrap=True)
+    _print_error(error.message)
 
 
 def subscribed(client: Client) -> EventStream:
     """All events; silence for longer than the heart's beat is an error."""
     return client.events(silence_s=SILENCE_S)
+
+
+def pictures() -> ModuleType:
+    """The module that draws. It needs matplotlib, which an installation that only talks to a daemon may lack.
+
+    Raises:
+        FocusdError: matplotlib is not installed.
+    """
+    try:
+        from focusd import pictures
+    except ImportError as error:
+        raise FocusdError(
+            f"pictures are drawn with matplotlib, which cannot be imported ({error}); run `pip install "
+            "'focusd-client[plots]'`"
+        ) from None
+    return pictures
+
+
+def _print_error(message: str) -> None:
+    click.echo(click.style("error: ", fg="red") + printable(message), err=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from rich.text import Text
-
+from focusd.client import Client, EventStream
 from focusd.client.catchup import complete
-from focusd.client.client import Client, EventStream
-from focusd.ctl.connecting import err
-from focusd.ctl.showing import pairs
+from focusd.ctl.showing import pairs, say
 from focusd.errors import UnreachableError, rebuild_error
 from focusd.protocol.messages import JsonObject
 
@@ -30,19 +28,19 @@ def follow(client: Client, stream: EventStream, job_id: str, quiet: bool) -> Jso
 def _show_progress(events: Iterable[JsonObject], job_id: str, quiet: bool) -> JsonObject:
     """Show what happens to a job; return what the event of its end says."""
     session = None
-    with err.status("running…") as spinner:
-        for event in events:
-            session = session or event["session"]
-            if event["session"] != session:
-                raise UnreachableError("focusd was restarted and has lost the job; ask again")
-            if event["job_id"] != job_id:
-                continue
-            if event["topic"] == "focus.progress" and not quiet:
-                err.print(Text("  " + pairs(event["data"])), soft_wrap=True)
-            if _is_end(event):
-                ended: JsonObject = event["data"]
-                return ended
-            spinner.update("running… Ctrl-C cancels")
+    if not quiet and sys.stderr.isatty():
+        say("running; Ctrl-C cancels", err=True)
+    for event in events:
+        session = session or event["session"]
+        if event["session"] != session:
+            raise UnreachableError("focusd was restarted and has lost the job; ask again")
+        if event["job_id"] != job_id:
+            continue
+        if event["topic"] == "focus.progress" and not quiet:
+            say("  " + pairs(event["data"]), err=True)
+        if _is_end(event):
+            ended: JsonObject = event["data"]
+            return ended
     raise UnreachableError("the events have ended before the job")
 
 
@@ -51,11 +49,11 @@ def _is_end(event: JsonObject) -> bool:
 
 
 def _cancel_and_wait(client: Client, stream: EventStream, job_id: str) -> None:
-    err.print("cancelling: the stage returns to a safe z")
+    say("cancelling: the stage returns to a safe z", err=True)
     client.cancel(job_id)
     job = _show_progress(complete(client, stream), job_id, quiet=True)
     message = job["error"]["message"] if job.get("error") else "it had ended before"
-    err.print(Text(f"job {job_id} {job['state']}: {message}"), soft_wrap=True)
+    say(f"job {job_id} {job['state']}: {message}", err=True)
 
 
 def news(events: Iterable[JsonObject], write: Callable[[JsonObject], object]) -> Iterator[JsonObject]:
@@ -78,7 +76,7 @@ def patient(stream: EventStream) -> Iterator[JsonObject]:
             event = next(stream)
         except UnreachableError as error:
             if not silent:
-                err.print(Text(f"waiting: {error.message}", style="yellow"), soft_wrap=True)
+                say(f"waiting: {error.message}", "yellow", err=True)
             silent = True
             continue
         silent = False

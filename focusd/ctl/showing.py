@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import typer
-from rich.table import Table
-from rich.text import Text
+import click
 
 from focusd.protocol.messages import JsonObject
-from focusd.terminal import PlainConsole, one_line_json, printable
+from focusd.terminal import one_line_json, printable
 
 RESULT_ROWS = {
     "z_um": "µm",
@@ -39,17 +37,33 @@ RESULT_ROWS = {
     "moves": "",
 }
 
-out = PlainConsole(highlight=False, markup=False)
+
+def say(text: str, colour: str | None = None, err: bool = False) -> None:
+    """Print lines, with what a terminal would obey written out."""
+    click.secho("\n".join(map(printable, text.split("\n"))), fg=colour, err=err)
 
 
-def line(event: JsonObject) -> Text:
-    """An event for people: time of day in UTC, number, topic, what it says."""
-    line = Text(printable(f"{event['time'][11:23]} {event['seq']:>6} "), style="dim")
+def print_table(rows: Iterable[Iterable[str]], heads: Sequence[str] = (), title: str = "") -> None:
+    """Print rows of cells in columns as wide as their longest cell."""
+    cells = [[printable(cell) for cell in row] for row in ([heads, *rows] if heads else rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if heads:
+        cells.insert(1, ["─" * width for width in widths])
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    click.echo("\n".join([printable(title), *lines] if title else lines))
+
+
+def line(event: JsonObject) -> str:
+    """An event for people: time of day in UTC, number, topic, what it says; coloured by ANSI codes."""
     failed = event["topic"] == "focus.failed" or event["data"].get("state") == "failed"
-    line.append(printable(f"{event['topic']:<15}"), style="red" if failed else "cyan")
-    if event["job_id"]:
-        line.append(printable(f" {event['job_id']}"), style="dim")
-    return line.append(" " + pairs(event["data"]))
+    job = f" {event['job_id']}" if event["job_id"] else ""
+    return (
+        click.style(printable(f"{event['time'][11:23]} {event['seq']:>6} "), dim=True)
+        + click.style(printable(f"{event['topic']:<15}"), fg="red" if failed else "cyan")
+        + click.style(printable(job), dim=True)
+        + " "
+        + pairs(event["data"])
+    )
 
 
 def pairs(data: JsonObject) -> str:
@@ -76,34 +90,28 @@ def shown(value: object) -> str:
     return "–" if value is None else printable(str(value))
 
 
-def two_columns() -> Table:
-    """A table of names and values."""
-    table = Table("", "", show_header=False)
-    table.columns[0].style = "dim"
-    return table
+def print_values(values: JsonObject) -> None:
+    """Print names and values, one a line; `outer.inner` where they are nested."""
+    print_table([(name, shown(value)) for name, value in flat(values)])
 
 
 def print_result(title: str, result: JsonObject) -> None:
     """The end of a job, or of a hold, for people."""
-    out.print(title)
-    table = two_columns()
-    for name, unit in RESULT_ROWS.items():
-        if result.get(name) not in (None, ""):
-            table.add_row(name.removesuffix("_um"), f"{shown(result[name])} {unit}".rstrip())
+    say(title)
+    rows = [
+        (name.removesuffix("_um"), f"{shown(result[name])} {unit}".rstrip())
+        for name, unit in RESULT_ROWS.items()
+        if result.get(name) not in (None, "")
+    ]
     if field := result.get("geometry"):
-        table.add_row("field", f"{field['shape']}: {field['reason']}")
-    out.print(table)
+        rows.append(("field", f"{field['shape']}: {field['reason']}"))
+    print_table(rows)
     if probes := result.get("probes"):
-        out.print(_probes_table(probes))
-
-
-def _probes_table(probes: list[JsonObject]) -> Table:
-    table = Table("z, µm", "b", "σ(b)", "structure", title="probes")
-    for probe in probes:
-        table.add_row(*(shown(probe.get(name)) for name in ("z_um", "b", "sigma", "structure")))
-    return table
+        names = ("z_um", "b", "sigma", "structure")
+        measured = ([shown(probe.get(name)) for name in names] for probe in probes)
+        print_table(measured, ("z, µm", "b", "σ(b)", "structure"), "probes")
 
 
 def print_json(value: JsonObject) -> None:
     """One line for a program."""
-    typer.echo(one_line_json(value))
+    click.echo(one_line_json(value))

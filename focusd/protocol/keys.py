@@ -11,8 +11,6 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-import zmq.auth
-
 from focusd.errors import FocusdError
 
 DAEMON = "focusd"
@@ -59,10 +57,12 @@ def new_pair(folder: Path, name: str) -> Path:
         raise KeyFileError(
             f"{secret} exists; take another name, or move it away: those who know it will not know you"
         )
+    from zmq.auth import create_certificates
+
     before = os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        zmq.auth.create_certificates(folder, name)
+        create_certificates(folder, name)
     except OSError as error:
         raise KeyFileError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
@@ -131,8 +131,10 @@ def load_pair(path: Path) -> Pair:
 def _read(path: Path) -> tuple[bytes, bytes | None]:
     if path.exists() and not path.is_file():
         raise KeyFileError(f"{path}: is no ordinary file, and holds no key; remove it")  # a pipe would block
+    from zmq.auth import load_certificate  # here, because most clients use no keys
+
     try:
-        return zmq.auth.load_certificate(path)
+        return load_certificate(path)
     except OSError as error:
         raise KeyFileError(
             f"{path}: cannot be read: {error.strerror or error}; see `focusctl keys`"

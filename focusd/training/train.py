@@ -26,6 +26,8 @@ from focusd.training.recipe import Recipe
 from focusd.training.synthesis import Samples, join
 
 CHECKPOINT = "checkpoint.pt"
+EARLIER_WEIGHTS = "weights-1-to-3"
+"""The git tag at which the repository still had the weights that the shipped ones were trained from."""
 LOG = "log.jsonl"
 EVERY = 250
 """Steps between checkpoints and validations."""
@@ -48,7 +50,7 @@ def train(
     """Train, or go on from the checkpoint in `out`, and return the averaged network.
 
     Raises:
-        ModelError: the checkpoint in `out` belongs to another recipe.
+        ModelError: the checkpoint in `out` belongs to another recipe, or the weights to start from are missing.
     """
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -176,10 +178,21 @@ def _resume(recipe: Recipe, out: Path) -> _State:
 
 
 def _initial(recipe: Recipe) -> FocusNet:
-    """Random weights, or those that the recipe starts from, σ's correction undone."""
+    """Random weights, or those that the recipe starts from, with σ's correction undone.
+
+    Raises:
+        ModelError: the weights to start from are missing or corrupt.
+    """
     if recipe.start is None:
         return FocusNet()
-    network = load_model(shipped_weights().with_name(f"{recipe.start}.safetensors")).network
+    path = shipped_weights().with_name(f"{recipe.start}.safetensors")
+    if not path.exists():
+        raise ModelError(
+            f"{path}: the recipe starts from these weights, and they are not there. Only the current weights are kept; "
+            f"the git tag {EARLIER_WEIGHTS} of focusd's repository has focusnet-1 to 3: run `git checkout "
+            f"{EARLIER_WEIGHTS} -- models/{path.name} models/{path.name}.sha256` in a clone"
+        )
+    network = load_model(path).network
     network.sigma_correction.zero_()
     return network
 

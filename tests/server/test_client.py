@@ -129,11 +129,28 @@ def test_a_plain_subscriber_gets_events(threaded_daemon: Daemon) -> None:
     assert json.loads(body).keys() == {"session", "seq", "time", "monotonic_s", "job_id", "topic", "data"}
 
 
-def test_a_client_is_light() -> None:
-    script = (
-        "import sys, focusd.ctl, focusd.client.client;"
-        "heavy = {'torch', 'pymmcore', 'pymmcore_plus', 'numpy', 'scipy', 'focusd.daemon'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
+DAEMONS = {
+    "torch",
+    "pymmcore",
+    "pymmcore_plus",
+    "numpy",
+    "scipy",
+    "typer",
+    "rich",
+    "platformdirs",
+    "focusd.daemon",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("focusd", DAEMONS | {"pydantic", "zmq", "focusd.client", "focusd.errors"}),
+        ("focusd.client", DAEMONS | {"asyncio", "zmq.asyncio", "zmq.auth", "click"}),
+        ("focusd.ctl", DAEMONS | {"asyncio", "zmq.asyncio", "zmq.auth", "matplotlib"}),
+    ],
+)
+def test_an_import_brings_only_what_is_used(module: str, unneeded: set[str]) -> None:
+    script = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert unneeded & set(done.stdout.split()) == set()

@@ -126,6 +126,14 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(
     assert checkpoint.read_bytes() == before
 
 
+def test_who_lacks_the_weights_to_start_from_is_told_where_they_are(
+    recipe: Recipe, pool: Pool, samples: Samples, tmp_path: Path
+) -> None:
+    from_earlier = recipe.model_copy(update={"start": "focusnet-3"})
+    with pytest.raises(ModelError, match=r"git checkout weights-1-to-3 -- models/focusnet-3\.safetensors "):
+        train(from_earlier, pool, samples, tmp_path, workers=0)
+
+
 def test_what_a_killed_save_left_behind_does_not_matter(
     in_one_go: tuple[FocusNet, Path], recipe: Recipe, pool: Pool, samples: Samples, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from focusd.client.client import CONTROL
+from focusd.addresses import CONTROL
 from tests.test_readme import blocks, shell_lines
 from tests.ways.walk import Walker, end
 
