@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from focusd.autofocus import Autofocus
     from focusd.client import AsyncClient, Client
     from focusd.errors import (
         AmbiguousError,
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
         TravelLimitError,
         UnreachableError,
     )
+    from focusd.focus.frame import Frame
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AmbiguousError",
     "AsyncClient",
+    "Autofocus",
     "BudgetError",
     "BusyError",
     "CalibrationError",
@@ -44,6 +47,7 @@ __all__ = [
     "Client",
     "ConfigError",
     "FocusdError",
+    "Frame",
     "HardwareError",
     "InternalError",
     "MapError",
@@ -60,7 +64,12 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {"AsyncClient": "focusd.client", "Client": "focusd.client"}
+_HOMES = {
+    "AsyncClient": "focusd.client",
+    "Autofocus": "focusd.autofocus",
+    "Client": "focusd.client",
+    "Frame": "focusd.focus.frame",
+}
 """The module of each name in `__all__` that is not an error; errors live in `focusd.errors`."""
 
 

@@ -303,6 +303,13 @@ class ServerConfig(Section):
         return self
 
 
+class HttpConfig(Section):
+    """JSON-RPC over HTTP, for programs without ZeroMQ."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """On loopback; 0: any free one; None: HTTP is not served."""
+
+
 class MetricsConfig(Section):
     """Figures for Prometheus, for this machine alone."""
 
@@ -334,6 +341,7 @@ class RigConfig(Section):
     hold: HoldConfig = HoldConfig()
     scorer: ScorerConfig = ScorerConfig()
     server: ServerConfig = ServerConfig()
+    http: HttpConfig = HttpConfig()
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
 
