@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from focusd.errors import RequestError
 
@@ -37,7 +37,17 @@ Roi = Annotated[tuple[Pixel, Pixel, Extent, Extent], Field(strict=False)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
 Place = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
-Tags = Annotated[dict[Name, Finite | Name], Field(max_length=16)]
+MAX_TAGS = 16
+
+
+def _few(tags: object) -> object:
+    """Counted before they are looked at: each wrong one costs time to be told."""
+    if isinstance(tags, dict) and len(tags) > MAX_TAGS:
+        raise ValueError(f"holds {len(tags)} tags; {MAX_TAGS} are allowed")
+    return tags
+
+
+Tags = Annotated[dict[Name, Finite | Name], Field(max_length=MAX_TAGS), BeforeValidator(_few)]
 """What a client wants to see beside the drift: a temperature, a channel."""
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+import zmq
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,42 @@ class Connection:
     unsent: int
 
 
+@dataclass(frozen=True)
+class Line:
+    """A client's connection, as one of its messages came over it.
+
+    Attributes:
+        descriptor: of its socket; None: it had gone already, or the system does not tell.
+        inode: by which another connection with the same descriptor is told apart; None: not known.
+    """
+
+    descriptor: int | None
+    inode: int | None
+
+    @classmethod
+    def of(cls, part: zmq.Frame) -> Line:
+        """That of a message, of which this is a part."""
+        try:
+            descriptor = int(part.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return cls(None, None)
+        return cls(descriptor, _inode(descriptor))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody is there to be answered, as far as that is known."""
+        return self.inode is not None and _inode(self.descriptor) != self.inode
+
+
+def _inode(descriptor: int | None) -> int | None:
+    if descriptor is None or sys.platform == "win32":  # which numbers sockets apart from files
+        return None
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
+
+
 class Door:
     """Watches the connections to some endpoints inside the `with`.
 
@@ -73,8 +110,8 @@ class Door:
     """
 
     def __init__(self, control: str, events: str) -> None:
-        self._events = _name(events)
-        self._names = {_name(control), self._events}
+        self._control, self._events = _name(control), _name(events)
+        self._names = {self._control, self._events}
         self._heard: set[int] = set()
         self._read: dict[int, int] = {}
         """Bytes received over a connection when a whole message of it had been read last."""
@@ -94,19 +131,29 @@ class Door:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
 
-    def heard(self, descriptor: int) -> None:
+    def heard(self, line: Line) -> None:
         """A whole message of this connection has been read."""
-        self._heard.add(descriptor)
+        if line.descriptor is not None:
+            self._heard.add(line.descriptor)
 
-    def cut_subscriber(self, descriptor: int) -> None:
-        """End the connection of a subscriber that has said too much.
+    def cut_subscriber(self, line: Line) -> None:
+        """End the connection of a subscriber that has said too much."""
+        self._cut_talkative(line, self._events, "it subscribes too often, or to what there is not")
 
-        What it said may be read after it has gone, and its descriptor may be somebody else's by then: one that has said
-        little stays.
+    def cut_client(self, line: Line) -> None:
+        """End the connection of a client that has sent a message of far too many parts."""
+        self._cut_talkative(line, self._control, "it sends messages of too many parts")
+
+    def _cut_talkative(self, line: Line, name: int | str, why: str) -> None:
+        """End a connection, unless it has said little.
+
+        What was said may be read after its connection has ended, and its descriptor may be somebody else's by then.
         """
-        counted = self._counted(descriptor)
+        if line.descriptor is None:
+            return
+        counted = self._counted(line.descriptor)
         if sys.platform != "linux" or (counted and counted.received > TALKATIVE_BYTES):
-            self._cut(descriptor, {self._events}, "it subscribes too often, or to what there is not")
+            self._cut(line.descriptor, {name}, why)
 
     def _cut(self, descriptor: int, names: set[int | str], why: str) -> None:
         """End a connection, if it is one to an endpoint of these names."""

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from focusd.daemon import record
 from tests.server.daemon import Daemon
 from tests.server.test_server import client_of
+from tests.told import told
 
 pytestmark = pytest.mark.anyio
 COMMIT = record._run
@@ -114,7 +115,7 @@ async def test_whoever_subscribes_anew_all_the_time_puts_nothing_on_record(daemo
         seen = [await anext(monitor)]
         while seen[-1]["topic"] != "log":
             seen.append(await anext(monitor))
-        remembered = daemon.bus.since(0, 1000)
+        remembered = told(daemon.bus.since(0, 1000))
     assert sum(event["topic"] == "state" for event in remembered) == 1
     assert len(on_disk(daemon)) <= 2
     numbers = [event["seq"] for event in seen]
