@@ -62,7 +62,7 @@ MAX_ENVELOPE_BYTES = 2048
 """It comes back with the reply."""
 MAX_SUBSCRIPTION_BYTES = 1 << 10
 """Topics are shorter by far; what a client sends at first, to show its key, is 400 bytes."""
-MAX_PAGE_BYTES = 1 << 20
+MAX_PAGE_BYTES = 1 << 18
 """Of the events in an answer, but for one that is longer by itself."""
 
 Part = bytes | memoryview

@@ -86,7 +86,7 @@ class CalibrateParams(LongParams):
     range_um: Length | None = None
     """Half the stack's extent."""
     step_um: Length | None = None
-    planes_um: Annotated[list[Finite], Field(min_length=7, max_length=1000)] | None = None
+    planes_um: Annotated[list[Finite], Field(fail_fast=True, min_length=7, max_length=1000)] | None = None
     """The planes themselves, ascending, instead of range and step: for a recorded, irregular stack."""
 
 
@@ -131,7 +131,7 @@ class MapAddParams(Params):
 class MapPredictParams(Params):
     """Params of `map.predict`."""
 
-    positions: Annotated[list[Place], Field(min_length=1, max_length=1000)]
+    positions: Annotated[list[Place], Field(fail_fast=True, min_length=1, max_length=1000)]
     """(x, y) in µm."""
     channel: Name | None = None
     tolerance: Annotated[float, Field(gt=0, le=100)] = 0.5
@@ -177,7 +177,7 @@ class PixelFrame(Message):
 class ScoreParams(Params):
     """Params of `focus.score`; the pixels follow as frames of their own, one for each of `frames`."""
 
-    frames: Annotated[list[PixelFrame], Field(min_length=1, max_length=64)]
+    frames: Annotated[list[PixelFrame], Field(fail_fast=True, min_length=1, max_length=64)]
     roi: Roi | None = None
     track: bool = False
     """They show the held field, in the channel and exposure that it is held with: the hold may learn from them."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from itertools import repeat, takewhile
-from operator import attrgetter
 from weakref import WeakValueDictionary
 
 import anyio
@@ -15,8 +12,9 @@ import zmq.asyncio
 
 from focusd.protocol.messages import MAX_JSON_BYTES, Part
 from focusd.server.door import Line
+from focusd.server.drain import drain
 
-MOST_PARTS = 1024
+MOST_PARTS = 128
 """Of a message that are kept to be looked at and answered; a message of more costs the connection."""
 
 
@@ -58,11 +56,8 @@ class Inbox:
         parts = [await self._control.recv(copy=False)]
         while parts[-1].more and len(parts) < MOST_PARTS:
             parts.append(self._rest.recv(zmq.NOBLOCK, copy=False))
-        if parts[
-            -1
-        ].more:  # a message comes whole or not at all; each part takes as little time here as Python can
-            rest = map(self._rest.recv, repeat(zmq.NOBLOCK), repeat(False))
-            deque(takewhile(attrgetter("more"), rest), maxlen=0)
+        if parts[-1].more:
+            drain(self._rest)
         return parts
 
 

@@ -53,6 +53,7 @@ from focusd.server.operations import Operations
 from focusd.server.publisher import Publisher, serving_subscribers
 from focusd.server.ratelimit import RateLimit
 from focusd.server.sockets import Endpoints, open_sockets
+from focusd.storage.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -67,8 +68,12 @@ STATE_S = 0.05
 """The state is not published more often, whatever changes and whoever subscribes."""
 UNDER_WAY = Load(requests=256, bytes=MAX_MESSAGE_BYTES), Load(requests=2048, bytes=2 * MAX_MESSAGE_BYTES)
 """Of one client and of all: requests that wait for their answers, with their pixels."""
-BYTES_A_REQUEST = 1 << 14
-"""Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
+BYTES_A_REQUEST, BYTES_A_REPLY = 1 << 12, 1 << 14
+"""Longer JSON counts as so many requests of its client as it is times longer."""
+READING_PER_S, READING_AT_ONCE = 200.0, 10.0
+"""What all clients' requests that are longer than that may take to be read, in units of `REQUEST_S`."""
+RECEIVING_S = 2e-3
+"""For so long requests are taken in before some of them are answered."""
 REQUEST_S = 1e-3
 """What takes longer to be read counts as so many requests as it is times longer."""
 LAST_REPLIES_S = 1.0
@@ -150,7 +155,10 @@ class _Server:
         self._limit = limit
         self._door = door
         self._under_way = Admission(*UNDER_WAY)
+        self._reading = RateLimit(READING_PER_S, at_once=READING_AT_ONCE)
         self._scoring = Turns()
+        self._paging = Worker("events")
+        self._encoding = anyio.Lock()
         self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
         self._someone_is_new = False
@@ -170,15 +178,15 @@ class _Server:
             "lease.acquire": self._acquire_lease,
             "lease.release": self._release_lease,
             "events.since": self._since,
-            "map.add": _answering(operations.slide.add),
-            "map.predict": _answering(operations.slide.predict),
-            "map.get": _answering(operations.slide.get),
-            "map.offset": _answering(operations.slide.offset),
-            "map.clear": _answering(operations.slide.clear),
-            "calibrations.list": _answering(operations.calibrations.listed),
-            "calibrations.show": _answering(operations.calibrations.show),
-            "calibrations.use": _answering(operations.calibrations.use),
-            "calibrations.remove": _answering(operations.calibrations.remove),
+            "map.add": self._answering(operations.slide.add),
+            "map.predict": self._answering(operations.slide.predict),
+            "map.get": self._answering(operations.slide.get),
+            "map.offset": self._answering(operations.slide.offset),
+            "map.clear": self._answering(operations.slide.clear),
+            "calibrations.list": self._answering(operations.calibrations.listed),
+            "calibrations.show": self._answering(operations.calibrations.show),
+            "calibrations.use": self._answering(operations.calibrations.use),
+            "calibrations.remove": self._answering(operations.calibrations.remove),
             "rpc.discover": self._discover,
         }
 
@@ -190,7 +198,7 @@ class _Server:
         listening.start_soon(self._beat)
 
     async def _receive(self, answering: TaskGroup) -> None:
-        inbox = Inbox(self._control)
+        inbox, until_s = Inbox(self._control), 0.0
         while True:
             parts = await inbox.message()
             caller = Caller.of(parts)
@@ -199,8 +207,11 @@ class _Server:
                 self._door.cut_client(caller.line)
             else:
                 answering.start_soon(self._answer, [content_of(part) for part in parts], caller)
-            # A receive that finds a message does not yield: a flood would starve everyone else.
-            await anyio.lowlevel.checkpoint()
+            # A receive that finds a message does not yield: a flood would starve everyone else. One that yielded each
+            # time would let every client wait for as many answers as there are clients.
+            if time.perf_counter() > until_s:
+                await anyio.lowlevel.checkpoint()
+                until_s = time.perf_counter() + RECEIVING_S
 
     async def _answer(self, frames: list[Part], caller: Caller) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
@@ -212,16 +223,22 @@ class _Server:
         except InvalidRequestError as error:
             envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error_object(error))
         if reply:
-            self._limit.charge(caller.name, _cost(reply) - 1)
+            self._limit.charge(caller.name, _cost(reply, BYTES_A_REPLY) - 1)
             await self._control.send_multipart([*envelope, reply])
 
     async def _reply(self, content: list[Part], caller: Caller) -> bytes | None:
-        cost = max(map(_cost, content[:1]), default=1.0) + FRAME_COST * len(content[1:])
+        length_cost = max((_cost(part, BYTES_A_REQUEST) for part in content[:1]), default=1.0)
+        cost = length_cost + FRAME_COST * len(content[1:])
         allowed = self._limit.allows(caller.name, cost)
+        is_long = length_cost > 1
         try:
             if not allowed and cost > 1:  # to read what it is would cost as much as to answer it
                 raise _hasty()
-            with self._charged(caller):
+            if is_long and not self._reading.allows(None, 0):
+                raise BusyError(
+                    "clients send too many long requests; ask again in a second, or ask for less at once"
+                )
+            with self._charged(caller, is_long):
                 request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
@@ -232,7 +249,7 @@ class _Server:
                 raise _hasty()
             else:
                 with self._under_way.admitted(caller.name, sum(map(len, content))):
-                    result = await self._result(request, content[1:], caller)
+                    result = await self._result(request, content[1:], caller, is_long)
             reply = messages.result_reply(request.id, result)
         except FocusdError as error:
             reply = messages.error_reply(request.id, error_object(error))
@@ -241,8 +258,10 @@ class _Server:
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
 
-    async def _result(self, request: Request, pixels: list[Part], caller: Caller) -> JsonObject | bytes:
-        with self._charged(caller):
+    async def _result(
+        self, request: Request, pixels: list[Part], caller: Caller, is_long: bool = False
+    ) -> JsonObject | bytes:
+        with self._charged(caller, is_long):
             params = request.checked_params()
         if isinstance(params, ScoreParams):
             async with self._scoring.of(caller.name):
@@ -250,14 +269,16 @@ class _Server:
         return await self._handlers[request.method](params)
 
     @contextmanager
-    def _charged(self, caller: Caller) -> Iterator[None]:
+    def _charged(self, caller: Caller, is_long: bool) -> Iterator[None]:
         """Count what takes long to be read as so many requests of its client."""
         began_s = time.thread_time()
         try:
             yield
         finally:
-            more = (time.thread_time() - began_s) / REQUEST_S - 1
-            self._limit.charge(caller.name, max(0.0, more))
+            cost = (time.thread_time() - began_s) / REQUEST_S
+            self._limit.charge(caller.name, max(0.0, cost - 1))
+            if is_long:
+                self._reading.charge(None, cost)
 
     async def _hello(self, params: HelloParams) -> JsonObject:
         if params.protocol != PROTOCOL:
@@ -356,7 +377,19 @@ class _Server:
             await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
-        return messages.page(self._bus.session, events)
+        return await self._paging.do(messages.page, self._bus.session, events)
+
+    def _answering(
+        self, operation: Callable[..., Awaitable[JsonObject]]
+    ) -> Callable[[Params], Awaitable[JsonObject | bytes]]:
+        """The handler of a method that may have much to tell: one answer is encoded after the other."""
+
+        async def answer(params: Params) -> bytes:
+            result = await operation(**dict(params))
+            async with self._encoding:
+                return messages.encode(result)
+
+        return answer
 
     async def _discover(self, _params: Params) -> bytes:
         return messages.openrpc()
@@ -406,18 +439,13 @@ class _Server:
             await anyio.sleep(HEARTBEAT_S)
 
 
-def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Params], Awaitable[JsonObject]]:
-    """An operation that answers at once, as the handler of a method."""
-    return lambda params: operation(**dict(params))
-
-
 def _hasty() -> BusyError:
     return BusyError("this client sends too many requests (server.max_requests_per_s); wait a second")
 
 
-def _cost(json: Part) -> float:
+def _cost(json: Part, bytes_a_request: int) -> float:
     """In requests."""
-    return max(1.0, len(json) / BYTES_A_REQUEST)
+    return max(1.0, len(json) / bytes_a_request)
 
 
 async def _outcome(job: Job) -> JsonObject:

@@ -15,7 +15,8 @@ import zmq.asyncio
 from structlog.testing import capture_logs
 
 from focusd.daemon import record
-from tests.server.daemon import Daemon
+from focusd.server import publisher
+from tests.server.daemon import Daemon, running_daemon
 from tests.server.test_server import client_of
 from tests.told import told
 
@@ -147,3 +148,14 @@ async def test_what_xpub_does_not_expect_leaves_the_others_served(daemon: Daemon
             daemon.bus.publish("drift", {"number": 1})
             with anyio.fail_after(10):
                 assert (await anext(drift))["data"] == {"number": 1}
+
+
+async def test_its_thread_ends_in_peace_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "END_S", 0.0)
+    for _ in range(3):
+        async with running_daemon() as daemon:
+            (thread,) = (one for one in threading.enumerate() if one.name == "focusd-subscribers")
+            for number in range(5000):  # more than its queue holds
+                daemon.bus.publish("heartbeat", {"number": number})
+        thread.join(10)
+        assert not thread.is_alive()
