@@ -114,6 +114,7 @@ async def test_a_message_of_very_many_parts_costs_its_sender_the_connection_and_
         with anyio.fail_after(10):
             assert "result" in json.loads((await raw.recv_multipart())[-1])
         raw.disable_monitor()
+        ended.close()
 
 
 async def test_long_requests_of_all_together_have_a_bound_and_short_ones_are_answered(
