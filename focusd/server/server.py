@@ -72,8 +72,6 @@ BYTES_A_REQUEST, BYTES_A_REPLY = 1 << 12, 1 << 14
 """Longer JSON counts as so many requests of its client as it is times longer."""
 READING_PER_S, READING_AT_ONCE = 200.0, 10.0
 """What all clients' requests that are longer than that may take to be read, in units of `REQUEST_S`."""
-RECEIVING_S = 2e-3
-"""For so long requests are taken in before some of them are answered."""
 REQUEST_S = 1e-3
 """What takes longer to be read counts as so many requests as it is times longer."""
 LAST_REPLIES_S = 1.0
@@ -198,7 +196,7 @@ class _Server:
         listening.start_soon(self._beat)
 
     async def _receive(self, answering: TaskGroup) -> None:
-        inbox, until_s = Inbox(self._control), 0.0
+        inbox = Inbox(self._control)
         while True:
             parts = await inbox.message()
             caller = Caller.of(parts)
@@ -207,11 +205,8 @@ class _Server:
                 self._door.cut_client(caller.line)
             else:
                 answering.start_soon(self._answer, [content_of(part) for part in parts], caller)
-            # A receive that finds a message does not yield: a flood would starve everyone else. One that yielded each
-            # time would let every client wait for as many answers as there are clients.
-            if time.perf_counter() > until_s:
-                await anyio.lowlevel.checkpoint()
-                until_s = time.perf_counter() + RECEIVING_S
+            # A receive that finds a message does not yield: a flood would starve everyone else.
+            await anyio.lowlevel.checkpoint()
 
     async def _answer(self, frames: list[Part], caller: Caller) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""

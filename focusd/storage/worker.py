@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -41,3 +41,38 @@ class Worker:
             return await to_thread.run_sync(work, *given, limiter=self._turn)
         finally:
             self._waiting -= 1
+
+
+class Look(Generic[T]):
+    """Looks at something that may have changed: one look answers all who asked before it began, all at once.
+
+    Args:
+        look: takes time, and is done in a thread.
+    """
+
+    def __init__(self, look: Callable[[], T]) -> None:
+        self._look = look
+        self._under_way, self._worker = anyio.Lock(), anyio.CapacityLimiter(1)
+        self._next: _Seen[T] | None = None
+
+    async def seen(self) -> T:
+        """What is so now; raises what looking raises."""
+        while (other := self._next) is not None:
+            await other.has_ended.wait()
+            if other.answers:
+                return other.answers[0]
+        mine = self._next = _Seen()
+        try:
+            async with self._under_way:
+                self._next = None  # whoever asks from now on is answered by the next one
+                mine.answers.append(await to_thread.run_sync(self._look, limiter=self._worker))
+        finally:
+            self._next = None if self._next is mine else self._next
+            mine.has_ended.set()
+        return mine.answers[0]
+
+
+class _Seen(Generic[T]):
+    def __init__(self) -> None:
+        self.answers: list[T] = []
+        self.has_ended = anyio.Event()
