@@ -45,7 +45,7 @@ SHUTDOWN_S = 4.0
 """After this the process ends, whatever a native call is still doing (DESIGN §8)."""
 DESCRIPTORS = 4096
 """Files and sockets that this process may have open, where the system lets it: each client takes one."""
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """How long a thread that computes may keep the event loop from running Python."""
 
 

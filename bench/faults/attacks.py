@@ -13,6 +13,7 @@ from rich.table import Table
 from bench.faults.besieged import besiege
 from bench.faults.endings import ENDINGS, run_ending
 from bench.faults.floods import sieges
+from bench.faults.storms import storms
 
 
 def run_attacks(
@@ -41,7 +42,7 @@ def _rows(seconds: float, only: Sequence[str], folder: Path) -> Iterator[dict[st
 
     for number, name in enumerate(filter(is_wanted, ENDINGS)):
         yield run_ending(name, folder / f"ending-{number}")
-    for number, siege in enumerate(siege for siege in sieges() if is_wanted(siege.name)):
+    for number, siege in enumerate(siege for siege in [*sieges(), *storms()] if is_wanted(siege.name)):
         yield besiege(siege, folder / f"siege-{number}", seconds)
 
 

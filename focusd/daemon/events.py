@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
 
+from focusd.protocol.messages import encode
+
 Payload = dict[str, Any]
 
 
@@ -42,14 +44,15 @@ class EventBus:
     def __init__(self, capacity: int = 10_000) -> None:
         self.session = secrets.token_hex(8)
         self._seq = 0
-        self._ring: deque[Event] = deque(maxlen=capacity)
+        self._ring: deque[bytes] = deque(maxlen=capacity)
+        """The latest events as JSON: they are encoded once, not whenever somebody asks for them."""
         self._subscribers: list[Subscriber] = []
 
     def publish(self, topic: str, payload: Payload, job_id: str | None = None) -> Event:
         """Number an event, remember it and tell the subscribers before returning."""
         self._seq += 1
         event = self.unnumbered(topic, payload, job_id)
-        self._ring.append(event)
+        self._ring.append(encode(event))
         for subscriber in tuple(self._subscribers):
             subscriber(event)
         return event
@@ -76,13 +79,16 @@ class EventBus:
         finally:
             self._subscribers.remove(subscriber)
 
-    def since(self, seq: int, limit: int) -> list[Event]:
-        """The remembered events after number `seq`, oldest first, at most `limit`."""
-        if seq >= self._seq:
-            return []
-        skip = max(0, seq + 1 - self._ring[0]["seq"])
+    def since(self, seq: int, limit: int) -> list[bytes]:
+        """The remembered events after number `seq` as JSON, oldest first, at most `limit`."""
+        skip = max(0, seq - self._forgotten)
         return list(islice(self._ring, skip, skip + limit))
 
     def remembers(self, seq: int) -> bool:
         """Whether all events after number `seq` are still in memory."""
-        return seq >= self._seq or self._ring[0]["seq"] <= seq + 1
+        return seq >= self._forgotten
+
+    @property
+    def _forgotten(self) -> int:
+        """Number of the last event that is no longer in memory."""
+        return self._seq - len(self._ring)

@@ -99,6 +99,7 @@ class Jobs:
         self._tasks = tasks
         self._clock = clock
         self._jobs: dict[str, Job] = {}
+        self._by_key: dict[str, Job] = {}
         self._closing = False
 
     @property
@@ -139,8 +140,10 @@ class Jobs:
             ending.scope.cancel()
         job = Job(kind, client, request_key, params or {}, background)
         self._jobs[job.id] = job
+        if request_key:
+            self._by_key[request_key] = job
         if len(self._jobs) > REMEMBERED:
-            del self._jobs[next(iter(self._jobs))]
+            self._forget(next(iter(self._jobs)))
         self._tasks.start_soon(self._run, job, run, ending)
         return job
 
@@ -161,18 +164,17 @@ class Jobs:
         return granted
 
     def _known(self, kind: str, request_key: str | None, params: dict[str, Any]) -> Job | None:
-        if request_key is None:
+        job = self._by_key.get(request_key or "")
+        if job is None or (job.ended_s is not None and job.ended_s < self._clock() - KEY_LIFETIME_S):
             return None
-        oldest_s = self._clock() - KEY_LIFETIME_S
-        for job in self._jobs.values():
-            expired = job.ended_s is not None and job.ended_s < oldest_s
-            if job.request_key == request_key and not expired:
-                if (job.kind, job.params) != (kind, params):
-                    raise RequestError(
-                        "this request_key was used for another request; take a new UUID for each"
-                    )
-                return job
-        return None
+        if (job.kind, job.params) != (kind, params):
+            raise RequestError("this request_key was used for another request; take a new UUID for each")
+        return job
+
+    def _forget(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id)
+        if self._by_key.get(job.request_key or "") is job:
+            del self._by_key[job.request_key or ""]
 
     def _refuse_if_busy(self, background: bool = False) -> None:
         if self._closing:

@@ -4,8 +4,6 @@ goes back to where it began.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +29,7 @@ from focusd.scoring.scorer import Scorer
 from focusd.scoring.single import score_of
 from focusd.scoring.spectra import Region
 from focusd.storage.store import CalibrationStore
+from focusd.storage.worker import Look
 
 Result = dict[str, Any]
 
@@ -52,9 +51,7 @@ class RigOperations:
             depth_of_field_um=self.autofocus.depth_of_field_um,
             fingerprint={name: self.autofocus.fingerprint[name] for name in MAPPED},
         )
-        self._told: Result = {}
-        self._looked_s = -math.inf
-        self._looking, self._looker = anyio.Lock(), anyio.CapacityLimiter(1)
+        self._calibrated = Look(lambda: self.calibrations.state())
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
 
     async def calibrate(
@@ -196,17 +193,8 @@ class RigOperations:
             "unrecorded": self._rig.unrecorded,
             "model": self.autofocus.scorer.model.name,
             "backend": self.autofocus.scorer.backend,
-            "calibration": await self._told_calibration(),
+            "calibration": await self._calibrated.seen(),
         }
-
-    async def _told_calibration(self) -> Result:
-        """What is calibrated, as the disk says now. One look answers all who asked before it began."""
-        asked_s = time.perf_counter()
-        async with self._looking:
-            if self._looked_s < asked_s:
-                self._looked_s = time.perf_counter()
-                self._told = await to_thread.run_sync(self.calibrations.state, limiter=self._looker)
-        return self._told
 
 
 @contextmanager

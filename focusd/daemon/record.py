@@ -8,7 +8,6 @@ longer; one that refuses costs events of the record and is reported; a corrupt f
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +22,8 @@ import structlog
 
 from focusd.daemon.events import Event, EventBus
 from focusd.daemon.metrics import QUEUE
-from focusd.errors import FocusdError
+from focusd.errors import BusyError, FocusdError
+from focusd.protocol.messages import encode, one_page
 from focusd.storage.files import make_way
 
 log = structlog.get_logger(__name__)
@@ -33,6 +33,8 @@ LEFT_OUT = ("heartbeat", "focus.progress")
 KEPT = 200_000
 """Events; the oldest go first."""
 _WAITING = 10_000
+_READING = 8
+"""Questions that may wait for the disk at once: it has events to write, too."""
 _PRUNE_EVERY = 1000
 _ANSWER_S = 3.0
 _PATIENCE_S = 1.0
@@ -69,13 +71,14 @@ class Record:
         self._written = 0
         self._hangs = False
         self._complains = True
+        self._reading = 0
         self._thread = threading.Thread(target=self._work, name="focusd-record", daemon=True)
         self._thread.start()
 
     def write(self, event: Event) -> None:
         """Put an event on record. Never waits."""
         if is_kept(event):
-            body = json.dumps(event, ensure_ascii=False, default=str)
+            body = encode(event).decode()
             with suppress(Full):  # the disk hangs: the record has a gap, the daemon goes on
                 self._queue.put_nowait((lambda db: self._insert(db, event, body), Future()))
 
@@ -99,21 +102,29 @@ class Record:
     def _answers_again(self, _future: Future[None]) -> None:
         self._hangs = False
 
-    async def since(self, session: str, seq: int, limit: int) -> list[dict[str, Any]]:
+    async def since(self, session: str, seq: int, limit: int) -> list[bytes]:
         """The events recorded after number `seq` of a session, those of later sessions too; all if it is unknown.
 
-        Everything written before this call is on disk when it returns.
+        As JSON, a page of them. Everything written before this call is on disk when it returns.
 
         Raises:
+            BusyError: too many ask at once.
             FocusdError: the disk does not answer, or refuses.
         """
-        future: Future[list[dict[str, Any]]] = Future()
+        if self._reading >= _READING:
+            raise BusyError(
+                f"{_READING} requests for recorded events wait for the disk already; ask again in a second"
+            )
+        future: Future[list[bytes]] = Future()
+        self._reading += 1
         try:
             self._queue.put_nowait((lambda db: _select(db, session, seq, limit), future))
             return await asyncio.wait_for(asyncio.wrap_future(future), _ANSWER_S)
         except (Full, TimeoutError, sqlite3.Error, OSError) as error:
             reason = str(error) or "the disk does not answer"
             raise FocusdError(f"{self._path}: the record of events cannot be read: {reason}") from error
+        finally:
+            self._reading -= 1
 
     def close(self) -> None:
         """Write what is waiting, within a few seconds."""
@@ -222,7 +233,7 @@ def _run(database: sqlite3.Connection, batch: list[tuple[_Task, Future[Any]]]) -
     """One transaction; those who wait are answered once it is committed."""
     with database:
         database.execute("BEGIN")
-        answers = [task(database) for task, _ in batch]
+        answers = [None if future.cancelled() else task(database) for task, future in batch]
     for (_, future), answer in zip(batch, answers, strict=True):
         if future.set_running_or_notify_cancel():
             future.set_result(answer)
@@ -234,12 +245,18 @@ def _refuse(batch: list[tuple[_Task, Future[Any]]], error: Exception) -> None:
             future.set_exception(error)
 
 
-def _select(database: sqlite3.Connection, session: str, seq: int, limit: int) -> list[dict[str, Any]]:
-    last = database.execute(
-        "SELECT MAX(id) FROM events WHERE session = ? AND seq <= ?", (session, seq)
-    ).fetchone()[0]
+def _select(database: sqlite3.Connection, session: str, seq: int, limit: int) -> list[bytes]:
+    last = _id_of(
+        database, "SELECT id FROM events WHERE session = ? AND seq <= ? ORDER BY seq DESC", session, seq
+    )
     if last is None:  # an unknown session, or one whose beginning is wanted
-        first = database.execute("SELECT MIN(id) FROM events WHERE session = ?", (session,)).fetchone()[0]
+        first = _id_of(database, "SELECT id FROM events WHERE session = ? ORDER BY seq", session)
         last = 0 if first is None else first - 1
     rows = database.execute("SELECT body FROM events WHERE id > ? ORDER BY id LIMIT ?", (last, limit))
-    return [json.loads(body) for (body,) in rows]
+    return one_page(body.encode() for (body,) in rows)
+
+
+def _id_of(database: sqlite3.Connection, query: str, *given: Any) -> int | None:
+    """The first row's id, found in the index: a session may have 200,000 rows."""
+    row = database.execute(f"{query} LIMIT 1", given).fetchone()
+    return row[0] if row else None

@@ -9,25 +9,22 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import structlog
-from anyio import to_thread
 
-from focusd.errors import BusyError, MapError, RequestError
+from focusd.errors import MapError, RequestError
 from focusd.slide.focusmap import FocusMap, Position
 from focusd.storage.files import parsed, read_small_text, write_atomically
 from focusd.storage.store import file_name, own_name
+from focusd.storage.worker import Worker
 
 log = structlog.get_logger(__name__)
 
 Result = dict[str, Any]
 Xy = tuple[float, float]
-T = TypeVar("T")
 
-MOST_WAITING = 32
-"""Requests that may wait for the map's worker; with the slowest surface, the last of them waits a few seconds."""
 BELONGS = "fingerprint"
 """What of a map's file says which objective and camera it belongs to."""
 
@@ -60,8 +57,7 @@ class SlideMap:
         self._path, *self._earlier = files
         self._depth_of_field_um = depth_of_field_um
         self._fingerprint = dict(fingerprint)
-        self._worker = anyio.CapacityLimiter(1)
-        self._waiting = 0
+        self._worker = Worker("the focus map")
         self._map: FocusMap | None = None
         self._changing = anyio.Lock()
         self._focus: _Focus | None = None
@@ -116,7 +112,7 @@ class SlideMap:
             tolerance: how far off an image may be, in depths of field.
         """
         present = await self._read()
-        return await self._work(lambda: self._predict(present, positions, channel, tolerance))
+        return await self._worker.do(lambda: self._predict(present, positions, channel, tolerance))
 
     def _predict(
         self, present: FocusMap, positions: list[Xy], channel: str | None, tolerance: float
@@ -132,7 +128,7 @@ class SlideMap:
     async def get(self) -> Result:
         """All positions and offsets, and the surface through them."""
         present = await self._read()
-        return await self._work(present.describe) | {"path": str(self._path)}
+        return await self._worker.do(present.describe) | {"path": str(self._path)}
 
     async def offset(self, *, channel: str, offset_um: float | None) -> Result:
         """Set what a channel's focus lies above the reference; None forgets it."""
@@ -157,26 +153,13 @@ class SlideMap:
 
     async def _read(self) -> FocusMap:
         if self._map is None:
-            loaded = await self._work(self._load)
+            loaded = await self._worker.do(self._load)
             self._map = self._map or loaded  # a change may have been made meanwhile
         return self._map
 
     async def _write(self, changed: FocusMap) -> None:
-        await self._work(lambda: _save(self._path, changed.to_json() | {BELONGS: self._fingerprint}))
+        await self._worker.do(lambda: _save(self._path, changed.to_json() | {BELONGS: self._fingerprint}))
         self._map = changed
-
-    async def _work(self, work: Callable[[], T]) -> T:
-        """Do something that takes time, after all that was asked for before."""
-        if self._waiting >= MOST_WAITING:
-            raise BusyError(
-                f"{MOST_WAITING} requests wait for the focus map already; ask again in a second, and for many "
-                "positions at once"
-            )
-        self._waiting += 1
-        try:
-            return await to_thread.run_sync(work, limiter=self._worker)
-        finally:
-            self._waiting -= 1
 
     def _load(self) -> FocusMap:
         path = next((path for path in (self._path, *self._earlier) if path.exists()), self._path)

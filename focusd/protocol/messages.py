@@ -6,7 +6,7 @@ NaN is refused when it comes in and sent as null.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -52,6 +52,8 @@ MAX_FRAME_BYTES = 1 << 25
 
 MAX_PARAMS = 64
 """Of a request; each that does not exist costs time to be told."""
+MAX_VALUES = 4096
+"""Of a request's JSON: commas and colons. A thousand positions have 2,000; each value costs time to be read."""
 MAX_PARTS = 80
 """Of a message: the envelope, the JSON frame and 64 frames of pixels."""
 MAX_MESSAGE_BYTES = 96 << 20
@@ -60,7 +62,7 @@ MAX_ENVELOPE_BYTES = 2048
 """It comes back with the reply."""
 MAX_SUBSCRIPTION_BYTES = 1 << 10
 """Topics are shorter by far; what a client sends at first, to show its key, is 400 bytes."""
-MAX_PAGE_BYTES = 1 << 20
+MAX_PAGE_BYTES = 1 << 18
 """Of the events in an answer, but for one that is longer by itself."""
 
 Part = bytes | memoryview
@@ -221,7 +223,10 @@ def read_request(content: Sequence[Part]) -> Request:
         raise InvalidRequestError("send one JSON frame after the empty one, not 0")
     if len(content[0]) > MAX_JSON_BYTES:
         raise InvalidRequestError(f"the JSON frame is longer than {MAX_JSON_BYTES} bytes")
-    asked = _read_json(bytes(content[0]))
+    body = bytes(content[0])
+    if body.count(b",") + body.count(b":") > MAX_VALUES:
+        raise InvalidRequestError(f"the JSON frame holds more than {MAX_VALUES} values")
+    asked = _read_json(body)
     if len(content) > 1 and asked.method != "focus.score":
         raise InvalidRequestError(
             f"send one JSON frame after the empty one, not {len(content)}: only focus.score takes pixels"
@@ -236,6 +241,8 @@ def _read_json(body: bytes) -> Request:
         raise ParseError(f"not JSON in UTF-8: {str(error)[:200]}") from error
     if isinstance(value, list):
         raise InvalidRequestError("batches are not served: send one request a message")
+    if isinstance(value, dict) and len(value) > MAX_PARAMS:
+        raise InvalidRequestError(f"a request holds jsonrpc, id, method and params, not {len(value)} keys")
     try:
         return Request.model_validate(value)
     except ValidationError as error:
@@ -278,17 +285,21 @@ def result_reply(request_id: str | float | None, result: JsonObject | bytes) -> 
     return encode({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
-def page(session: str, events: Iterable[Mapping[str, Any]]) -> bytes:
-    """The first of some events, as the JSON that `events.since` answers; who wants the others asks again."""
+def one_page(events: Iterable[bytes]) -> list[bytes]:
+    """The first of some events, encoded, as many as one answer to `events.since` holds."""
     taken: list[bytes] = []
     size = 0
     for event in events:
-        body = encode(event)
-        size += len(body)
+        size += len(event)
         if taken and size > MAX_PAGE_BYTES:
             break
-        taken.append(body)
-    return b'{"session":' + encode(session) + b',"events":[' + b",".join(taken) + b"]}"
+        taken.append(event)
+    return taken
+
+
+def page(session: str, events: Iterable[bytes]) -> bytes:
+    """The answer to `events.since`, as JSON."""
+    return b'{"session":' + encode(session) + b',"events":[' + b",".join(one_page(events)) + b"]}"
 
 
 def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:

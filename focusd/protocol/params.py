@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from focusd.errors import RequestError
 
@@ -37,7 +37,17 @@ Roi = Annotated[tuple[Pixel, Pixel, Extent, Extent], Field(strict=False)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
 Place = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
-Tags = Annotated[dict[Name, Finite | Name], Field(max_length=16)]
+MAX_TAGS = 16
+
+
+def _few(tags: object) -> object:
+    """Counted before they are looked at: each wrong one costs time to be told."""
+    if isinstance(tags, dict) and len(tags) > MAX_TAGS:
+        raise ValueError(f"holds {len(tags)} tags; {MAX_TAGS} are allowed")
+    return tags
+
+
+Tags = Annotated[dict[Name, Finite | Name], Field(max_length=MAX_TAGS), BeforeValidator(_few)]
 """What a client wants to see beside the drift: a temperature, a channel."""
 
 
@@ -76,7 +86,7 @@ class CalibrateParams(LongParams):
     range_um: Length | None = None
     """Half the stack's extent."""
     step_um: Length | None = None
-    planes_um: Annotated[list[Finite], Field(min_length=7, max_length=1000)] | None = None
+    planes_um: Annotated[list[Finite], Field(fail_fast=True, min_length=7, max_length=1000)] | None = None
     """The planes themselves, ascending, instead of range and step: for a recorded, irregular stack."""
 
 
@@ -121,7 +131,7 @@ class MapAddParams(Params):
 class MapPredictParams(Params):
     """Params of `map.predict`."""
 
-    positions: Annotated[list[Place], Field(min_length=1, max_length=1000)]
+    positions: Annotated[list[Place], Field(fail_fast=True, min_length=1, max_length=1000)]
     """(x, y) in µm."""
     channel: Name | None = None
     tolerance: Annotated[float, Field(gt=0, le=100)] = 0.5
@@ -167,7 +177,7 @@ class PixelFrame(Message):
 class ScoreParams(Params):
     """Params of `focus.score`; the pixels follow as frames of their own, one for each of `frames`."""
 
-    frames: Annotated[list[PixelFrame], Field(min_length=1, max_length=64)]
+    frames: Annotated[list[PixelFrame], Field(fail_fast=True, min_length=1, max_length=64)]
     roi: Roi | None = None
     track: bool = False
     """They show the held field, in the channel and exposure that it is held with: the hold may learn from them."""

@@ -17,17 +17,19 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
+import zmq
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.05
-"""Between two looks; ZeroMQ takes in some 50 MB meanwhile."""
+LOOK_S, SOON_S = 0.05, 0.005
+"""Between two looks, and where memory has grown since the last; ZeroMQ takes in some 50 MB in the former."""
+GROWN_BYTES = 16 << 20
 ROOM_BYTES = 320 << 20
 """By which the process may grow before connections have to answer for it; what is admitted has room in it."""
 TALKATIVE_BYTES = 4 << 10
@@ -65,6 +67,42 @@ class Connection:
     unsent: int
 
 
+@dataclass(frozen=True)
+class Line:
+    """A client's connection, as one of its messages came over it.
+
+    Attributes:
+        descriptor: of its socket; None: it had gone already, or the system does not tell.
+        inode: by which another connection with the same descriptor is told apart; None: not known.
+    """
+
+    descriptor: int | None
+    inode: int | None
+
+    @classmethod
+    def of(cls, part: zmq.Frame) -> Line:
+        """That of a message, of which this is a part."""
+        try:
+            descriptor = int(part.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return cls(None, None)
+        return cls(descriptor, _inode(descriptor))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody is there to be answered, as far as that is known."""
+        return self.inode is not None and _inode(self.descriptor) != self.inode
+
+
+def _inode(descriptor: int | None) -> int | None:
+    if descriptor is None or sys.platform == "win32":  # which numbers sockets apart from files
+        return None
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
+
+
 class Door:
     """Watches the connections to some endpoints inside the `with`.
 
@@ -73,40 +111,51 @@ class Door:
     """
 
     def __init__(self, control: str, events: str) -> None:
-        self._events = _name(events)
-        self._names = {_name(control), self._events}
+        self._control, self._events = _name(control), _name(events)
+        self._names = {self._control, self._events}
         self._heard: set[int] = set()
         self._read: dict[int, int] = {}
         """Bytes received over a connection when a whole message of it had been read last."""
         self._before: dict[int, Connection] = {}
-        self._usual_bytes = 0
+        self._usual_bytes = self._last_bytes = 0
         self._pause_s, self._trimmed_s = TRIM_S, 0.0
+        self._trimming = threading.Lock()
         self._closing = threading.Event()
         self.turned_s = math.inf
         """When the thread that serves subscribers last had nothing to do, by `time.perf_counter()`."""
 
     def __enter__(self) -> Door:
         if sys.platform == "linux":
-            self._usual_bytes = resident_bytes()
+            self._usual_bytes = self._last_bytes = resident_bytes()
             threading.Thread(target=self._watch, name="focusd-door", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
 
-    def heard(self, descriptor: int) -> None:
+    def heard(self, line: Line) -> None:
         """A whole message of this connection has been read."""
-        self._heard.add(descriptor)
+        if line.descriptor is not None:
+            self._heard.add(line.descriptor)
 
-    def cut_subscriber(self, descriptor: int) -> None:
-        """End the connection of a subscriber that has said too much.
+    def cut_subscriber(self, line: Line) -> None:
+        """End the connection of a subscriber that has said too much."""
+        self._cut_talkative(line, self._events, "it subscribes too often, or to what there is not")
 
-        What it said may be read after it has gone, and its descriptor may be somebody else's by then: one that has said
-        little stays.
+    def cut_client(self, line: Line) -> None:
+        """End the connection of a client that has sent a message of far too many parts."""
+        self._cut_talkative(line, self._control, "it sends messages of too many parts")
+
+    def _cut_talkative(self, line: Line, name: int | str, why: str) -> None:
+        """End a connection, unless it has said little.
+
+        What was said may be read after its connection has ended, and its descriptor may be somebody else's by then.
         """
-        counted = self._counted(descriptor)
+        if line.descriptor is None:
+            return
+        counted = self._counted(line.descriptor)
         if sys.platform != "linux" or (counted and counted.received > TALKATIVE_BYTES):
-            self._cut(descriptor, {self._events}, "it subscribes too often, or to what there is not")
+            self._cut(line.descriptor, {name}, why)
 
     def _cut(self, descriptor: int, names: set[int | str], why: str) -> None:
         """End a connection, if it is one to an endpoint of these names."""
@@ -120,14 +169,15 @@ class Door:
                 connection.detach()
 
     def _watch(self) -> None:
-        libc = ctypes.CDLL(None)
-        while not self._closing.wait(LOOK_S):
+        libc, pause_s = ctypes.CDLL(None), LOOK_S
+        while not self._closing.wait(pause_s):
             try:
-                self._look(libc)
+                pause_s = self._look(libc)
             except Exception:
                 log.exception("a look at the connections failed")
 
-    def _look(self, libc: Any) -> None:
+    def _look(self, libc: Any) -> float:
+        """Returns how long to wait for the next one, in seconds."""
         heard, self._heard = self._heard, set()
         for connection in filter(None, map(self._counted, heard)):
             self._read[connection.descriptor] = connection.received
@@ -141,6 +191,8 @@ class Door:
             self._before = {}
         if resident > self._usual_bytes + SPARE_BYTES:
             self._give_back(libc)
+        grown, self._last_bytes = resident - self._last_bytes, resident
+        return SOON_S if grown > GROWN_BYTES else LOOK_S
 
     def _keep_descriptors(self) -> None:
         """Cut those that never asked anything, and then those silent for longest, where there are too many."""
@@ -182,17 +234,23 @@ class Door:
 
     def _give_back(self, libc: Any) -> None:
         """Give memory that was freed back to the system; ever more rarely while there is little."""
-        if time.perf_counter() < self._trimmed_s + self._pause_s or not hasattr(libc, "malloc_trim"):
-            return
-        before = resident_bytes()
-        libc.malloc_trim(0)
-        gave_back = before - resident_bytes() > SPARE_BYTES / 4
-        self._pause_s = TRIM_S if gave_back else min(2 * self._pause_s, TRIM_MOST_S)
-        self._trimmed_s = time.perf_counter()
+        is_due = time.perf_counter() >= self._trimmed_s + self._pause_s and hasattr(libc, "malloc_trim")
+        if is_due and self._trimming.acquire(blocking=False):
+            threading.Thread(target=self._trim, args=(libc,), name="focusd-trim", daemon=True).start()
+
+    def _trim(self, libc: Any) -> None:
+        """In a thread of its own: it may take a second, and the next connection may fill the memory meanwhile."""
+        with ExitStack() as ending:
+            ending.callback(self._trimming.release)
+            before = resident_bytes()
+            libc.malloc_trim(0)
+            gave_back = before - resident_bytes() > SPARE_BYTES / 4
+            self._pause_s = TRIM_S if gave_back else min(2 * self._pause_s, TRIM_MOST_S)
+            self._trimmed_s = time.perf_counter()
 
     def _connections(self) -> Iterator[Connection]:
-        """All that there are; to list the open descriptors would take another one."""
-        yield from filter(None, map(self._counted, range(_descriptor_limit())))
+        """All that there are."""
+        yield from filter(None, map(self._counted, _descriptors()))
 
     def _counted(self, descriptor: int) -> Connection | None:
         """A connection, if this is one of ours over TCP."""
@@ -230,6 +288,14 @@ def resident_bytes() -> int:
     """Memory that this process takes up."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * mmap.PAGESIZE
+
+
+def _descriptors() -> Iterable[int]:
+    """Those that are open, or, without another one left to list them by, all that may be."""
+    try:
+        return map(int, os.listdir("/proc/self/fd"))
+    except OSError:
+        return range(_descriptor_limit())
 
 
 def _descriptor_limit() -> int:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 import zmq
@@ -16,14 +16,15 @@ from focusd.daemon.events import Event, EventBus, Payload
 from focusd.daemon.metrics import QUEUE
 from focusd.daemon.record import Record, is_kept
 from focusd.protocol import messages
-from focusd.server.door import Door
+from focusd.server.door import Door, Line
 from focusd.server.ratelimit import RateLimit
 from focusd.server.sockets import Sockets
 
 SUBSCRIPTIONS_PER_S = 50.0
 """Of one subscriber, and as many at once; one to what there is not counts tenfold. More cost the connection."""
 TURN_MS = 100
-END = b""
+WAKE = b""
+"""What wakes the thread at the end; where too much waits for it to take it, it wakes by itself."""
 END_S = 1.0
 
 
@@ -83,32 +84,40 @@ def serving_subscribers(sockets: Sockets, door: Door, greet: Callable[[], object
         door: cuts those that subscribe too much.
         greet: called when somebody has subscribed to the state.
     """
+    ending = threading.Event()
     thread = threading.Thread(
-        target=_serve, args=(sockets, door, greet), name="focusd-subscribers", daemon=True
+        target=_serve, args=(sockets, door, greet, ending), name="focusd-subscribers", daemon=True
     )
     thread.start()
+    sockets.unserved.pop_all()
     try:
         yield
     finally:
-        _told(sockets.outbox.send(END, zmq.NOBLOCK))
+        ending.set()
+        _told(sockets.outbox.send(WAKE, zmq.NOBLOCK))
         thread.join(END_S)
 
 
-def _serve(sockets: Sockets, door: Door, greet: Callable[[], object]) -> None:
-    """Send what comes in, hear who subscribes, until `END` comes in."""
+def _serve(sockets: Sockets, door: Door, greet: Callable[[], object], ending: threading.Event) -> None:
+    """Send what comes in, hear who subscribes, until the end, and then what has come in before.
+
+    The sockets are this thread's alone, which closes them. Whoever ends the context without waiting ends this thread.
+    """
     events, inbox = sockets.events, sockets.inbox
     poller, limit = zmq.Poller(), RateLimit(SUBSCRIPTIONS_PER_S)
     for socket in (inbox, events):
         poller.register(socket, zmq.POLLIN)
-    with events, inbox:
+    with events, inbox, suppress(zmq.ContextTerminated):
         while True:
             door.turned_s = time.perf_counter()
-            ready = dict(poller.poll(TURN_MS))
+            is_last = ending.is_set()
+            ready = dict(poller.poll(0 if is_last else TURN_MS))
             if inbox in ready:
                 event = inbox.recv_multipart()
-                if event == [END]:
-                    return
-                events.send_multipart(event)
+                if event != [WAKE]:
+                    events.send_multipart(event)
+            elif is_last:
+                return
             if events in ready and _subscribes(events, door, limit):
                 greet()
 
@@ -121,8 +130,8 @@ def _subscribes(events: zmq.Socket[bytes], door: Door, limit: RateLimit) -> bool
         return False
     kind, prefix = first.bytes[:1], first.bytes[1:]
     sense = not others and kind in (b"\0", b"\1") and messages.is_subscription(prefix)
-    subscriber = descriptor_of(first)
-    if subscriber is not None and not limit.allows(subscriber, 1 if sense else 10):
+    subscriber = Line.of(first)
+    if not limit.allows(subscriber, 1 if sense else 10):
         door.cut_subscriber(subscriber)
         return False
     return sense and kind == b"\1" and messages.event_topic(messages.STATE_TOPIC).startswith(prefix)
@@ -132,11 +141,3 @@ def _told(sent: Awaitable[object]) -> None:
     """What could not be sent at once is lost to subscribers, who see a gap in the numbers."""
     if isinstance(sent, asyncio.Future) and sent.done():
         sent.exception()
-
-
-def descriptor_of(part: zmq.Frame) -> int | None:
-    """Over which connection a message came; None: over one that is gone."""
-    try:
-        return int(part.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return None

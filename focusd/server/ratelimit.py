@@ -18,14 +18,18 @@ class _Bucket:
 
 
 class RateLimit:
-    """At most `per_s` requests a second of each client, and as many at once.
+    """At most `per_s` requests a second of each client, and so many at once.
 
     Args:
         per_s: requests per second.
+        at_once: None: as many as in a second.
     """
 
-    def __init__(self, per_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, per_s: float, clock: Callable[[], float] = time.perf_counter, at_once: float | None = None
+    ) -> None:
         self._per_s = per_s
+        self._at_once = per_s if at_once is None else at_once
         self._clock = clock
         self._buckets: OrderedDict[Hashable, _Bucket] = OrderedDict()
 
@@ -36,11 +40,11 @@ class RateLimit:
             cost: in requests. One that costs more than a client has is allowed, and what is missing is owed.
         """
         now_s = self._clock()
-        bucket = self._buckets.setdefault(client, _Bucket(self._per_s, now_s))
+        bucket = self._buckets.setdefault(client, _Bucket(self._at_once, now_s))
         self._buckets.move_to_end(client)
         if len(self._buckets) > REMEMBERED:
             self._buckets.popitem(last=False)
-        bucket.tokens = min(self._per_s, bucket.tokens + (now_s - bucket.filled_s) * self._per_s)
+        bucket.tokens = min(self._at_once, bucket.tokens + (now_s - bucket.filled_s) * self._per_s)
         bucket.filled_s = now_s
         if bucket.tokens < 1:
             return False

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Job, Jobs
 from focusd.daemon.metrics import QUEUE
 from focusd.daemon.record import Record
-from focusd.errors import BusyError, FocusdError, RequestError, error_object, rebuild_error
+from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError, error_object, rebuild_error
 from focusd.protocol import messages
 from focusd.protocol.messages import MAX_MESSAGE_BYTES, InvalidRequestError, JsonObject, Part, Request
 from focusd.protocol.params import (
@@ -47,11 +47,13 @@ from focusd.protocol.params import (
     SinceParams,
 )
 from focusd.server.admission import Admission, Load
+from focusd.server.callers import Caller, Inbox, Turns, content_of
 from focusd.server.door import Door
 from focusd.server.operations import Operations
-from focusd.server.publisher import Publisher, descriptor_of, serving_subscribers
+from focusd.server.publisher import Publisher, serving_subscribers
 from focusd.server.ratelimit import RateLimit
 from focusd.server.sockets import Endpoints, open_sockets
+from focusd.storage.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +68,12 @@ STATE_S = 0.05
 """The state is not published more often, whatever changes and whoever subscribes."""
 UNDER_WAY = Load(requests=256, bytes=MAX_MESSAGE_BYTES), Load(requests=2048, bytes=2 * MAX_MESSAGE_BYTES)
 """Of one client and of all: requests that wait for their answers, with their pixels."""
-BYTES_A_REQUEST = 1 << 14
-"""Longer JSON counts as so many requests of its client as it is times longer, in either direction."""
+BYTES_A_REQUEST, BYTES_A_REPLY = 1 << 12, 1 << 14
+"""Longer JSON counts as so many requests of its client as it is times longer."""
+READING_PER_S, READING_AT_ONCE = 200.0, 10.0
+"""What all clients' requests that are longer than that may take to be read, in units of `REQUEST_S`."""
+REQUEST_S = 1e-3
+"""What takes longer to be read counts as so many requests as it is times longer."""
 LAST_REPLIES_S = 1.0
 """How long the end waits for replies that are due."""
 
@@ -147,6 +153,10 @@ class _Server:
         self._limit = limit
         self._door = door
         self._under_way = Admission(*UNDER_WAY)
+        self._reading = RateLimit(READING_PER_S, at_once=READING_AT_ONCE)
+        self._scoring = Turns()
+        self._paging = Worker("events")
+        self._encoding = anyio.Lock()
         self._ask_to_reconnect = reconnect
         self._state: JsonObject = {}
         self._someone_is_new = False
@@ -166,15 +176,15 @@ class _Server:
             "lease.acquire": self._acquire_lease,
             "lease.release": self._release_lease,
             "events.since": self._since,
-            "map.add": _answering(operations.slide.add),
-            "map.predict": _answering(operations.slide.predict),
-            "map.get": _answering(operations.slide.get),
-            "map.offset": _answering(operations.slide.offset),
-            "map.clear": _answering(operations.slide.clear),
-            "calibrations.list": _answering(operations.calibrations.listed),
-            "calibrations.show": _answering(operations.calibrations.show),
-            "calibrations.use": _answering(operations.calibrations.use),
-            "calibrations.remove": _answering(operations.calibrations.remove),
+            "map.add": self._answering(operations.slide.add),
+            "map.predict": self._answering(operations.slide.predict),
+            "map.get": self._answering(operations.slide.get),
+            "map.offset": self._answering(operations.slide.offset),
+            "map.clear": self._answering(operations.slide.clear),
+            "calibrations.list": self._answering(operations.calibrations.listed),
+            "calibrations.show": self._answering(operations.calibrations.show),
+            "calibrations.use": self._answering(operations.calibrations.use),
+            "calibrations.remove": self._answering(operations.calibrations.remove),
             "rpc.discover": self._discover,
         }
 
@@ -186,44 +196,55 @@ class _Server:
         listening.start_soon(self._beat)
 
     async def _receive(self, answering: TaskGroup) -> None:
+        inbox = Inbox(self._control)
         while True:
-            parts = await self._control.recv_multipart(copy=False)
-            if (descriptor := descriptor_of(parts[-1])) is not None:
-                self._door.heard(descriptor)
-            answering.start_soon(self._answer, [_content(part) for part in parts], _sender(parts))
+            parts = await inbox.message()
+            caller = Caller.of(parts)
+            self._door.heard(caller.line)
+            if parts[-1].more:
+                self._door.cut_client(caller.line)
+            else:
+                answering.start_soon(self._answer, [content_of(part) for part in parts], caller)
             # A receive that finds a message does not yield: a flood would starve everyone else.
             await anyio.lowlevel.checkpoint()
 
-    async def _answer(self, frames: list[Part], sender: bytes | str) -> None:
+    async def _answer(self, frames: list[Part], caller: Caller) -> None:
         """Reply to one message. A client that has gone is no error: ROUTER drops what it cannot deliver."""
         reply: bytes | None
         try:
             envelope, content = messages.split_envelope(frames)
             with QUEUE.labels("requests").track_inprogress():
-                reply = await self._reply(content, sender)
+                reply = await self._reply(content, caller)
         except InvalidRequestError as error:
             envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error_object(error))
         if reply:
-            self._limit.charge(sender, _cost(reply) - 1)
+            self._limit.charge(caller.name, _cost(reply, BYTES_A_REPLY) - 1)
             await self._control.send_multipart([*envelope, reply])
 
-    async def _reply(self, content: list[Part], sender: bytes | str) -> bytes | None:
-        cost = max(map(_cost, content[:1]), default=1.0) + FRAME_COST * len(content[1:])
-        allowed = self._limit.allows(sender, cost)
+    async def _reply(self, content: list[Part], caller: Caller) -> bytes | None:
+        length_cost = max((_cost(part, BYTES_A_REQUEST) for part in content[:1]), default=1.0)
+        cost = length_cost + FRAME_COST * len(content[1:])
+        allowed = self._limit.allows(caller.name, cost)
+        is_long = length_cost > 1
         try:
             if not allowed and cost > 1:  # to read what it is would cost as much as to answer it
                 raise _hasty()
-            request = messages.read_request(content)
+            if is_long and not self._reading.allows(None, 0):
+                raise BusyError(
+                    "clients send too many long requests; ask again in a second, or ask for less at once"
+                )
+            with self._charged(caller, is_long):
+                request = messages.read_request(content)
         except FocusdError as error:
             return messages.error_reply(None, error_object(error))
         try:
             if request.method == CANCEL:
-                result = await self._result(request, [])
+                result = await self._result(request, [], caller)
             elif not allowed:
                 raise _hasty()
             else:
-                with self._under_way.admitted(sender, sum(map(len, content))):
-                    result = await self._result(request, content[1:])
+                with self._under_way.admitted(caller.name, sum(map(len, content))):
+                    result = await self._result(request, content[1:], caller, is_long)
             reply = messages.result_reply(request.id, result)
         except FocusdError as error:
             reply = messages.error_reply(request.id, error_object(error))
@@ -232,11 +253,27 @@ class _Server:
             reply = messages.error_reply(request.id, error_object(error))
         return None if request.is_notification else reply
 
-    async def _result(self, request: Request, pixels: list[Part]) -> JsonObject | bytes:
-        params = request.checked_params()
+    async def _result(
+        self, request: Request, pixels: list[Part], caller: Caller, is_long: bool = False
+    ) -> JsonObject | bytes:
+        with self._charged(caller, is_long):
+            params = request.checked_params()
         if isinstance(params, ScoreParams):
-            return await self._score(params, pixels)
+            async with self._scoring.of(caller.name):
+                return await self._score(params, pixels, caller)
         return await self._handlers[request.method](params)
+
+    @contextmanager
+    def _charged(self, caller: Caller, is_long: bool) -> Iterator[None]:
+        """Count what takes long to be read as so many requests of its client."""
+        began_s = time.thread_time()
+        try:
+            yield
+        finally:
+            cost = (time.thread_time() - began_s) / REQUEST_S
+            self._limit.charge(caller.name, max(0.0, cost - 1))
+            if is_long:
+                self._reading.charge(None, cost)
 
     async def _hello(self, params: HelloParams) -> JsonObject:
         if params.protocol != PROTOCOL:
@@ -300,11 +337,13 @@ class _Server:
         self._look_at_state.set()
         return released
 
-    async def _score(self, params: ScoreParams, pixels: list[Part]) -> JsonObject:
+    async def _score(self, params: ScoreParams, pixels: list[Part], caller: Caller) -> JsonObject:
         """Score a client's frames, one after the other, and let the hold learn from them."""
         params.check_pixels(pixels)
         scores = []
         for frame, content in zip(params.frames, pixels, strict=True):
+            if caller.line.has_ended:
+                raise CancelledJobError("the client has gone, and nobody waits for these scores")
             image = np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
             score = await self._operations.score(pixels=image, roi=params.roi)
             learns = params.track and score["b"] is not None
@@ -329,11 +368,23 @@ class _Server:
         """
         session = params.session or self._bus.session
         if session == self._bus.session and self._bus.remembers(params.seq):
-            events: list[Any] = list(self._bus.since(params.seq, params.limit))
+            events = self._bus.since(params.seq, params.limit)
             await self._record.flushed()
         else:
             events = await self._record.since(session, params.seq, params.limit)
-        return messages.page(self._bus.session, events)
+        return await self._paging.do(messages.page, self._bus.session, events)
+
+    def _answering(
+        self, operation: Callable[..., Awaitable[JsonObject]]
+    ) -> Callable[[Params], Awaitable[JsonObject | bytes]]:
+        """The handler of a method that may have much to tell: one answer is encoded after the other."""
+
+        async def answer(params: Params) -> bytes:
+            result = await operation(**dict(params))
+            async with self._encoding:
+                return messages.encode(result)
+
+        return answer
 
     async def _discover(self, _params: Params) -> bytes:
         return messages.openrpc()
@@ -383,31 +434,13 @@ class _Server:
             await anyio.sleep(HEARTBEAT_S)
 
 
-def _answering(operation: Callable[..., Awaitable[JsonObject]]) -> Callable[[Params], Awaitable[JsonObject]]:
-    """An operation that answers at once, as the handler of a method."""
-    return lambda params: operation(**dict(params))
-
-
 def _hasty() -> BusyError:
     return BusyError("this client sends too many requests (server.max_requests_per_s); wait a second")
 
 
-def _cost(json: Part) -> float:
+def _cost(json: Part, bytes_a_request: int) -> float:
     """In requests."""
-    return max(1.0, len(json) / BYTES_A_REQUEST)
-
-
-def _content(part: zmq.Frame) -> Part:
-    """A frame's content, copied out of ZeroMQ's memory unless it is long."""
-    return part.bytes if len(part) <= messages.MAX_JSON_BYTES else part.buffer
-
-
-def _sender(parts: Sequence[zmq.Frame]) -> bytes | str:
-    """Who counts as one client: a key, where keys are asked for, else a connection."""
-    try:
-        return str(parts[-1]["User-Id"])
-    except zmq.ZMQError:
-        return parts[0].bytes
+    return max(1.0, len(json) / bytes_a_request)
 
 
 async def _outcome(job: Job) -> JsonObject:

@@ -71,12 +71,14 @@ class Sockets:
         control: ROUTER.
         events: XPUB, for a thread of its own, as `inbox` is.
         outbox, inbox: two ends of a PAIR.
+        unserved: closes `events` and `inbox`, until it is emptied by the thread that closes them itself.
     """
 
     control: zmq.asyncio.Socket
     events: zmq.Socket[bytes]
     outbox: zmq.asyncio.Socket
     inbox: zmq.Socket[bytes]
+    unserved: ExitStack
 
 
 def open_sockets(config: ServerConfig, resources: ExitStack) -> tuple[Sockets, Endpoints]:
@@ -90,7 +92,8 @@ def open_sockets(config: ServerConfig, resources: ExitStack) -> tuple[Sockets, E
     control = resources.enter_context(context.socket(zmq.ROUTER))
     outbox = resources.enter_context(context.socket(zmq.PAIR))
     plain = zmq.Context(context)  # the same one, for sockets that no event loop waits for
-    events, inbox = (resources.enter_context(plain.socket(kind)) for kind in (zmq.XPUB, zmq.PAIR))
+    unserved = resources.enter_context(ExitStack())
+    events, inbox = (unserved.enter_context(plain.socket(kind)) for kind in (zmq.XPUB, zmq.PAIR))
     outbox.bind("inproc://events")
     inbox.connect("inproc://events")
     events.xpub_verbose = 1
@@ -105,7 +108,7 @@ def open_sockets(config: ServerConfig, resources: ExitStack) -> tuple[Sockets, E
     if config.keys is not None:
         _ask_for_keys(context, (control, events), config.keys, resources)
     endpoints = Endpoints(_bind(control, config.control, resources), _bind(events, config.events, resources))
-    return Sockets(control, events, outbox, inbox), endpoints
+    return Sockets(control, events, outbox, inbox, unserved), endpoints
 
 
 def _ask_for_keys(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from anyio import to_thread
 
 from focusd.errors import CalibrationError
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.optics.instrument import Instrument
 from focusd.storage.store import CalibrationStore, Kept
+from focusd.storage.worker import Worker
 
 Result = dict[str, Any]
 
@@ -34,6 +34,7 @@ class Calibrations:
         self._objective = objective
         self._fingerprint = fingerprint
         self._instrument = instrument
+        self._worker = Worker("the calibrations")
 
     def in_force(self) -> Calibration:
         """The one that searches use. Reads the disk.
@@ -116,7 +117,7 @@ class Calibrations:
 
     async def listed(self) -> Result:
         """All that are kept of this objective, the latest first."""
-        return await to_thread.run_sync(self._listed)
+        return await self._worker.do(self._listed)
 
     async def show(self, *, id: str) -> Result:
         """One of them, with its curve.
@@ -124,7 +125,7 @@ class Calibrations:
         Raises:
             RequestError: there is none of this id.
         """
-        return await to_thread.run_sync(self._shown, id)
+        return await self._worker.do(self._shown, id)
 
     async def use(self, *, id: str) -> Result:
         """Put one of them in force; the one that was in force is kept.
@@ -133,7 +134,7 @@ class Calibrations:
             RequestError: there is none of this id.
             CalibrationError: it does not fit the rig, or the disk refuses; the one in force stays as it was.
         """
-        return await to_thread.run_sync(self._use, id)
+        return await self._worker.do(self._use, id)
 
     async def remove(self, *, id: str) -> Result:
         """Remove one of them for good.
@@ -141,7 +142,7 @@ class Calibrations:
         Raises:
             RequestError: there is none of this id, or it is in force.
         """
-        await to_thread.run_sync(self._store.remove, self._objective, id)
+        await self._worker.do(self._store.remove, self._objective, id)
         return {"removed": id}
 
     def _listed(self) -> Result:

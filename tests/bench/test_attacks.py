@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.faults import besieged, endings, floods
+from bench.faults import besieged, endings, floods, storms
 from bench.faults.attacks import run_attacks
 from bench.faults.besieged import Siege, Target, besiege, broken, memory_mb, threads_of
 from bench.faults.kills import living
@@ -151,8 +151,8 @@ def test_attacks_are_paced_and_catch_up() -> None:
 
 
 def test_only_what_is_asked_for_runs() -> None:
-    names = [siege.name for siege in floods.sieges()] + list(endings.ENDINGS)
-    assert len(set(names)) == len(names) > 20
+    names = [siege.name for siege in [*floods.sieges(), *storms.storms()]] + list(endings.ENDINGS)
+    assert len(set(names)) == len(names) > 35
     assert run_attacks(1.0, Console(quiet=True), only=["no such attack"]) == []
     assert Parts.asked(None, None, None, None, quick=False) == Parts(*USUAL)
     assert Parts.asked(None, None, None, None, quick=True) == Parts(*QUICK)

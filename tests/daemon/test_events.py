@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from focusd.daemon.events import Event, EventBus
+from tests.told import told
 
 
 def test_events_are_numbered_over_all_topics_and_dated() -> None:
@@ -25,11 +26,11 @@ def test_events_are_numbered_over_all_topics_and_dated() -> None:
 
 def test_the_latest_events_are_remembered() -> None:
     bus = EventBus(capacity=5)
-    assert bus.since(0, 10) == []
+    assert told(bus.since(0, 10)) == []
     for number in range(8):
         bus.publish("log", {"number": number})
-    assert [event["seq"] for event in bus.since(0, 10)] == [4, 5, 6, 7, 8]
-    assert [event["seq"] for event in bus.since(5, 2)] == [6, 7]
+    assert [event["seq"] for event in told(bus.since(0, 10))] == [4, 5, 6, 7, 8]
+    assert [event["seq"] for event in told(bus.since(5, 2))] == [6, 7]
     assert bus.since(8, 10) == bus.since(99, 10) == []
 
 
@@ -38,7 +39,7 @@ def test_an_event_keeps_what_was_true_when_it_was_published() -> None:
     probes = [1]
     bus.publish("focus.progress", {"probes": probes})
     probes.append(2)
-    assert bus.since(0, 1)[0]["data"] == {"probes": [1]}
+    assert told(bus.since(0, 1))[0]["data"] == {"probes": [1]}
 
 
 def test_each_start_has_its_own_session() -> None:

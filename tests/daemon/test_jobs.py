@@ -16,6 +16,7 @@ from focusd.daemon.devices import Devices, DeviceThread
 from focusd.daemon.events import EventBus
 from focusd.daemon.jobs import KEY_LIFETIME_S, Jobs, Report
 from focusd.errors import BusyError, CancelledJobError, NoSampleError, RequestError
+from tests.told import told
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +58,7 @@ async def test_a_job_succeeds_and_its_events_carry_its_id() -> None:
             "result": {"z_um": 1.0},
             "error": None,
         }
-        events = bus.since(0, 10)
+        events = told(bus.since(0, 10))
     assert {event["job_id"] for event in events} == {job.id}
     assert [event["data"].get("state", event["topic"]) for event in events] == [
         "running",
@@ -121,7 +122,7 @@ async def test_cancelling_lets_the_work_end_cleanly_and_say_where() -> None:
         assert jobs.cancel(job.id) is job
         await job.wait()
         await anyio.lowlevel.checkpoint()  # nothing of the cancellation is left behind
-        assert bus.since(0, 10)[-1]["data"]["state"] == job.state == "cancelled"
+        assert told(bus.since(0, 10))[-1]["data"]["state"] == job.state == "cancelled"
         assert job.error is not None
         assert job.error["data"]["z_um"] == 3.0
         assert jobs.cancel(job.id).state == "cancelled"
@@ -133,7 +134,7 @@ async def test_a_job_cancelled_before_it_starts_does_nothing() -> None:
         jobs.cancel(job.id)
         await job.wait()
         assert job.state == "cancelled"
-        assert "focus.done" not in [event["topic"] for event in bus.since(0, 10)]
+        assert "focus.done" not in [event["topic"] for event in told(bus.since(0, 10))]
 
 
 async def test_shutdown_ends_the_running_job_and_refuses_others() -> None:

@@ -18,6 +18,7 @@ import structlog
 from focusd.config import LogConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.logs import configure_logging, forward_to
+from tests.told import told
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ async def test_warnings_reach_subscribers_from_any_thread(capsys: pytest.Capture
         thread.join()
     log.error("after the end")
     await anyio.lowlevel.checkpoint()
-    (event,) = bus.since(0, 10)
+    (event,) = told(bus.since(0, 10))
     assert event["topic"] == "log"
     assert event["data"] == {
         "event": "stage is slow",

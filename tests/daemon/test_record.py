@@ -18,6 +18,7 @@ from focusd.daemon.events import EventBus
 from focusd.daemon.record import Record, recorded
 from focusd.errors import FocusdError
 from tests.storage.test_files import ODD, link_to_a_device
+from tests.told import told
 
 # ruff: noqa: ASYNC240 - looking at the files is the test
 pytestmark = pytest.mark.anyio
@@ -52,9 +53,9 @@ async def test_what_was_answered_survives_a_kill_and_a_monitor_catches_up_over_t
     bus = EventBus()
     with recorded(bus, path) as record:
         bus.publish("drift", {"number": 500})
-        events = await record.since(session, 490, 10_000)
-        page = await record.since(session, 0, 3)
-        unknown = await record.since("never heard of", 7, 10_000)
+        events = told(await record.since(session, 490, 10_000))
+        page = told(await record.since(session, 0, 3))
+        unknown = told(await record.since("never heard of", 7, 10_000))
 
     assert [event["data"]["number"] for event in events] == list(range(490, 501))
     assert [event["session"] for event in events] == [session] * 10 + [bus.session]
@@ -67,7 +68,7 @@ async def test_heartbeats_and_progress_are_left_out(tmp_path: Path) -> None:
     with recorded(bus, tmp_path / "events.sqlite") as record:
         for topic in ("heartbeat", "focus.progress", "drift", "log"):
             bus.publish(topic, {})
-        assert [event["topic"] for event in await record.since(bus.session, 0, 10)] == ["drift", "log"]
+        assert [event["topic"] for event in told(await record.since(bus.session, 0, 10))] == ["drift", "log"]
 
 
 def scribbled(path: Path) -> None:
@@ -93,7 +94,7 @@ async def test_a_corrupt_file_is_set_aside_and_reported(tmp_path: Path, harm: Ca
     size, bus = path.stat().st_size, EventBus()
     with capture_logs() as logs, recorded(bus, path) as record:
         bus.publish("drift", {"z_um": 1.0})
-        events = await record.since(bus.session, 0, 10)
+        events = told(await record.since(bus.session, 0, 10))
     assert [event["data"] for event in events] == [{"z_um": 1.0}]
     (aside,) = tmp_path.glob("events.sqlite.corrupt-*")
     assert aside.stat().st_size == size
@@ -110,7 +111,7 @@ async def test_whatever_lies_in_the_place_of_the_record_costs_no_event(
     bus = EventBus()
     with recorded(bus, tmp_path / "events.sqlite") as record:
         bus.publish("drift", {"z_um": 1.0})
-        events = await record.since(bus.session, 0, 10)
+        events = told(await record.since(bus.session, 0, 10))
     assert [event["data"] for event in events] == [{"z_um": 1.0}]
 
 
@@ -120,7 +121,7 @@ async def test_a_folder_that_is_removed_costs_no_later_event(tmp_path: Path) -> 
     with recorded(bus, path) as record:
         for number in range(3):
             bus.publish("drift", {"number": number})
-            events = await record.since(bus.session, 0, 10)
+            events = told(await record.since(bus.session, 0, 10))
             assert [event["data"] for event in events] == [{"number": number}]
             shutil.rmtree(path.parent)
 
@@ -140,7 +141,7 @@ async def test_a_disk_that_refuses_is_reported_and_costs_only_the_record(
             with contextlib.suppress(FocusdError):  # shares the fate of the writes it comes with
                 await record.since(bus.session, 0, 10)
         bus.publish("drift", {"again": True})
-        events = await record.since(bus.session, 0, 10)
+        events = told(await record.since(bus.session, 0, 10))
     assert [event["data"] for event in events] == [{"again": True}]
     assert logs[0]["event"] == "the record of events cannot be written"
     assert "disk is full" in logs[0]["reason"]
@@ -151,7 +152,7 @@ async def test_the_oldest_go_first(tmp_path: Path) -> None:
     try:
         for _ in range(2500):
             record.write(bus.publish("drift", {}))
-        events = await record.since("never heard of", 0, 10_000)
+        events = told(await record.since("never heard of", 0, 10_000))
     finally:
         record.close()
     assert events[-1]["seq"] == 2500

@@ -14,9 +14,10 @@ import pytest
 from anyio import to_thread
 
 from focusd.daemon.operations import RigOperations
-from focusd.daemon.slidemap import MOST_WAITING, SlideMap, map_files
+from focusd.daemon.slidemap import SlideMap, map_files
 from focusd.errors import BusyError, FocusdError, MapError, RequestError
 from focusd.slide.focusmap import FocusMap, Position
+from focusd.storage.worker import MOST_WAITING
 from tests.daemon.scripted import ScriptedMicroscope, refocus
 from tests.storage.test_files import ODD
 

@@ -15,8 +15,10 @@ import zmq.asyncio
 from structlog.testing import capture_logs
 
 from focusd.daemon import record
-from tests.server.daemon import Daemon
+from focusd.server import publisher
+from tests.server.daemon import Daemon, running_daemon
 from tests.server.test_server import client_of
+from tests.told import told
 
 pytestmark = pytest.mark.anyio
 COMMIT = record._run
@@ -114,7 +116,7 @@ async def test_whoever_subscribes_anew_all_the_time_puts_nothing_on_record(daemo
         seen = [await anext(monitor)]
         while seen[-1]["topic"] != "log":
             seen.append(await anext(monitor))
-        remembered = daemon.bus.since(0, 1000)
+        remembered = told(daemon.bus.since(0, 1000))
     assert sum(event["topic"] == "state" for event in remembered) == 1
     assert len(on_disk(daemon)) <= 2
     numbers = [event["seq"] for event in seen]
@@ -146,3 +148,14 @@ async def test_what_xpub_does_not_expect_leaves_the_others_served(daemon: Daemon
             daemon.bus.publish("drift", {"number": 1})
             with anyio.fail_after(10):
                 assert (await anext(drift))["data"] == {"number": 1}
+
+
+async def test_its_thread_ends_in_peace_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "END_S", 0.0)
+    for _ in range(3):
+        async with running_daemon() as daemon:
+            (thread,) = (one for one in threading.enumerate() if one.name == "focusd-subscribers")
+            for number in range(5000):  # more than its queue holds
+                daemon.bus.publish("heartbeat", {"number": number})
+        thread.join(10)
+        assert not thread.is_alive()

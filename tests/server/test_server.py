@@ -24,6 +24,7 @@ from focusd.server import server
 from focusd.server.admission import Load
 from focusd.server.sockets import EndpointError
 from tests.server.daemon import FOCUS_UM, Daemon, running_daemon
+from tests.told import told
 
 pytestmark = pytest.mark.anyio
 
@@ -156,7 +157,7 @@ async def test_notifications_are_obeyed_without_a_reply(daemon: Daemon) -> None:
         for body in (note, unknown, PING):
             await socket.send_multipart([b"", body])
         assert json.loads((await socket.recv_multipart())[-1])["id"] == "still there"
-    assert any(event["data"].get("kind") == "calibrate" for event in daemon.bus.since(0, 100))
+    assert any(event["data"].get("kind") == "calibrate" for event in told(daemon.bus.since(0, 100)))
 
 
 async def test_hello_and_discover_describe_the_protocol(daemon: Daemon) -> None:
@@ -321,8 +322,16 @@ async def test_an_impossible_address_is_an_error_that_names_it(tmp_path: Path) -
         ([b"", b'{"jsonrpc": "2.0", "method": "' + b"x" * 100_000 + b'", "id": 1}'], "method"),
         ([b"", b" " * MAX_JSON_BYTES + PING], "longer than"),
         (
-            [b"", json.dumps(json.loads(PING) | {"params": dict.fromkeys(map(str, range(9999)))}).encode()],
+            [b"", json.dumps(json.loads(PING) | {"params": dict.fromkeys(map(str, range(999)))}).encode()],
             "params",
+        ),
+        (
+            [b"", json.dumps(json.loads(PING) | {"params": dict.fromkeys(map(str, range(9999)))}).encode()],
+            "more than 4096 values",
+        ),
+        (
+            [b"", json.dumps(json.loads(PING) | dict.fromkeys(map(str, range(999)))).encode()],
+            "999 keys|1003 keys",
         ),
     ],
 )

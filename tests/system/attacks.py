@@ -202,6 +202,23 @@ def wide_requests(control: str, _events: str, seconds: float) -> None:
     flood(control, seconds, lambda _n: [body], 190)
 
 
+def wrong_values(control: str, _events: str, seconds: float) -> None:
+    """Requests of as many wrong values as one may hold."""
+    tags = request("focus.hold", {"tags": {f"{n:x}": [] for n in range(2000)}})
+    places = request("map.predict", {"positions": [["a", "b"]] * 1000})
+    flood(control, seconds, lambda number: [tags if number % 2 else places], 190)
+
+
+def parts_of_strangers(control: str, _events: str, seconds: float) -> None:
+    """Messages of 50,000 parts, each over a connection of its own."""
+    content = b"\x01\x00" * 50_000 + b"\x00\x00"
+    with ExitStack() as open_ones:
+        for _ in until(seconds):
+            with suppress(OSError):
+                open_ones.enter_context(shaken_hands(control, b"DEALER")).sendall(content)
+            time.sleep(0.2)
+
+
 def histories(control: str, _events: str, seconds: float) -> None:
     """All that is remembered, over and over."""
     flood(control, seconds, lambda n: [request("events.since", {"seq": 0, "limit": 10_000}, n)], 190)
@@ -264,6 +281,8 @@ ATTACKS: dict[str, Attack] = {
         discoveries,
         long_requests,
         wide_requests,
+        wrong_values,
+        parts_of_strangers,
         histories,
         waiting_requests,
         failing_jobs,

@@ -60,6 +60,8 @@ def attacked(daemon: Daemon, name: str, seconds: float = SECONDS) -> Iterator[su
         "idle_connections",
         "map_flood",
         "long_requests",
+        "wrong_values",
+        "parts_of_strangers",
         "histories",
         "many_clients",
     ],
