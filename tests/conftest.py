@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,13 @@ settings.load_profile("focusd")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads only wait for one another on a busy machine; who sets their number leaves it so to others."""
-    before = torch.get_num_threads()
+def process_as_before() -> Iterator[None]:
+    """Each module begins with one thread of torch, and leaves to others what it sets for the whole process.
+
+    Several threads only wait for one another on a busy machine. Importing pymmcore-plus lowers the root logger's level.
+    """
+    threads, level = torch.get_num_threads(), logging.getLogger().level
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    logging.getLogger().setLevel(level)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-import torch
 
 from bench.faults.faults import FAULTS, Fault
 from bench.faults.fuzz import CORPUS, fuzz, mutated
@@ -21,15 +18,6 @@ from bench.faults.status import run_status
 from focusd.microscope.guard import StageGuard
 from focusd.protocol.messages import METHODS
 from focusd.scoring.scorer import Scorer
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before, level = torch.get_num_threads(), logging.getLogger().level
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="module")
