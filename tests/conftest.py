@@ -19,6 +19,18 @@ if sys.platform != "win32":
 settings.register_profile("focusd", deadline=None)
 settings.load_profile("focusd")
 
+DEMO_DEVICES = ("tests/ways/", "tests/doctor/", "tests/bench/test_attacks.py")
+"""Where Micro-Manager's demo devices are driven as by a daemon, which one process of a machine may do at a time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one worker of `pytest --numprocesses` what a module holds, and all that claim the same devices."""
+    for item in items:
+        module = item.nodeid.split("::")[0]
+        group = "demo devices" if module.startswith(DEMO_DEVICES) else module
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="module", autouse=True)
 def process_as_before() -> Iterator[None]:
