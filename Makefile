@@ -2,19 +2,29 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check lint types types-windows imports clean
 
 demo: .venv/ready
 	$(BIN)/focusd demo --out demo-output --json demo-output/figures.json
 
+# Two at a time: most tests compute on one core alone. tests/conftest.py says which of them stay together.
 test: check
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses 2 --dist loadgroup
 
 check: .venv/ready
+	$(MAKE) --jobs 2 --output-sync=target lint types types-windows imports
+
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/ready
 	$(BIN)/mypy --strict focusd tests bench
+
+types-windows: .venv/ready
 	$(BIN)/mypy --strict --platform win32 --cache-dir .mypy_cache/win32 focusd
+
+imports: .venv/ready
 	$(BIN)/lint-imports
 
 # PyTorch's newest releases on PyPI bring gigabytes of CUDA; the range in pyproject.toml does not.

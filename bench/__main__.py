@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from focusd.config import LogConfig
+from focusd.daemon.logs import configure_logging
 from focusd.errors import FocusdError
 
 Textures = Annotated[
@@ -223,6 +225,7 @@ def memory(
 
 
 if __name__ == "__main__":
+    configure_logging(LogConfig(level="warning"))  # a line for each job is nothing to a reader of tables
     try:
         app()
     except FocusdError as told:

@@ -45,6 +45,7 @@ def test_status_for_people_and_programs(endpoints: list[str]) -> None:
     shown = ctl("status", *endpoints[:2])
     assert shown.returncode == 0
     assert "z_um" in shown.stdout
+    assert re.search(r"calibration.usable\W+(yes|no)\b", shown.stdout)
     state = json.loads(ctl("status", "--json", *endpoints[:2]).stdout)
     assert state["rig"] == "scripted"
     assert state["job"] is None
@@ -225,8 +226,18 @@ def test_monitor_goes_on_where_its_log_ended(endpoints: list[str], tmp_path: Pat
 def test_hold_and_release(endpoints: list[str]) -> None:
     assert "acquiring" in ctl("hold", "--position", "A1", *endpoints[:2]).stdout
     released = ctl("release", *endpoints[:2])
+    assert released.stdout.startswith("released\n")
     assert "disengaged" in released.stdout
-    assert "disengaged" in ctl("release", *endpoints[:2]).stdout
+    assert ctl("release", *endpoints[:2]).stdout.startswith("nothing was held\n")
+
+
+def test_lengths_are_told_with_the_digits_that_their_uncertainty_justifies(endpoints: list[str]) -> None:
+    shown = ctl("refocus", *endpoints).stdout
+    sigma = re.search(r"sigma\W+0\.(0*[1-9]\d) µm", shown)
+    focus = re.search(r"focus\W+12\.(\d+) µm", shown)
+    assert sigma, shown
+    assert focus, shown
+    assert len(focus[1]) == len(sigma[1])
 
 
 def test_drift_of_a_log_without_estimates_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -235,7 +246,11 @@ def test_drift_of_a_log_without_estimates_is_an_error_that_says_what_to_do(tmp_p
     failed = ctl("drift", str(log))
     assert failed.returncode == 1
     assert "hold the focus, and let monitor log it" in failed.stderr
-    assert ctl("drift", str(tmp_path / "absent")).returncode == 1
+    absent = ctl("drift", str(tmp_path / "absent"))
+    assert (absent.returncode, absent.stderr) == (
+        1,
+        f"error: {tmp_path / 'absent'}: No such file or directory\n",
+    )
 
 
 def test_the_daemon_is_named_before_the_command_behind_it_or_by_the_environment(

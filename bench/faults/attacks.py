@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench.faults.besieged import besiege
 from bench.faults.endings import ENDINGS, run_ending
 from bench.faults.floods import sieges
 from bench.faults.storms import storms
+from bench.faults.tables import table_of
 
 
 def run_attacks(
@@ -32,7 +32,7 @@ def run_attacks(
             console.print(
                 "kept  " if row["ok"] else "broken", row["name"], "; ".join(row["failed"]), highlight=False
             )
-    console.print(_table(rows))
+    console.print(table_of("attacks on a daemon", COLUMNS, map(_cells, rows)))
     return rows
 
 
@@ -46,25 +46,31 @@ def _rows(seconds: float, only: Sequence[str], folder: Path) -> Iterator[dict[st
         yield besiege(siege, folder / f"siege-{number}", seconds)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    names = (
-        "attack",
-        "kept",
-        "state ms p50",
-        "p99",
-        "echo p99",
-        "unanswered",
-        "RSS MB",
-        "peak",
-        "after",
-        "refocuses",
-    )
-    table = Table(*names, title="attacks on a daemon", box=None, padding=(0, 1, 0, 0))
-    table.columns[0].no_wrap = True
-    for row in rows:
-        figures = ("state_p50_ms", "state_p99_ms", "echo_p99_ms", "unanswered")
-        memory = ("rss_before_mb", "rss_peak_mb", "rss_after_mb")
-        seen = (f"{row[name]:.0f}" if name in row else "" for name in (*figures, *memory))
-        refocuses = ", ".join(f"{name} {count}" for name, count in row.get("refocuses", {}).items())
-        table.add_row(row["name"], "yes" if row["ok"] else "no", *seen, refocuses)
-    return table
+COLUMNS = (
+    "attack",
+    "kept",
+    "state ms p50",
+    "p99",
+    "echo p99",
+    "unanswered",
+    "RSS MB",
+    "peak",
+    "after",
+    "refocuses",
+)
+FIGURES = (
+    "state_p50_ms",
+    "state_p99_ms",
+    "echo_p99_ms",
+    "unanswered",
+    "rss_before_mb",
+    "rss_peak_mb",
+    "rss_after_mb",
+)
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    """An attack's row of the table, in the order of the columns."""
+    seen = (f"{row[name]:.0f}" if name in row else "" for name in FIGURES)
+    refocuses = ", ".join(f"{name} {count}" for name, count in row.get("refocuses", {}).items())
+    return (row["name"], "yes" if row["ok"] else "no", *seen, refocuses)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from bench import lying
 from bench.faults.attacks import run_attacks
@@ -30,6 +29,7 @@ from bench.faults.kills import fresh_processes, run_kills
 from bench.faults.matrix import Seen, inject
 from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
+from bench.faults.tables import table_of
 from bench.faults.walks import run_walks
 from focusd.config import LogConfig
 from focusd.daemon.logs import configure_logging
@@ -130,7 +130,7 @@ def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
     ):
         with ProcessPoolExecutor(1, fresh_processes()) as process:
             rows.append(process.submit(_injected, number, folder, times, seed).result())
-    out.print(_table(rows))
+    out.print(table_of("faults: promises kept, and what was seen", COLUMNS, map(_cells, rows)))
     return rows
 
 
@@ -198,29 +198,26 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     return {name: float(np.quantile(values or [0.0], rank)) for name, rank in ranks.items()}
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    names = (
-        "fault",
-        "kept",
-        "seen after s",
-        "max",
-        "status ms p99",
-        "max",
-        "safe z",
-        "serves",
-        "once",
-        "beyond",
-    )
-    table = Table(*names, title="faults: promises kept, and what was seen", box=None, padding=(0, 1, 0, 0))
-    table.columns[0].no_wrap = True
-    for row in rows:
-        detection = row["detection_s"]
-        counts = (row[name] for name in ("stage_safe", "serving", "answered_once", "limit_violations"))
-        seen_s = (f"{detection[name]:.3f}" for name in ("median", "max"))
-        status_ms = (f"{row['status_ms'][name]:.0f}" for name in ("p99", "max"))
-        told = (row["fault"], f"{row['as_promised']}/{row['times']}", *seen_s, *status_ms, *counts)
-        table.add_row(*map(str, told))
-    return table
+COLUMNS = (
+    "fault",
+    "kept",
+    "seen after s",
+    "max",
+    "status ms p99",
+    "max",
+    "safe z",
+    "serves",
+    "once",
+    "beyond",
+)
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    """A fault's row of the table, in the order of the columns."""
+    counts = (row[name] for name in ("stage_safe", "serving", "answered_once", "limit_violations"))
+    seen_s = (f"{row['detection_s'][name]:.3f}" for name in ("median", "max"))
+    status_ms = (f"{row['status_ms'][name]:.0f}" for name in ("p99", "max"))
+    return (row["fault"], f"{row['as_promised']}/{row['times']}", *seen_s, *status_ms, *counts)
 
 
 def _fuzzed(state: Path, messages: int, seed: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from focusd.focus.frame import Frame
 from focusd.microscope.protocol import Microscope
 from focusd.microscope.simulated import open_simulated
 from focusd.scoring.choice import open_scorer
+from focusd.scoring.scorer import Scorer
 from focusd.storage.store import CalibrationStore
 
 OBJECTIVES = (
@@ -175,15 +176,15 @@ async def walk(walked: Walked, seed: str, folder: Path) -> None:
     """One configuration: calibrate, then refocus, each from anywhere."""
     random = Random(seed)
     config = config_of(random, folder)
-    told = f"{seed}: {config.model_dump_json()}"
-    async with rig_of(config, walked, told) as (operations, note):
+    scorer, told = open_scorer(config), f"{seed}: {config.model_dump_json()}"
+    async with rig_of(config, scorer, walked, told) as (operations, note):
         start_um = _start_um(random, config)
         await note("move", partial(operations.move, z_um=start_um, report=_nobody))
         well = await note("calibrate", partial(operations.calibrate, **CONFIGURED, report=_nobody))
     if not well:  # a rig without limits leaves a calibration, so that there is something to refocus with
-        async with rig_of(_unlimited(config), walked, told) as (operations, note):
+        async with rig_of(_unlimited(config), scorer, walked, told) as (operations, note):
             await note("prepare", partial(operations.calibrate, **CONFIGURED, report=_nobody))
-    async with rig_of(config, walked, told) as (operations, note):
+    async with rig_of(config, scorer, walked, told) as (operations, note):
         start_um = _start_um(random, config)
         await note("move", partial(operations.move, z_um=start_um, report=_nobody))
         asked: dict[str, Any] = {"roi": None, "strategy": None, "max_exposures": None}
@@ -192,14 +193,16 @@ async def walk(walked: Walked, seed: str, folder: Path) -> None:
 
 
 @asynccontextmanager
-async def rig_of(config: RigConfig, walked: Walked, told: str) -> AsyncIterator[tuple[RigOperations, Note]]:
+async def rig_of(
+    config: RigConfig, scorer: Scorer, walked: Walked, told: str
+) -> AsyncIterator[tuple[RigOperations, Note]]:
     """A rig's operations, and what carries one out and notes how it ends."""
     microscope = Witness(open_simulated(config), config)
     rig = Rig(microscope, config.stage, config.camera)
     store = CalibrationStore(config.state_dir / "calibrations")
     try:
         yield (
-            RigOperations(config, rig, open_scorer(config), store),
+            RigOperations(config, rig, scorer, store),
             partial(_ended, walked, rig, told),
         )
     finally:

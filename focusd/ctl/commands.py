@@ -190,7 +190,8 @@ def hold(roi: str | None, position: str | None, endpoint: str) -> None:
 def release(endpoint: str) -> None:
     """End the hold; the stage rests where it is."""
     with connected(endpoint) as client:
-        print_result("released", client.release())
+        released = client.release()
+        print_result("released" if "checks" in released else "nothing was held", released)
 
 
 @app.command()

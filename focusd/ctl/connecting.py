@@ -12,7 +12,7 @@ import click
 from focusd.addresses import CONTROL, EVENTS
 from focusd.client import Client, EventStream
 from focusd.ctl.showing import say
-from focusd.errors import BusyError, CalibrationError, FocusdError, UnreachableError
+from focusd.errors import BusyError, FocusdError, UnreachableError
 from focusd.protocol.keys import ClientKeys
 from focusd.terminal import printable
 
@@ -20,7 +20,6 @@ SILENCE_S = 5.0
 """The daemon's heart beats once a second."""
 HINTS: dict[type[FocusdError], str] = {
     BusyError: "`focusctl monitor` follows the running job, `focusctl cancel` ends it",
-    CalibrationError: "focus by eye on any flat textured sample, then run `focusctl calibrate`",
     UnreachableError: "--endpoint and --events say where to look",
 }
 my_keys: ContextVar[ClientKeys | None] = ContextVar("my_keys", default=None)
@@ -53,7 +52,7 @@ def told() -> Iterator[None]:
             say(f"hint: {hint}", err=True)
         raise SystemExit(1) from None
     except OSError as error:
-        _print_error(str(error))
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import click
 
 from focusd.protocol.messages import JsonObject
+from focusd.rounding import shown_um
 from focusd.terminal import one_line_json, printable
 
 RESULT_ROWS = {
@@ -36,6 +36,8 @@ RESULT_ROWS = {
     "checks": "",
     "moves": "",
 }
+LENGTHS = {"z_um", "z_start_um", "z_found_um", "z_focus_um", "focus_um", "shift_um", "dz_um", "sigma_um"}
+"""What `sigma_um` in the same answer is the standard uncertainty of, and itself."""
 
 
 def say(text: str, colour: str | None = None, err: bool = False) -> None:
@@ -68,22 +70,32 @@ def line(event: JsonObject) -> str:
 
 def pairs(data: JsonObject) -> str:
     """`name=value` of everything; long lists only say how long they are."""
-    return "  ".join(f"{printable(name)}={shown(value)}" for name, value in flat(data))
+    return "  ".join(f"{printable(name)}={value}" for name, value in flat(data))
 
 
-def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values of everything inside, `outer.inner` where it is nested."""
+def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values for people of everything inside, `outer.inner` where it is nested."""
     for name, value in data.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield prefix + name, entry(data, name)
+
+
+def entry(data: JsonObject, name: str) -> str:
+    """One value of an answer for people: a z has the digits that the σ beside it justifies."""
+    value = data.get(name)
+    if isinstance(value, float) and name in LENGTHS:
+        return shown_um(value, value if name == "sigma_um" else data.get("sigma_um"))
+    return shown(value)
 
 
 def shown(value: object) -> str:
     """A value for people: floats to four figures, long lists by their length, all on one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     if isinstance(value, list):
         short = len(value) <= 4 and not any(isinstance(item, dict | list) for item in value)
         return "[" + ", ".join(map(shown, value)) + "]" if short else f"[{len(value)} items]"
@@ -92,14 +104,14 @@ def shown(value: object) -> str:
 
 def print_values(values: JsonObject) -> None:
     """Print names and values, one a line; `outer.inner` where they are nested."""
-    print_table([(name, shown(value)) for name, value in flat(values)])
+    print_table(flat(values))
 
 
 def print_result(title: str, result: JsonObject) -> None:
     """The end of a job, or of a hold, for people."""
     say(title)
     rows = [
-        (name.removesuffix("_um"), f"{shown(result[name])} {unit}".rstrip())
+        (name.removesuffix("_um"), f"{entry(result, name)} {unit}".rstrip())
         for name, unit in RESULT_ROWS.items()
         if result.get(name) not in (None, "")
     ]
@@ -108,7 +120,7 @@ def print_result(title: str, result: JsonObject) -> None:
     print_table(rows)
     if probes := result.get("probes"):
         names = ("z_um", "b", "sigma", "structure")
-        measured = ([shown(probe.get(name)) for name in names] for probe in probes)
+        measured = ([entry(probe, name) for name in names] for probe in probes)
         print_table(measured, ("z, µm", "b", "σ(b)", "structure"), "probes")
 
 

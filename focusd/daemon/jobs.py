@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from anyio.abc import TaskGroup
 from focusd.daemon.events import Event, EventBus, Payload
 from focusd.daemon.lease import Lease
 from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError, error_object
+from focusd.rounding import rounded_um
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +32,8 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Report = Callable[[str, Payload], object]
 """(topic, payload): how an operation publishes events that carry its job's id."""
 Work = Callable[[Report], Awaitable[dict[str, Any]]]
+LOGGED = ("z_focus_um", "focus_um", "sigma_um", "z_um", "stage_z_um", "exposures", "outcome", "message")
+"""What the log's line at a job's end repeats of its result or of its error's data."""
 
 
 @dataclass(eq=False)
@@ -81,6 +86,16 @@ class Job:
         """Wake those who wait."""
         self.ended_s = now_s
         self._ended.set()
+
+    def figures(self) -> dict[str, Any]:
+        """What the log says of its end: outcome, focus and uncertainty, exposures; lengths have the digits of σ."""
+        told = self.error["data"] | {"message": self.error["message"]} if self.error else self.result or {}
+        known = {name: told[name] for name in LOGGED if told.get(name) not in (None, "")}
+        sigma_um = known.get("sigma_um")
+        return {
+            name: rounded_um(value, sigma_um) if isinstance(value, float) else value
+            for name, value in known.items()
+        }
 
     def summary(self) -> dict[str, Any]:
         """What `job.status` answers."""
@@ -217,17 +232,19 @@ class Jobs:
             await job.wait()
 
     async def _run(self, job: Job, run: Work, ending: Job | None) -> None:
-        try:
-            if ending:  # whatever becomes of this job: it has not ended before the one that gives way to it
-                with anyio.CancelScope(shield=True):
-                    await ending.wait()
-            with structlog.contextvars.bound_contextvars(**job.context):
+        with structlog.contextvars.bound_contextvars(**job.context), _logged(job):
+            try:
+                if (
+                    ending
+                ):  # whatever becomes of this job: it has not ended before the one that gives way to it
+                    with anyio.CancelScope(shield=True):
+                        await ending.wait()
                 await self._attempt(job, run)
-        finally:
-            if job.state in ("queued", "running"):  # the whole daemon is being cancelled
-                job.fail(CancelledJobError("focusd stopped while the job ran"))
-            job.end(self._clock())
-            self._publish_state(job)
+            finally:
+                if job.state in ("queued", "running"):  # the whole daemon is being cancelled
+                    job.fail(CancelledJobError("focusd stopped while the job ran"))
+                job.end(self._clock())
+                self._publish_state(job)
 
     async def _attempt(self, job: Job, run: Work) -> None:
         job.state = "running"
@@ -249,3 +266,16 @@ class Jobs:
         if job.error:
             payload["error"] = job.error
         self._bus.publish("job", payload, job.id)
+
+
+@contextmanager
+def _logged(job: Job) -> Iterator[None]:
+    """Log a job's beginning and its end: at level info, the checks and moves of a hold at level debug."""
+    level = logging.DEBUG if job.background else logging.INFO
+    log.log(level, "a job begins", kind=job.kind)
+    began_s = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = round(time.perf_counter() - began_s, 3)
+        log.log(level, "a job has ended", kind=job.kind, state=job.state, **job.figures(), seconds=seconds)

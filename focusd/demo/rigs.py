@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -12,7 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,9 @@ from focusd.microscope.recorded import Stack
 
 START_S = 90.0
 """A daemon that does not answer by then has failed; importing torch takes seconds, more on a busy machine."""
+
+PORTS = range(10_000, 32_000)
+"""Below what Linux, Windows and macOS give to outgoing connections."""
 
 
 def simulated_rig(state_dir: Path, sample: str, seed: int, focus_z_um: float) -> dict[str, Any]:
@@ -151,12 +158,26 @@ def starting_planes(stack: Stack, focus_um: float, count: int) -> list[float]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Ports that nobody listens on now, and that no other process which asks here is given soon.
+
+    They lie below those that a system gives to outgoing connections: one of these could take a port before the daemon
+    that is meant to listen there has started.
+    """
+    found: list[int] = []
+    for port in _candidates(os.getpid()):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
+@cache
+def _candidates(_pid: int) -> Iterator[int]:
+    """All ports of the range, over and over, from where chance has this process begin."""
+    begin = SystemRandom().randrange(len(PORTS))
+    return (PORTS[number % len(PORTS)] for number in itertools.count(begin))
 
 
 def to_toml(values: dict[str, Any]) -> str:

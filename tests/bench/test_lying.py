@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bench import lies, lying
 from bench.drifting import Clock
@@ -19,14 +18,6 @@ from bench.lying import MODES, Run, run_once, summarised
 from focusd.daemon.operation import operation_on
 from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError, NoConvergenceError
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

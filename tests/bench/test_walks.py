@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 import anyio
 import pytest
-import torch
 
 from bench.faults import walks
 from bench.faults.walks import walk_all
 from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before, level = torch.get_num_threads(), logging.getLogger().level
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    logging.getLogger().setLevel(level)
 
 
 def test_whatever_is_configured_the_operations_end_and_say_how() -> None:

@@ -27,6 +27,8 @@ from tests.focus.exposures import curve, exposure
 FULL_SCALE = 65535
 SHAPE = (20, 32)
 TILES = (2, 3)
+HOME_UM = 3.0
+"""Where the scripted stage stands at first."""
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -43,7 +45,7 @@ class ScriptedMicroscope:
 
     camera_name = "scripted"
 
-    def __init__(self, z_um: float = 3.0) -> None:
+    def __init__(self, z_um: float = HOME_UM) -> None:
         self.z_um = z_um
         self.saturated = 0.0
         self.at_snap: Callable[[int], object] = lambda _number: None

@@ -20,6 +20,7 @@ from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
 from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
+    HOME_UM,
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
@@ -29,9 +30,6 @@ from tests.daemon.scripted import (
 )
 
 pytestmark = pytest.mark.anyio
-
-HOME_UM = 3.0
-"""Where the scripted stage stands at first."""
 
 
 async def calibrate(operations: RigOperations, **given: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 import structlog
 from anyio import to_thread
+from structlog.testing import capture_logs
 
 from focusd.daemon.devices import Devices, DeviceThread
 from focusd.daemon.events import EventBus
@@ -205,3 +206,54 @@ async def test_every_log_line_of_a_job_says_whose_it_is_in_every_thread() -> Non
         note()
     assert seen[:3] == [{"job_id": job.id, "request_key": "key-of-the-request", "client": "ada"}] * 3
     assert seen[3] == {}
+
+
+async def focused(_report: Report) -> dict[str, Any]:
+    return {"outcome": "focused", "focus_um": 12.51472259, "sigma_um": 0.1435, "exposures": 3, "probes": [{}]}
+
+
+async def empty(_report: Report) -> dict[str, Any]:
+    raise NoSampleError("the field is empty", exposures=2, stage_z_um=5.00004)
+
+
+@pytest.mark.parametrize(
+    ("work", "ended"),
+    [
+        (
+            focused,
+            {"state": "succeeded", "outcome": "focused", "focus_um": 12.51, "sigma_um": 0.14, "exposures": 3},
+        ),
+        (
+            empty,
+            {
+                "state": "failed",
+                "outcome": "no_sample",
+                "message": "the field is empty",
+                "stage_z_um": 5.0,
+                "exposures": 2,
+            },
+        ),
+    ],
+)
+async def test_the_log_tells_of_a_job_as_it_begins_and_how_it_ended(work: Any, ended: dict[str, Any]) -> None:
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        async with running_jobs() as (jobs, _):
+            job = jobs.start("refocus", work, client="ada")
+            await job.wait()
+    whose = {"job_id": job.id, "client": "ada", "kind": "refocus", "log_level": "info"}
+    assert logs[0] == whose | {"event": "a job begins"}
+    assert logs[1].pop("seconds") >= 0
+    assert logs[1:] == [whose | ended | {"event": "a job has ended"}]
+
+
+async def test_the_log_tells_of_a_job_that_was_cancelled_and_is_silent_on_a_hold_s_checks() -> None:
+    with capture_logs() as logs:
+        async with running_jobs() as (jobs, _):
+            check = jobs.start("hold.check", quick, background=True)
+            await check.wait()
+            jobs.start("calibrate", endless)
+    told = [
+        (entry["event"], entry["kind"], entry.get("state")) for entry in logs if entry["log_level"] == "info"
+    ]
+    assert told == [("a job begins", "calibrate", None), ("a job has ended", "calibrate", "cancelled")]
+    assert {entry["kind"] for entry in logs if entry["log_level"] == "debug"} == {"hold.check"}

@@ -20,6 +20,7 @@ from focusd.focus.frame import Frame
 from focusd.focus.planes import stack_um
 from focusd.optics.instrument import Instrument
 from tests.daemon.scripted import (
+    HOME_UM,
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
@@ -30,7 +31,6 @@ from tests.daemon.scripted import (
 
 pytestmark = pytest.mark.anyio
 
-HOME_UM = 3.0
 PATIENCE_S = 60.0
 OBJECTIVES = [
     (4.0, 0.1, 1.0),

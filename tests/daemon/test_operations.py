@@ -25,6 +25,7 @@ from focusd.errors import (
 )
 from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
+    HOME_UM,
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
@@ -35,9 +36,6 @@ from tests.daemon.scripted import (
 )
 
 pytestmark = pytest.mark.anyio
-
-HOME_UM = 3.0
-"""Where the scripted stage stands at first."""
 
 
 def stored(state: Path) -> dict[Path, str]:

@@ -28,6 +28,7 @@ from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.scorer import FocusMeasure
 from focusd.scoring.spectra import Region
 from tests.daemon.scripted import (
+    HOME_UM,
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
@@ -40,8 +41,6 @@ from tests.daemon.steps import stepping
 
 pytestmark = pytest.mark.anyio
 
-HOME_UM = 3.0
-"""Where the scripted stage stands at first."""
 PATIENCE_S = 30.0
 FEW_TILES = np.array([[True, False, False], [False, False, True]])
 

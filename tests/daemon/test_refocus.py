@@ -12,6 +12,7 @@ from focusd.daemon.operations import RigOperations
 from focusd.errors import BudgetError
 from focusd.focus import refocus as refocus_module
 from tests.daemon.scripted import (
+    HOME_UM,
     Reports,
     ScriptedMicroscope,
     ScriptedScorer,
@@ -22,9 +23,6 @@ from tests.daemon.scripted import (
 )
 
 pytestmark = pytest.mark.anyio
-
-HOME_UM = 3.0
-"""Where the scripted stage stands at first."""
 
 
 def narrow(defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:

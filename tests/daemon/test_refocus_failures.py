@@ -24,12 +24,19 @@ from focusd.errors import (
     SaturatedError,
 )
 from focusd.focus.frame import Frame
-from tests.daemon.scripted import FULL_SCALE, Curve, Reports, ScriptedMicroscope, ScriptedScorer, at, refocus
+from tests.daemon.scripted import (
+    FULL_SCALE,
+    HOME_UM,
+    Curve,
+    Reports,
+    ScriptedMicroscope,
+    ScriptedScorer,
+    at,
+    refocus,
+)
 
 pytestmark = pytest.mark.anyio
 
-HOME_UM = 3.0
-"""Where the scripted stage stands at first."""
 NO_FOCUS = (NoConvergenceError, BudgetError)
 
 

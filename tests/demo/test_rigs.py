@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,12 @@ def test_a_stack_of_the_focus_alone_gives_no_start() -> None:
     assert starting_planes(stack_of([0.0, 0.0, 0.0]), 0.0, 5) == []
 
 
-def test_ports_are_free_and_differ() -> None:
-    assert len(set(free_ports(4))) == 4
+def test_ports_are_free_and_no_two_daemons_that_start_at_once_are_given_the_same() -> None:
+    ports = [*free_ports(4), *free_ports(4)]
+    assert len(set(ports)) == 8
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[-1] + 1))  # the one that would come next
+        assert ports[-1] + 1 not in free_ports(4)
 
 
 def test_a_daemon_that_ends_at_once_is_an_error_with_its_reason(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from pymmcore_plus.experimental.unicore import SimpleCameraDevice, UniMMCore
 
 from focusd.config import CameraConfig, MicroManagerConfig, ObjectiveConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
-from focusd.microscope.factory import open_microscope
 from focusd.microscope.micromanager import MicroManagerMicroscope, close_core
 from focusd.microscope.pixels import full_scale, grey
+from tests.microscope.opening import opening
 
 CAMERA = CameraConfig(pixel_um=6.5, exposure_ms=1)
 STAGE = StageConfig(min_um=-100, max_um=100, towards_sample="increasing")
@@ -29,26 +29,21 @@ Opener = Callable[..., MicroManagerMicroscope]
 @pytest.fixture
 def open_demo() -> Iterator[Opener]:
     """Opens demo microscopes, and closes them at the test's end."""
-    microscopes: list[MicroManagerMicroscope] = []
+    with opening(MicroManagerMicroscope) as open_one:
 
-    def open_one(
-        config_file: Path | str = DEMO, sensor: CameraConfig = CAMERA, **settings: str
-    ) -> MicroManagerMicroscope:
-        settings = {"adapter_path": device_adapter_path(), "config_file": str(config_file)} | settings
-        config = RigConfig(
-            objective=ObjectiveConfig(name="10x"),
-            camera=sensor,
-            stage=STAGE,
-            microscope=MicroManagerConfig.model_validate({"kind": "micromanager", **settings}),
-        )
-        microscope = open_microscope(config)
-        assert isinstance(microscope, MicroManagerMicroscope)
-        microscopes.append(microscope)
-        return microscope
+        def demo(
+            config_file: Path | str = DEMO, sensor: CameraConfig = CAMERA, **settings: str
+        ) -> MicroManagerMicroscope:
+            settings = {"adapter_path": device_adapter_path(), "config_file": str(config_file)} | settings
+            config = RigConfig(
+                objective=ObjectiveConfig(name="10x"),
+                camera=sensor,
+                stage=STAGE,
+                microscope=MicroManagerConfig.model_validate({"kind": "micromanager", **settings}),
+            )
+            return open_one(config)
 
-    yield open_one
-    for microscope in microscopes:
-        microscope.close()
+        yield demo
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from mm_test_adapters import device_adapter_path
 
 from focusd.config import CameraConfig, ObjectiveConfig, RehearsalConfig, RigConfig, StageConfig, load_config
 from focusd.errors import ConfigError
-from focusd.microscope.factory import open_microscope
 from focusd.microscope.rehearsal import RehearsedMicroscope
+from tests.microscope.opening import opening
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CAMERA = CameraConfig(pixel_um=6.5, exposure_ms=2)
@@ -24,25 +24,20 @@ Opener = Callable[..., RehearsedMicroscope]
 @pytest.fixture
 def rehearse() -> Iterator[Opener]:
     """Opens rehearsals on the demo devices, and closes them at the test's end."""
-    microscopes: list[RehearsedMicroscope] = []
+    with opening(RehearsedMicroscope) as open_one:
 
-    def open_one(camera: CameraConfig = CAMERA, **scene: object) -> RehearsedMicroscope:
-        devices = {"config_file": "MMConfig_demo.cfg", "adapter_path": device_adapter_path()}
-        given = {"kind": "rehearsal", "sample": "brick", "focus_z_um": FOCUS_UM, **devices, **scene}
-        config = RigConfig(
-            objective=ObjectiveConfig(name="10x", magnification=10, na=0.3),
-            camera=camera,
-            stage=StageConfig(min_um=-100, max_um=100, towards_sample="increasing"),
-            microscope=RehearsalConfig.model_validate(given),
-        )
-        microscope = open_microscope(config)
-        assert isinstance(microscope, RehearsedMicroscope)
-        microscopes.append(microscope)
-        return microscope
+        def rehearsed(camera: CameraConfig = CAMERA, **scene: object) -> RehearsedMicroscope:
+            devices = {"config_file": "MMConfig_demo.cfg", "adapter_path": device_adapter_path()}
+            given = {"kind": "rehearsal", "sample": "brick", "focus_z_um": FOCUS_UM, **devices, **scene}
+            config = RigConfig(
+                objective=ObjectiveConfig(name="10x", magnification=10, na=0.3),
+                camera=camera,
+                stage=StageConfig(min_um=-100, max_um=100, towards_sample="increasing"),
+                microscope=RehearsalConfig.model_validate(given),
+            )
+            return open_one(config)
 
-    yield open_one
-    for microscope in microscopes:
-        microscope.close()
+        yield rehearsed
 
 
 def sharpness_at(microscope: RehearsedMicroscope, z_um: float) -> float:

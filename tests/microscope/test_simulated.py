@@ -15,6 +15,7 @@ from focusd.errors import ConfigError, HardwareError
 from focusd.focus.frame import Frame
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.simulated import SimulatedMicroscope
+from tests.microscope.opening import opening
 
 Opener = Callable[..., SimulatedMicroscope]
 
@@ -32,17 +33,8 @@ def rig(camera: CameraConfig | None = None, **simulated: object) -> RigConfig:
 @pytest.fixture
 def opened() -> Iterator[Opener]:
     """Opens simulated microscopes, and closes them at the test's end."""
-    microscopes: list[SimulatedMicroscope] = []
-
-    def open_one(camera: CameraConfig | None = None, **simulated: object) -> SimulatedMicroscope:
-        microscope = open_microscope(rig(camera, **simulated))
-        assert isinstance(microscope, SimulatedMicroscope)
-        microscopes.append(microscope)
-        return microscope
-
-    yield open_one
-    for microscope in microscopes:
-        microscope.close()
+    with opening(SimulatedMicroscope) as open_one:
+        yield lambda camera=None, **simulated: open_one(rig(camera, **simulated))
 
 
 def frame_at(microscope: SimulatedMicroscope, z_um: float) -> Frame:
