@@ -1,4 +1,4 @@
-"""What the documents name exists: commands, options, files, settings, targets of make; figures say where they come from."""
+"""What the documents name exists: commands, options, files, settings, make targets; figures say their origin."""
 
 from __future__ import annotations
 
