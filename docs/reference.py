@@ -19,7 +19,6 @@ from typing import Any
 
 import typer
 from pydantic import BaseModel
-from typer.cli import get_docs_for_click
 
 import bench.__main__
 import focusd.cli
@@ -67,8 +66,8 @@ def _section(model: type[BaseModel], table: str) -> Iterator[str]:
 
 def _kind(model: type[BaseModel], table: str, kind: str) -> Iterator[str]:
     yield f'## `[{table}]` with `kind = "{kind}"`\n\n{_summary(model)}'
-    keys = [_key(model, name) for name in model.model_fields if name != "kind"]
-    yield _table(["key", "what it may be", "without it", "meaning"], keys)
+    if keys := [_key(model, name) for name in model.model_fields if name != "kind"]:
+        yield _table(["key", "what it may be", "without it", "meaning"], keys)
 
 
 def _key(model: type[BaseModel], name: str) -> list[str]:
@@ -188,20 +187,26 @@ def bounds() -> str:
 
 def command_line() -> str:
     """Every command of both programs, with its options."""
-    return _commands(focusd.cli.app, "focusd", 2) + _commands(focusd.ctl.app, "focusctl", 2)
+    return "\n\n".join([*_command(focusd.cli.app, "focusd", 2), *_command(focusd.ctl.app, "focusctl", 2)])
 
 
 def benches() -> str:
     """Every bench, with its options."""
-    return _commands(bench.__main__.app, "python -m bench", 3)
+    return "\n\n".join(_command(bench.__main__.app, "python -m bench", 3))
 
 
-def _commands(app: typer.Typer, name: str, level: int) -> str:
-    """A program's commands as typer describes them, with none of this machine's own folders."""
-    command = typer.main.get_command(app)
-    context = typer.Context(command, info_name=name)
-    described = get_docs_for_click(obj=command, ctx=context, indent=level - 1, name=name)
-    return described.replace(str(Path.home()), "~")
+def _command(app: Any, name: str, level: int) -> Iterator[str]:
+    """One command of typer or click, then those in it, with none of this machine's own folders."""
+    command: Any = typer.main.get_command(app) if isinstance(app, typer.Typer) else app
+    context = command.context_class(command, info_name=name)
+    yield f"{'#' * level} `{name}`\n\n{_escaped(command.help or '')}"
+    yield f"```text\n{name} {' '.join(command.collect_usage_pieces(context))}\n```"
+    records = [param.get_help_record(context) for param in command.get_params(context)]
+    rows = [[f"`{option}`", _escaped(told)] for option, told in filter(None, records) if option != "--help"]
+    if rows:
+        yield _table(["option", "meaning"], rows).replace(str(Path.home()), "~")
+    for inner, each in sorted(getattr(command, "commands", {}).items()):
+        yield from _command(each, f"{name} {inner}", level + 1)
 
 
 # --- program ---

@@ -18,7 +18,7 @@ from focusd.config import MetricsConfig, ServerConfig
 from tests.documents import DECISIONS, DOCS, GUIDES, HERE, PAGES, ROOT, blocks, name_of, prose, shell_lines
 from tests.systemd.unit import directives
 
-APPS = {"bench": bench.__main__.app, "focusd": focusd.cli.app, "focusctl": focusd.ctl.app}
+APPS: dict[str, Any] = {"bench": bench.__main__.app, "focusd": focusd.cli.app, "focusctl": focusd.ctl.app}
 PROGRAM = r"(focusd|focusctl|python -m bench) "
 SERVICE = DOCS / "howto" / "service.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -56,7 +56,8 @@ def typed(document: Path) -> list[str]:
 def refusals(line: str) -> list[str]:
     """What a command line names that its program does not know."""
     words = shlex.split(re.sub(r"^python -m bench", "bench", line))
-    command: Any = typer.main.get_command(APPS[words[0]])
+    app = APPS[words[0]]
+    command: Any = typer.main.get_command(app) if isinstance(app, typer.Typer) else app
     options = {option: param for param in command.params for option in param.opts}
     unknown, value = [], False
     for word in words[1:]:
@@ -135,7 +136,9 @@ def test_settings_are_settings(document: Path) -> None:
 
 @pytest.mark.parametrize("document", [*PAGES, *DECISIONS, CONTRIBUTING], ids=name_of)
 def test_every_file_that_is_named_is_there(document: Path) -> None:
-    named = re.findall(r"`((?:focusd|bench|tests|docs|configs|models|systemd)/(?!\d)[\w./-]*)`", prose(document))
+    named = re.findall(
+        r"`((?:focusd|bench|tests|docs|configs|models|systemd)/(?!\d)[\w./-]*)`", prose(document)
+    )
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
