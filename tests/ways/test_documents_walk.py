@@ -1,6 +1,6 @@
 """What the documents tell people to type, typed: every command of each, against the daemon that it starts.
 
-A document that starts none is followed with the simulator's, calibrated.
+Documents that start the same daemon are followed one after the other; one that starts none, with the simulator's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from focusd.client.client import CONTROL
 from tests.documents import GUIDES, HERE, blocks, name_of, shell_lines
 from tests.ways.walk import Walker, end
 
-SIMULATOR = ["focusd", "run", "--config", "configs/simulated-10x.toml"]
+SIMULATOR = "configs/simulated-10x.toml"
 
 
 def lines_of(document: Path) -> list[list[str]]:
@@ -31,7 +30,13 @@ def lines_of(document: Path) -> list[list[str]]:
     return [shlex.split(line.removeprefix(HERE)) for line in lines]
 
 
-FOLLOWED = [document for document in GUIDES if lines_of(document) or blocks(document, "python")]
+def started_by(document: Path) -> str:
+    """The configuration of the daemon that a document starts, or else the simulator's."""
+    starts = [words[-1] for words in lines_of(document) if words[:2] == ["focusd", "run"]]
+    return starts[0] if starts else SIMULATOR
+
+
+FOLLOWED = sorted((each for each in GUIDES if lines_of(each) or blocks(each, "python")), key=started_by)
 PROGRAMS = [(document, code) for document in FOLLOWED for code in blocks(document, "python")]
 
 
@@ -44,65 +49,52 @@ def hurry(config: Path) -> None:
     config.write_text(hurried.replace("max_interval_s = 1800", "max_interval_s = 3"), encoding="utf-8")
 
 
-@dataclass
-class Follower:
-    """Somebody who follows a document, with the daemon running that it starts."""
+def type_all(walker: Walker, document: Path) -> None:
+    """Type every command for a running daemon, in order."""
+    for program, command, *arguments in lines_of(document):
+        if program != "focusctl":
+            continue
+        if command == "monitor":
+            watch(walker, arguments)
+        else:
+            walker.ctl(command, *arguments)
+        left = [word for word in arguments if Path(word).suffix in (".png", ".jsonl")]
+        assert [word for word in left if not (walker.folder / word).is_file()] == []
 
-    walker: Walker
-    document: Path
 
-    def type_all(self) -> set[str]:
-        """Type every command for a running daemon, in order; returns the commands."""
-        done = set()
-        for program, command, *arguments in lines_of(self.document):
-            if program != "focusctl":
-                continue
-            done.add(command)
-            if command == "monitor":
-                self.watch(arguments)
-            else:
-                self.walker.ctl(command, *arguments)
-        return done
-
-    def watch(self, arguments: list[str]) -> None:
-        """`monitor`, until it has logged what `drift` needs, ended as a person would."""
-        with self.walker.start(
-            "focusctl", "monitor", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as monitor:
-            assert monitor.stdout
-            estimates = (shown for shown in monitor.stdout if " drift " in shown)
-            assert len(list(islice(estimates, 2))) == 2, "a rate needs two"
-            code, told = end(monitor, signal.SIGINT)
-        assert code == 130, told
+def watch(walker: Walker, arguments: list[str]) -> None:
+    """`monitor`, until it has logged what `drift` needs, ended as a person would."""
+    with walker.start(
+        "focusctl", "monitor", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as monitor:
+        assert monitor.stdout
+        estimates = (shown for shown in monitor.stdout if " drift " in shown)
+        assert len(list(islice(estimates, 2))) == 2, "a rate needs two"
+        code, told = end(monitor, signal.SIGINT)
+    assert code == 130, told
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+def walker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
+    """Somebody in a clone, with the daemon of a configuration running, calibrated."""
+    config: str = request.param
     walker = Walker.in_folder(tmp_path_factory.mktemp("clone"))
-    hurry(walker.folder / "configs" / "simulated-10x.toml")
-    return walker
-
-
-@pytest.fixture(scope="module")
-def follower(request: pytest.FixtureRequest, clone: Walker) -> Iterator[Follower]:
-    """Somebody who has typed what comes before the daemon, and has started it."""
-    document: Path = request.param
-    lines = lines_of(document)
-    for program, command, *arguments in lines:
-        if (program, command) == ("focusd", "doctor"):
-            done = clone.type(program, command, *arguments)
-            assert done.returncode == 0, done.stdout + done.stderr
-    start = next((line for line in lines if line[:2] == ["focusd", "run"]), SIMULATOR)
-    with clone.daemon(*start[1:]) as daemon:
-        if not clone.state()["calibration"]["usable"]:
-            clone.ctl("calibrate")
-        yield Follower(clone, document)
+    hurry(walker.folder / SIMULATOR)
+    with walker.daemon("run", "--config", config) as daemon:
+        walker.ctl("calibrate")
+        yield walker
         assert daemon.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize("follower", FOLLOWED, indirect=True, ids=name_of)
-def test_each_command_is_typed_and_ends_well(follower: Follower) -> None:
-    follower.type_all()
+@pytest.mark.parametrize(
+    ("walker", "document"),
+    [(started_by(document), document) for document in FOLLOWED],
+    indirect=["walker"],
+    ids=map(name_of, FOLLOWED),
+)
+def test_each_command_is_typed_and_ends_well(walker: Walker, document: Path) -> None:
+    """`focusd doctor` is typed for each configuration by test_shipped_configs."""
+    type_all(walker, document)
 
 
 def test_all_that_matters_is_typed_somewhere() -> None:
@@ -134,14 +126,13 @@ def move_xy(x_um, y_um):
 
 
 @pytest.mark.parametrize(
-    ("follower", "code"),
-    PROGRAMS,
-    indirect=["follower"],
+    ("walker", "code"),
+    [(started_by(document), code) for document, code in PROGRAMS],
+    indirect=["walker"],
     ids=[f"{name_of(document)} {code.splitlines()[0]}" for document, code in PROGRAMS],
 )
-def test_each_program_runs_as_it_is_printed(follower: Follower, code: str) -> None:
+def test_each_program_runs_as_it_is_printed(walker: Walker, code: str) -> None:
     """With the addresses of this walk; what a document leaves to the reader is given here."""
-    walker = follower.walker
     tifffile.imwrite(walker.folder / "frame.tif", np.full((256, 256), 900, np.uint16))
     whole = code if "focusd.client.client" in code or "zmq" in code else LEFT_TO_THE_READER + code
     here = f"Client({walker.control!r}, {walker.events!r}, "
