@@ -112,6 +112,10 @@ class CalibrationRun(Run[dict[str, Any]]):
             "message": "; ".join(filter(None, (kept["message"], _warning(calibration), self._note))),
         }
 
+    def spent(self) -> dict[str, Any]:
+        """Return how often the sample was lit."""
+        return {"exposures": self.exposures}
+
     def _take(self, observation: Observation) -> None:
         if self.is_probing:
             self._take_probe(observation)

@@ -8,11 +8,10 @@ import numpy as np
 
 from focusd.errors import AmbiguousError
 from focusd.focus.calibration import Calibration
-from focusd.focus.focus import Focus, beyond_reach, nothing_seen
+from focusd.focus.focus import Focus, Search, beyond_reach, nothing_seen
 from focusd.focus.moffat import r_squared
 from focusd.focus.observation import Mask, Observation, tiles_with_structure
 from focusd.focus.shift import Shift, locate
-from focusd.optics.bands import BlockSpectra
 
 GOLDEN = (3 - 5**0.5) / 2
 """Fraction of an interval at which golden-section search probes, 0.382."""
@@ -23,7 +22,7 @@ MAX_MISFIT = 0.2
 _CLOSEST_UM = 1e-3
 
 
-class PublishedSearch:
+class PublishedSearch(Search):
     """The published search, fed with observations.
 
     Args:
@@ -42,10 +41,6 @@ class PublishedSearch:
         self._threshold = threshold
         self.observations: list[Observation] = []
 
-    def add(self, observation: Observation) -> None:
-        """Take one more exposure into account."""
-        self.observations.append(observation)
-
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the scores are convex.
 
@@ -60,28 +55,6 @@ class PublishedSearch:
         """The start and the ends of the first interval."""
         interval = first_interval(start_um, self._calibration, self._limits_um)
         return opening_planes(interval, self._away_is_low)
-
-    def telling_tiles(self) -> Mask | None:
-        """None: all of them make the map."""
-        return None
-
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
-        """None: the scores alone decide."""
-        return None
-
-    def so_far(self) -> dict[str, float]:
-        """Empty: it knows the focus when its scores are convex."""
-        return {}
-
-    @property
-    def whereabouts(self) -> str:
-        """Empty: the scores alone decide, once they are convex."""
-        return ""
-
-    @property
-    def is_usable(self) -> bool:
-        """No: it has no uncertainty until its scores are convex."""
-        return False
 
     def decide(self) -> Focus:
         """The focus.

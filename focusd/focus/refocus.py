@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from focusd.errors import BudgetError, FocusdError, OutOfRangeError
+from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
 from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
@@ -65,8 +65,19 @@ class RefocusRun(Run[dict[str, Any]]):
         self._about = about
         self.field = field
         self.start_um = start_um
-        super().__init__(measuring, search.opening_um(start_um))
+        self._has_judged = False
+        super().__init__(measuring, search.opening_um(self._inside(start_um)))
         self._wanted_um = self._affordable(self._wanted_um)
+
+    @property
+    def believed(self) -> tuple[float, float] | None:
+        """The focus and its σ: as reported at the end, else as it seems most probable by now; None: no belief yet.
+
+        There is none before the opening planes have been judged together.
+        """
+        if self._result is not None:
+            return self._result["focus_um"], self._result["sigma_um"]
+        return self._search.believed if self._has_judged else None
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -96,15 +107,12 @@ class RefocusRun(Run[dict[str, Any]]):
         """
         if self._wanted_um:
             return
-        try:
-            z_um = self._search.next_z_um()
-            if z_um is None or not self._may_expose():
-                self._end()
-            else:
-                self._wanted_um = [float(z_um)]
-        except FocusdError as error:
-            error.data.update(self.spent())
-            raise
+        self._has_judged = True
+        z_um = self._search.next_z_um()
+        if z_um is None or not self._may_expose():
+            self._end()
+        else:
+            self._wanted_um = [self._inside(z_um)]
 
     def spent(self, lit: int | None = None) -> dict[str, Any]:
         """Return exposures and dose so far, and every probe.
@@ -190,6 +198,11 @@ class RefocusRun(Run[dict[str, Any]]):
         except BudgetError:  # it is raised once those before have been scored
             return False
         return True
+
+    def _inside(self, z_um: float) -> float:
+        """Return the z, or the limit that it passes: a stage may stand, and a frame may be taken, outside of them."""
+        low_um, high_um = self._limits_um
+        return min(max(float(z_um), low_um), high_um)
 
     def _require_inside(self, target_um: float) -> None:
         low_um, high_um = self._limits_um

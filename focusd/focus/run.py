@@ -104,14 +104,16 @@ class Run(ABC, Generic[Result]):
             elapsed_s: the time since the run began, for its budget.
 
         Raises:
-            RequestError: it is no camera frame, which changes nothing, or the run has ended.
+            RequestError: one of them is no camera frame, which changes nothing, or the run has ended.
             FocusdError: the run ends with it, and raises it from `result` too.
         """
         for frame in frames:
             require_frame(frame)
+        for frame in frames:
             self._require_open()
             with self.ending():
-                self.add(self.measure(frame), frame.exposures, elapsed_s)
+                self._spend(frame.exposures, elapsed_s)  # also for a frame that is refused
+                self.add(self.measure(frame), exposures=0)
                 self.judge()
 
     def measure(
@@ -135,8 +137,7 @@ class Run(ABC, Generic[Result]):
             exposures: how often the sample was lit for it.
             elapsed_s: since the run began.
         """
-        self.exposures += exposures
-        self.elapsed_s = max(self.elapsed_s, elapsed_s)
+        self._spend(exposures, elapsed_s)
         if self._wanted_um:
             nearest = min(
                 range(len(self._wanted_um)), key=lambda k: abs(self._wanted_um[k] - observation.z_um)
@@ -165,14 +166,23 @@ class Run(ABC, Generic[Result]):
     def progress(self) -> dict[str, Any]:
         """What the last measurement showed, for those who watch."""
 
+    @abstractmethod
+    def spent(self) -> dict[str, Any]:
+        """Return the exposures so far, and what else a result or an error says of what they cost."""
+
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End the run with the error that the block raises."""
+        """End the run with the error that the block raises; its data then holds what was spent."""
         try:
             yield
         except FocusdError as error:
+            error.data.update(self.spent())
             self._error = error
             raise
+
+    def _spend(self, exposures: int, elapsed_s: float) -> None:
+        self.exposures += exposures
+        self.elapsed_s = max(self.elapsed_s, elapsed_s)
 
     def _require_open(self) -> None:
         if self.has_ended:

@@ -17,6 +17,7 @@ from focusd.focus.axis import AxisBelief, examine
 from focusd.focus.calibration import Calibration
 from focusd.focus.focus import (
     Focus,
+    Search,
     beyond_reach,
     explained_nowhere,
     far_away,
@@ -95,7 +96,7 @@ class Estimate:
     certainty: float
 
 
-class PosteriorSearch:
+class PosteriorSearch(Search):
     """One search; feed it observations, ask it for the next z.
 
     Args:
@@ -191,6 +192,11 @@ class PosteriorSearch:
     def estimate(self) -> Estimate:
         """The focus as far as it is known, if the reported z is right."""
         return self._estimate_of(self.belief)
+
+    @property
+    def believed(self) -> tuple[float, float] | None:
+        """As `Search.believed`, from the first exposure on."""
+        return (self.estimate.focus_um, self.estimate.sigma_um) if self.observations else None
 
     @property
     def satisfied(self) -> bool:
