@@ -183,14 +183,14 @@ def calibrate(
             what is known of the optics.
         NoSampleError: nothing to focus on.
     """
-    if len(observations) < MIN_PLANES:
+    ordered, z, spectra = _in_order(observations)
+    if len(ordered) < MIN_PLANES:
         raise CalibrationError(
-            f"{len(observations)} planes are too few for a calibration, take {MIN_PLANES} or more"
+            f"{len(ordered)} planes are too few for a calibration, take {MIN_PLANES} or more"
         )
     seen = tiles_with_structure(observations, threshold)
     if not seen.any():
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
-    ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
     refuse_unseen_focus(z, spectra, instrument, ordered)
@@ -264,7 +264,8 @@ def pupil_ahead(observations: list[Observation], instrument: Instrument) -> Pupi
 
 
 def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array, list[Spectrum]]:
-    """The planes by z, their z, and their spectra."""
-    ordered = sorted(observations, key=lambda o: o.z_um)
+    """The planes by z, their z, and their spectra; of frames that a stage took at one z, the first."""
+    _, first = np.unique([round(o.z_um, 3) for o in observations], return_index=True)
+    ordered = [observations[k] for k in first]
     chosen = blocks_with_structure(ordered)
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]

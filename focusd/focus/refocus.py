@@ -65,19 +65,19 @@ class RefocusRun(Run[dict[str, Any]]):
         self._about = about
         self.field = field
         self.start_um = start_um
-        self._has_judged = False
+        self._believed: tuple[float, float] | None = None
         super().__init__(measuring, search.opening_um(self._inside(start_um)))
         self._wanted_um = self._affordable(self._wanted_um)
 
     @property
     def believed(self) -> tuple[float, float] | None:
-        """The focus and its σ: as reported at the end, else as it seems most probable by now; None: no belief yet.
+        """The focus and its σ: as reported at the end, else as it seemed most probable at the last judgement.
 
-        There is none before the opening planes have been judged together.
+        None: there is no belief yet. The opening planes are judged together.
         """
         if self._result is not None:
             return self._result["focus_um"], self._result["sigma_um"]
-        return self._search.believed if self._has_judged else None
+        return self._believed
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -107,8 +107,8 @@ class RefocusRun(Run[dict[str, Any]]):
         """
         if self._wanted_um:
             return
-        self._has_judged = True
         z_um = self._search.next_z_um()
+        self._believed = self._search.believed
         if z_um is None or not self._may_expose():
             self._end()
         else:

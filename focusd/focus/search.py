@@ -412,6 +412,10 @@ class PosteriorSearch(Search):
         first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
         low_um, high_um = self._limits_um
         lowest_um, highest_um = min(e.z_um for e in near) - last_um, max(e.z_um for e in near) - first_um
+        if (
+            lowest_um >= high_um or highest_um <= low_um
+        ):  # a frame may be taken beside the plane that is asked for
+            raise beyond_reach("the frames were taken too far outside of these limits")
         return float(max(lowest_um, low_um)), float(min(highest_um, high_um))
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
