@@ -153,8 +153,10 @@ def next_probe(interval: Interval, probes: list[tuple[float, float]], away_is_lo
 
 
 def is_convex(probes: list[tuple[float, float]]) -> bool:
-    """Whether a parabola that opens upwards fits (z, b) with a higher R² than a line."""
+    """Whether a parabola that opens upwards fits (z, b) with a higher R² than a line; of two planes none does."""
     z = np.array([p[0] for p in probes])
+    if len(np.unique(z.round(3))) < 3:
+        return False
     b = np.array([p[1] for p in probes])
     z = (z - z.mean()) / max(float(np.ptp(z)), 1e-9)
     line, parabola = np.polyfit(z, b, 1), np.polyfit(z, b, 2)

@@ -34,7 +34,7 @@ PLANES_UM = [float(z) for z in range(-100, 101, 10)]
 PROBES_UM = [0.0, 6.0, -6.0]
 
 NOSHRINK = [Phase.explicit, Phase.reuse, Phase.generate]
-thorough = settings(max_examples=20, deadline=None, phases=NOSHRINK)
+thorough = settings(max_examples=100, deadline=None, phases=NOSHRINK)
 
 
 @dataclass(frozen=True)
