@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
-from scipy import ndimage
 
 from focusd.demo.pictures import draw_calibration, draw_run, photograph
 from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, starting_planes
 from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack, stack_files
+from focusd.scoring.single import sharpness
 
 CALIBRATED_ON = "gravel"
 SAMPLES = ("cells", "filaments", "brick", "tissue", "coins", "beads")
@@ -194,13 +193,7 @@ def _focus_of(path: Path, stack: Stack) -> float:
         for note in json.loads(notes.read_text(encoding="utf-8")):
             if note.get("file") == path.name and note.get("focus_z_um") is not None:
                 return float(note["focus_z_um"])
-    return float(stack.z_um[np.argmax([_sharpness(plane) for plane in stack.pixels])])
-
-
-def _sharpness(plane: NDArray[np.unsignedinteger]) -> float:
-    """Return the mean squared gradient of an image over its squared mean (Tenengrad)."""
-    relative = plane / plane.mean()
-    return float(sum(np.mean(ndimage.sobel(relative, axis) ** 2) for axis in (0, 1)))
+    return float(stack.z_um[np.argmax([sharpness(plane, None) for plane in stack.pixels])])
 
 
 def _planes(stack: Stack) -> list[float]:
