@@ -24,7 +24,7 @@ from focusd.autofocus import Autofocus
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.errors import FocusdError, HardwareError
 from focusd.focus.frame import Frame
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from focusd.microscope.recorded import Stack, read_stack
 
 APART_UM = 45.0
@@ -119,24 +119,24 @@ def _rows(teacher: str, pupil: Field, focus_um: float, kept: Path) -> list[Row]:
     return rows
 
 
-def _measured(autofocus: Autofocus, frames: list[Frame]) -> list[Observation]:
+def _measured(autofocus: Autofocus, frames: list[Frame]) -> list[Measurement]:
     """Measure each plane once, as the product's run does."""
     run = autofocus.refocus(frames[0].z_um)
     return [run.measure(frame) for frame in frames]
 
 
-def groups(observations: list[Observation], images: int) -> Iterator[tuple[Observation, ...]]:
+def groups(measurements: list[Measurement], images: int) -> Iterator[tuple[Measurement, ...]]:
     """Return all choices of planes that are no further apart than allowed."""
-    for group in combinations(observations, images):
+    for group in combinations(measurements, images):
         if np.ptp([o.z_um for o in group]) <= APART_UM:
             yield group
 
 
-def _judged(autofocus: Autofocus, group: tuple[Observation, ...], focus_um: float) -> tuple[float, bool]:
+def _judged(autofocus: Autofocus, group: tuple[Measurement, ...], focus_um: float) -> tuple[float, bool]:
     """Return the error of what a run believes after a group of planes, and whether it would end with that."""
     run = autofocus.refocus(group[0].z_um)
-    for observation in group:
-        run.add(observation.scored_on(run.informative_tiles()))
+    for measurement in group:
+        run.add(measurement.scored_on(run.informative_tiles()))
     try:
         run.judge()
         is_reported = run.has_ended

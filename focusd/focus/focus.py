@@ -9,7 +9,7 @@ from typing import Literal
 
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
 from focusd.focus.geometry import Geometry, LocalMap
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
@@ -132,14 +132,14 @@ class Search(ABC):
     A search that knows nothing before it can decide, and is satisfied only then, has the answers that are given here.
 
     Attributes:
-        observations: all exposures so far, in their order.
+        measurements: all exposures so far, in their order.
     """
 
-    observations: list[Observation]
+    measurements: list[Measurement]
 
-    def add(self, observation: Observation) -> None:
+    def add(self, measurement: Measurement) -> None:
         """Take one more exposure into account."""
-        self.observations.append(observation)
+        self.measurements.append(measurement)
 
     @abstractmethod
     def next_z_um(self) -> float | None:

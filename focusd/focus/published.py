@@ -9,8 +9,8 @@ import numpy as np
 from focusd.errors import AmbiguousError
 from focusd.focus.calibration import Calibration
 from focusd.focus.focus import Focus, Search, beyond_reach, nothing_seen
+from focusd.focus.measurement import Mask, Measurement, tiles_with_structure
 from focusd.focus.moffat import r_squared
-from focusd.focus.observation import Mask, Observation, tiles_with_structure
 from focusd.focus.shift import Shift, locate
 
 GOLDEN = (3 - 5**0.5) / 2
@@ -23,7 +23,7 @@ _CLOSEST_UM = 1e-3
 
 
 class PublishedSearch(Search):
-    """The published search, fed with observations.
+    """The published search, fed with measurements.
 
     Args:
         calibration: of the objective in use.
@@ -39,7 +39,7 @@ class PublishedSearch(Search):
         self._limits_um = limits_um
         self._away_is_low = away_is_low
         self._threshold = threshold
-        self.observations: list[Observation] = []
+        self.measurements: list[Measurement] = []
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the scores are convex.
@@ -48,7 +48,7 @@ class PublishedSearch(Search):
             NoSampleError: three exposures show nothing to focus on.
         """
         seen = self._seen()
-        probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
+        probes = [(o.z_um, o.mean_b(seen)) for o in self.measurements]
         return next_probe(self._interval, probes, self._away_is_low)
 
     def opening_um(self, start_um: float) -> list[float]:
@@ -63,7 +63,7 @@ class PublishedSearch(Search):
             OutOfRangeError: it lies beyond what is calibrated or can be reached.
             AmbiguousError: the scores do not tell it.
         """
-        shift = locate(self.observations, self._calibration, self._seen(), self._limits_um)
+        shift = locate(self.measurements, self._calibration, self._seen(), self._limits_um)
         self._refuse_doubtful(shift)
         clipped = self._interval.clipped
         return Focus(
@@ -75,14 +75,14 @@ class PublishedSearch(Search):
 
     @property
     def _interval(self) -> Interval:
-        return first_interval(self.observations[0].z_um, self._calibration, self._limits_um)
+        return first_interval(self.measurements[0].z_um, self._calibration, self._limits_um)
 
     def _seen(self) -> Mask:
         """Tiles that count. Empty frames are forgiven at first: far out of focus a sample may show nothing."""
-        seen = tiles_with_structure(self.observations, self._threshold)
+        seen = tiles_with_structure(self.measurements, self._threshold)
         if seen.any():
             return seen
-        if len(self.observations) >= 3:
+        if len(self.measurements) >= 3:
             raise nothing_seen()
         return np.ones_like(seen)
 

@@ -9,7 +9,7 @@ from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
 from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.bands import BlockSpectra
 
@@ -82,8 +82,8 @@ class RefocusRun(Run[dict[str, Any]]):
     @property
     def progress(self) -> dict[str, Any]:
         """The last exposure, how many there were, and how many there may be."""
-        taken = {"exposure": len(self.observations), "of": self._budget.exposures}
-        return summary(self.observations[-1]) | taken
+        taken = {"exposure": len(self.measurements), "of": self._budget.exposures}
+        return summary(self.measurements[-1]) | taken
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -121,15 +121,15 @@ class RefocusRun(Run[dict[str, Any]]):
             lit: how often the sample was lit, if a rig counted it; None: as the frames say.
         """
         return {
-            "exposures": len(self.observations),
+            "exposures": len(self.measurements),
             "dose_ms": (self.exposures if lit is None else lit) * self._exposure_ms,
             "seconds": self.elapsed_s,
-            "probes": [summary(o) for o in self.observations],
+            "probes": [summary(o) for o in self.measurements],
         }
 
-    def _take(self, observation: Observation) -> None:
-        self.observations.append(observation)
-        self._search.add(observation)
+    def _take(self, measurement: Measurement) -> None:
+        self.measurements.append(measurement)
+        self._search.add(measurement)
 
     def _end(self) -> None:
         focus = self._search.decide()
@@ -170,7 +170,7 @@ class RefocusRun(Run[dict[str, Any]]):
         Raises:
             BudgetError: it says what the search knows so far.
         """
-        exposures = len(self.observations) + ahead
+        exposures = len(self.measurements) + ahead
         elapsed_s = self.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
         try:

@@ -21,7 +21,7 @@ import numpy as np
 
 from focusd.errors import FocusdError, RequestError
 from focusd.focus.frame import Frame, require_frame
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
 
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ class Measure(Protocol):
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         """Check and score a frame; in one run always the same tiles, or `only` some of them."""
         ...
 
@@ -56,14 +56,14 @@ class Run(ABC, Generic[Result]):
 
     Attributes:
         measuring: checks and scores the frames.
-        observations: what they showed, in the order in which they were added.
+        measurements: what they showed, in the order in which they were added.
         exposures: how often the sample was lit for them.
         elapsed_s: the time since the run began, as it was last told.
     """
 
     def __init__(self, measuring: Measure, expose_um: Sequence[float]) -> None:
         self.measuring = measuring
-        self.observations: list[Observation] = []
+        self.measurements: list[Measurement] = []
         self.exposures = 0
         self.elapsed_s = 0.0
         self._wanted_um = list(expose_um)
@@ -118,7 +118,7 @@ class Run(ABC, Generic[Result]):
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         """Check and score a frame, on the tiles that are worth it. Changes nothing of the run.
 
         Args:
@@ -130,7 +130,7 @@ class Run(ABC, Generic[Result]):
         """
         return self.measuring.measure(frame, spectra, self.informative_tiles() if only is None else only)
 
-    def add(self, observation: Observation, exposures: int = 1, elapsed_s: float = 0.0) -> None:
+    def add(self, measurement: Measurement, exposures: int = 1, elapsed_s: float = 0.0) -> None:
         """Take one more measurement into account.
 
         Args:
@@ -140,10 +140,10 @@ class Run(ABC, Generic[Result]):
         self._spend(exposures, elapsed_s)
         if self._wanted_um:
             nearest = min(
-                range(len(self._wanted_um)), key=lambda k: abs(self._wanted_um[k] - observation.z_um)
+                range(len(self._wanted_um)), key=lambda k: abs(self._wanted_um[k] - measurement.z_um)
             )
             del self._wanted_um[: nearest + 1]
-        self._take(observation)
+        self._take(measurement)
 
     @abstractmethod
     def judge(self) -> None:
@@ -154,7 +154,7 @@ class Run(ABC, Generic[Result]):
         """
 
     @abstractmethod
-    def _take(self, observation: Observation) -> None:
+    def _take(self, measurement: Measurement) -> None:
         """Keep a measurement."""
 
     @abstractmethod
@@ -189,11 +189,11 @@ class Run(ABC, Generic[Result]):
             raise RequestError("this run has ended: begin another one") from self._error
 
 
-def summary(observation: Observation) -> dict[str, float]:
+def summary(measurement: Measurement) -> dict[str, float]:
     """Return a measurement in the numbers that a person reads: medians over the field."""
     return {
-        "z_um": observation.z_um,
-        "b": float(np.nanmedian(observation.b)),
-        "sigma": float(np.nanmedian(observation.sigma)),
-        "structure": float(np.nanmedian(observation.structure)),
+        "z_um": measurement.z_um,
+        "b": float(np.nanmedian(measurement.b)),
+        "sigma": float(np.nanmedian(measurement.sigma)),
+        "structure": float(np.nanmedian(measurement.structure)),
     }

@@ -19,7 +19,7 @@ from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, calibrate
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import Frame
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
@@ -75,7 +75,7 @@ class Script:
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         shown = self._shown[min(self.measured, len(self._shown) - 1)]
         self.measured += 1
         if shown.refused:
@@ -240,11 +240,11 @@ def test_every_search_ends_within_its_budget_and_asks_for_nothing_outside_its_li
     assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
     for _ in driven(run, told):
         assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
-        assert len(run.observations) <= measure.measured <= asked.exposures
+        assert len(run.measurements) <= measure.measured <= asked.exposures
         assert asked.dose_ms is None or run.exposures <= asked.dose_ms
     require_ended(run)
     if error := error_of(run):
-        assert len(error.data["probes"]) == len(run.observations)
+        assert len(error.data["probes"]) == len(run.measurements)
         assert error.data["dose_ms"] == run.exposures
         return
     focus_um, sigma_um = run.result["focus_um"], run.result["sigma_um"]
@@ -309,10 +309,10 @@ def test_what_is_no_camera_frame_changes_nothing_nor_do_the_frames_told_with_it(
     for run in (Asked().run(Script([HONEST])), calibration_run(Script([HONEST]))):
         for _ in zip(range(before), driven(run, []), strict=False):
             pass
-        wanted_um, exposures, taken = run.expose_um, run.exposures, len(run.observations)
+        wanted_um, exposures, taken = run.expose_um, run.exposures, len(run.measurements)
         with pytest.raises(RequestError):
             run.tell(frame(wanted_um[0]), MALFORMED[kind], elapsed_s=5.0)
-        assert (run.expose_um, run.exposures, len(run.observations), run.elapsed_s) == (
+        assert (run.expose_um, run.exposures, len(run.measurements), run.elapsed_s) == (
             wanted_um,
             exposures,
             taken,
@@ -342,6 +342,6 @@ def test_what_a_run_believes_on_its_way_changes_nothing_of_it() -> None:
     watched, alone = (Asked(prior=prior).run(Script([HONEST])) for _ in range(2))
     for run in (watched, alone):
         while run.expose_um:
-            assert run is alone or run.believed is None or len(run.observations) >= 2
+            assert run is alone or run.believed is None or len(run.measurements) >= 2
             run.tell(frame(run.expose_um[0]))
     assert watched.result == alone.result
