@@ -46,8 +46,8 @@ def engine(tmp_path: Path) -> Autofocus:
     return engine
 
 
-def ending(engine: Autofocus, specimen: Specimen, **asked: int) -> Ending:
-    return searched(engine.refocus(0.0, **asked), specimen.frame, lambda: FOCUS_UM)
+def ending(engine: Autofocus, specimen: Specimen, max_exposures: int | None = None) -> Ending:
+    return searched(engine.refocus(0.0, max_exposures=max_exposures), specimen.frame, lambda: FOCUS_UM)
 
 
 def test_a_search_begins_here_and_ends_at_the_focus(engine: Autofocus) -> None:

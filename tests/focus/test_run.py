@@ -291,8 +291,8 @@ def test_a_calibration_of_an_even_field_ends_at_its_focus_and_one_of_nothing_say
 
 
 MALFORMED = {
-    "floats": Frame(np.zeros((16, 16), np.float32), 0.0),  # type: ignore[arg-type]
-    "signed": Frame(np.zeros((16, 16), np.int16), 0.0),  # type: ignore[arg-type]
+    "floats": Frame(np.zeros((16, 16), np.float32), 0.0),
+    "signed": Frame(np.zeros((16, 16), np.int16), 0.0),
     "one axis": Frame(np.zeros(256, np.uint8), 0.0),
     "three axes": Frame(np.zeros((3, 16, 16), np.uint8), 0.0),
     "no pixels": Frame(np.zeros((0, 16), np.uint8), 0.0),
