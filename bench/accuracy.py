@@ -1,6 +1,7 @@
 """`python -m bench accuracy`: section 3.3 of the paper, on textures that the network never saw, nothing trimmed.
 
-Each run starts anywhere within a range, exposes 512×512 frames, and is judged after each number of images. Calibrated
+Each run is the product's own, starts anywhere within a range and exposes 512×512 frames. It is judged after each number
+of images by what it believes then; when it has ended it keeps its answer. Calibrated
 on one other texture (gravel, 8,000 electrons, 101 planes within ±100 µm at 10×/0.3). The truth is the plane of the
 highest Strehl ratio. Beside it the Cramér–Rao bound for an unknown object with the same photons, frames and probes.
 """
@@ -16,16 +17,16 @@ import numpy as np
 from rich.console import Console
 
 from bench.errors import Errors, exposures_to_reach
-from bench.mix import Ending, run_mix
+from bench.mix import Drawn, run_mix
 from bench.plan import FULL, IDEAL, MAIN, POSTERIOR, QUICK, Plan, Series
 from bench.plots import draw_errors
 from bench.recorded import run_recorded
 from bench.released import TEXTURE, one_crop, run_released
-from bench.runs import Run, calibrations, run_series, workers
-from bench.searches import FOCUSED, Step, alone
+from bench.runs import Run, calibrate_all, run_series, workers
+from bench.searching import FOCUSED
 from bench.setting import Setting
 from bench.synthetic import Image, held_out_objects
-from bench.tables import finite, print_endings, print_errors, print_searches
+from bench.tables import print_endings, print_errors, print_searches, row_of
 
 Row = dict[str, Any]
 
@@ -52,15 +53,16 @@ def run_accuracy(
 
 
 def _mixed(objects: list[Image], runs: int, seed: int) -> dict[str, list[Row]]:
-    with workers() as pool:
-        known = calibrations(pool, [MAIN, IDEAL], one_crop(TEXTURE, seed))
-        endings = run_mix(pool, known, objects, runs, seed)
-    print_endings(endings)
-    return {"runs": [], "endings": [_ended(e) for e in endings]}
+    with workers() as (pool, folder):
+        calibrate_all(pool, folder, [MAIN, IDEAL], one_crop(TEXTURE, seed))
+        drawn = run_mix(pool, folder, objects, runs, seed)
+    print_endings(drawn)
+    return {"runs": [], "endings": [_ended(each) for each in drawn]}
 
 
-def _ended(ending: Ending) -> Row:
-    return finite(asdict(ending) | {"silent": ending.silent})
+def _ended(drawn: Drawn) -> Row:
+    about = {"setting": asdict(drawn.setting), "seed": drawn.seed}
+    return about | row_of(drawn.ending) | {"silent": drawn.ending.is_silent}
 
 
 def _planned(
@@ -69,14 +71,15 @@ def _planned(
     rows: list[Row] = []
     reached: list[Row] = []
     searches: list[Row] = []
-    with workers() as pool:
-        known = calibrations(pool, [s.setting for s in plan.series], one_crop(TEXTURE, seed))
+    images = max(plan.images)
+    with workers() as (pool, folder):
+        calibrate_all(pool, folder, [s.setting for s in plan.series], one_crop(TEXTURE, seed))
         for series in plan.series:
-            done = run_series(pool, series, known, objects, max(plan.images), seed)
+            done = run_series(pool, folder, series, objects, images, seed)
             rows += print_errors(series_rows(series, done, plan.images))
-            reached += _reached(series, done)
+            reached += _reached(series, done, images)
             searches.append(_searches(series, done))
-        released = run_released(pool, plan.released, seed)
+        released = run_released(pool, folder, plan.released, seed)
     rows += print_errors(run_recorded(calibrate_on, stacks))
     print_searches(reached, searches, released)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,27 +110,23 @@ def _about(setting: Setting, strategy: str, images: int) -> Row:
 
 
 def _errors(setting: Setting, runs: list[Run], strategy: str, images: int) -> Errors:
-    steps = [run.traces[strategy][images - 1] for run in runs]
-    bound_um = [run.bound_um[images - 1] for run in runs if run.bound_um] if strategy == POSTERIOR else []
+    steps = [run.endings[strategy].after(images) for run in runs]
+    bounded = [run.bound_um for run in runs if run.bound_um and strategy == POSTERIOR]
     return Errors(
-        np.array([_error_um(setting, step) for step in steps]),
-        np.array([step.outcome == FOCUSED for step in steps]),
+        np.array([step.error_um for step in steps]),
+        np.array([step.is_reported for step in steps]),
         setting.instrument.depth_of_field_um,
-        bound_um,
+        [bound_um[min(images, len(bound_um)) - 1] for bound_um in bounded],
     )
 
 
-def _error_um(setting: Setting, step: Step) -> float:
-    """An empty field has no focus to be near to."""
-    return float("nan") if setting.scene == "empty" else step.error_um
-
-
-def _reached(series: Series, runs: list[Run]) -> list[Row]:
+def _reached(series: Series, runs: list[Run], images: int) -> list[Row]:
     """After how many images half of the runs, and 95 % of them, stay within 0.1 depth of field."""
     rows = []
     limit_um = 0.1 * series.setting.instrument.depth_of_field_um
     for name in series.strategies:
-        error_um = np.array([[_error_um(series.setting, s) for s in run.traces[name]] for run in runs])
+        ends = [run.endings[name] for run in runs]
+        error_um = np.array([[end.after(n).error_um for n in range(1, images + 1)] for end in ends])
         half, most = (exposures_to_reach(error_um, limit_um, share) for share in (0.5, 0.95))
         rows.append({"setting": str(series.setting), "strategy": name, "half": half, "most": most})
     return rows
@@ -135,19 +134,18 @@ def _reached(series: Series, runs: list[Run]) -> list[Row]:
 
 def _searches(series: Series, runs: list[Run]) -> Row:
     """What the posterior search does by itself: images and error where it stops, and how it ends."""
-    ends = [alone(iter(run.traces[POSTERIOR])) for run in runs]
-    steps = [step for _, step in ends]
+    ends = [run.endings[POSTERIOR] for run in runs]
     errors = Errors(
-        np.array([_error_um(series.setting, step) for step in steps]),
-        np.array([step.outcome == FOCUSED for step in steps]),
+        np.array([end.error_um for end in ends]),
+        np.array([end.outcome == FOCUSED for end in ends]),
         series.setting.instrument.depth_of_field_um,
     )
-    outcomes = [step.outcome for step in steps]
-    ratio = np.array([abs(s.error_um) / s.sigma_um if s.outcome == FOCUSED else 0.0 for s in steps])
+    outcomes = [end.outcome for end in ends]
+    ratio = np.array([abs(e.error_um) / e.sigma_um if e.outcome == FOCUSED else 0.0 for e in ends])
     told = errors.reported
     return {
         "setting": str(series.setting),
-        "images_mean": float(np.mean([count for count, _ in ends])),
+        "images_mean": float(np.mean([end.exposures for end in ends])),
         "outcomes": {o: outcomes.count(o) for o in sorted(set(outcomes))},
         "within_2_sigma": float((ratio[told] <= 2).mean()) if told.any() else None,
         "most_sigmas": float(ratio.max()),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.searches import FOCUSED
+from bench.searching import FOCUSED, Ending
 
 Array = NDArray[np.float64]
 Figures = dict[str, float | int | None]
@@ -42,9 +42,9 @@ class Errors:
         return self.gross & self.reported
 
     def figures(self) -> Figures:
-        """One row; the names are those of the JSON."""
+        """One row; the names are those of the JSON. Mean and SD are of the answers alone."""
         known = np.abs(self.error_um[np.isfinite(self.error_um)])
-        median = _or_none(np.median, known)
+        median = _or_none(np.median, self._sizes)
         return {
             "n": len(self.error_um),
             "median_um": median,
@@ -58,31 +58,16 @@ class Errors:
         }
 
     def quantile_um(self, level: float) -> float | None:
-        """Of |error|; no answer counts as the largest. None where it is no number."""
-        worst = np.nan_to_num(np.abs(self.error_um), nan=np.inf)
-        return _finite(float(np.quantile(worst, level, method="higher")))
-
-
-class Ending(Protocol):
-    """How a search ended by itself; σ is what it said of its error."""
+        """Of |error|, no answer among the largest; None where it is no number."""
+        return _finite(float(np.quantile(self._sizes, level, method="higher")))
 
     @property
-    def exposures(self) -> int: ...
-
-    @property
-    def error_um(self) -> float: ...
-
-    @property
-    def sigma_um(self) -> float: ...
-
-    @property
-    def outcome(self) -> str: ...
+    def _sizes(self) -> Array:
+        """(runs,) |error|; no answer counts as the largest."""
+        return np.nan_to_num(np.abs(self.error_um), nan=np.inf)
 
 
-E = TypeVar("E", bound=Ending)
-
-
-def of_answers(endings: Sequence[E], unit: str, unit_um: Callable[[E], float]) -> dict[str, Any]:
+def of_answers(endings: Sequence[Ending], unit: str, unit_um: Callable[[Ending], float]) -> dict[str, Any]:
     """Of all searches; errors, in a unit that each may have its own of, are those of the answers given as focused."""
     told = [e for e in endings if e.outcome == FOCUSED]
     errors = np.array([abs(e.error_um) / unit_um(e) for e in told])

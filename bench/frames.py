@@ -20,21 +20,16 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.errors import of_answers
-from bench.runs import CALIBRATION_FOCUS_UM, calibration_by, workers
-from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
-from bench.setting import OBJECTIVES, Setting
-from bench.tables import finite, shown
+from bench.runs import CALIBRATION_FOCUS_UM, workers
+from bench.searching import FOCUSED, Ending, FrameAt, calibrated, engine, searched
+from bench.setting import LIMITS_UM, OBJECTIVES, Setting
+from bench.tables import finite, row_of, shown
+from focusd.autofocus import Autofocus
 from focusd.config import RigConfig
-from focusd.focus.calibration import Calibration
-from focusd.focus.geometry import geometry_of
-from focusd.focus.observation import Observation
+from focusd.focus.frame import Frame
 from focusd.focus.planes import stack_um
-from focusd.focus.search import PosteriorSearch
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
-from focusd.scoring.measuring import observation_of
-from focusd.scoring.scorer import FocusMeasure, Scorer
-from focusd.scoring.weights import load_model
 
 FRAME_PX = 2048
 SAMPLE_OF_CALIBRATION = "gravel"
@@ -52,8 +47,6 @@ MOST_TILES = (4, 8, 16)
 """Of a frame, as the machine is slow or fast."""
 SHAPES_OF_FLAT = ("flat", "unknown")
 SETTING = Setting(optics="simulator's", scene="whole frame")
-LIMITS_UM = (-300.0, 300.0)
-"""Of the stage."""
 _COLUMNS = (
     "runs",
     "images_mean",
@@ -95,66 +88,30 @@ class Case:
         return self.objective, self.step_um
 
 
-@dataclass(frozen=True)
-class FrameEnding:
-    """How it ended.
-
-    Attributes:
-        shape: of the field, as reported; empty where no focus was.
-    """
-
-    case: Case
-    exposures: int
-    error_um: float
-    sigma_um: float
-    outcome: str
-    shape: str
-
-
-class WholeFrames:
-    """A simulated microscope as a search looks at it."""
-
-    limits_um = LIMITS_UM
-
-    def __init__(self, case: Case) -> None:
-        self.setting = case.setting
-        self._microscope = microscope(case.objective)
-        self._microscope.set_scene(case.sample, case.seed, case.focus_um)
-        self._scorer = Scorer(load_model(), self.setting.instrument.sampling, max_tiles=case.tiles)
-        self._first: FocusMeasure | None = None
-
-    @property
-    def dof_um(self) -> float:
-        """Depth of field."""
-        return self.setting.instrument.depth_of_field_um
-
-    def look(self, z_um: float) -> Observation:
-        """Scores and spectra of one exposure, of the same tiles each time."""
-        self._microscope.move_to(z_um)
-        measure = self._scorer.score(self._microscope.snap().pixels, like=self._first)
-        self._first = self._first or measure
-        return observation_of(z_um, measure)
+Searched = tuple[Case, Ending]
 
 
 def run_frames(runs: int, quick: bool, seed: int, json_file: Path | None) -> None:
     """Measure, print the table, write the JSON."""
     stacks = (USUAL[0], COARSE) if quick else (*USUAL, COARSE)
     cases = [draw_case(stacks, number, seed) for number in range(runs)]
-    with workers() as pool:
-        endings = list(_endings(pool, cases))
-    figures = figures_of(endings)
-    _print(endings, figures)
+    with workers() as (pool, folder):
+        searches = list(_searches(pool, folder, cases))
+    figures = figures_of([end for _, end in searches])
+    _print(searches, figures)
     if json_file:
-        report = {"frames": figures, "endings": [_row(e) for e in endings]}
+        report = {"frames": figures, "endings": [_row(case, end) for case, end in searches]}
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _endings(pool: Executor, cases: list[Case]) -> Iterator[FrameEnding]:
-    tasks = {stack: pool.submit(calibration, *stack) for stack in dict.fromkeys(case.stack for case in cases)}
-    known = {stack: task.result() for stack, task in track(tasks.items(), "calibration")}
-    searches = [pool.submit(ending, known[case.stack], case) for case in cases]
-    for search in track(searches, f"{len(cases)} searches"):
-        yield search.result()
+def _searches(pool: Executor, folder: Path, cases: list[Case]) -> Iterator[Searched]:
+    stacks = dict.fromkeys(case.stack for case in cases)
+    tasks = [pool.submit(calibrate_on, *stack, folder) for stack in stacks]
+    for task in track(tasks, "calibration"):
+        task.result()
+    endings = [(case, pool.submit(ending_of, case, folder)) for case in cases]
+    for case, ending in track(endings, f"{len(cases)} searches"):
+        yield case, ending.result()
 
 
 def draw_case(stacks: Sequence[Stack], number: int, seed: int) -> Case:
@@ -166,27 +123,33 @@ def draw_case(stacks: Sequence[Stack], number: int, seed: int) -> Case:
     return replace(case, focus_um=case.setting.draw_focus(rng))
 
 
-def calibration(objective: str, step_um: float) -> Calibration:
-    """From a stack as deep as the objective asks for, its focus between two planes."""
+def calibrate_on(objective: str, step_um: float, folder: Path) -> None:
+    """Take a stack as deep as the objective asks for, its focus between two planes."""
     case = Case(0, SAMPLE_OF_CALIBRATION, 0, objective, step_um, max(MOST_TILES), 0.0)
-    instrument = case.setting.instrument
-    seen = WholeFrames(replace(case, focus_um=CALIBRATION_FOCUS_UM * case.setting.scale))
-    range_um, _ = stack_um(instrument)
-    planes_um = np.arange(-range_um, range_um + step_um / 2, step_um)
-    return calibration_by(seen.look, planes_um, instrument)[0]
+    case = replace(case, focus_um=CALIBRATION_FOCUS_UM * case.setting.scale)
+    calibrated(_engine(case, folder).calibrate(0.0, step_um=step_um), _frames_of(case))
 
 
-def ending(known: Calibration, case: Case) -> FrameEnding:
-    """One search, by itself."""
-    seen = WholeFrames(case)
-    search = posterior_search(seen, known)
-    count, last = alone(posterior_steps(search, seen.look, lambda: case.focus_um, seen.dof_um))
-    shape = _shape(search, seen.dof_um) if last.outcome == FOCUSED else ""
-    return FrameEnding(case, count, last.error_um, last.sigma_um, last.outcome, shape)
+def ending_of(case: Case, folder: Path) -> Ending:
+    """How one search ended."""
+    return searched(_engine(case, folder).refocus(0.0), _frames_of(case), lambda: case.focus_um)
 
 
-def _shape(search: PosteriorSearch, dof_um: float) -> str:
-    return geometry_of(search.decide().local, None, dof_um, "increasing").shape
+def _engine(case: Case, folder: Path) -> Autofocus:
+    name = f"{case.objective}, planes of {case.step_um:g} µm"
+    return engine(folder, name, case.setting.instrument, LIMITS_UM, case.tiles)
+
+
+def _frames_of(case: Case) -> FrameAt:
+    """The frames of a simulated microscope."""
+    seen = microscope(case.objective)
+    seen.set_scene(case.sample, case.seed, case.focus_um)
+
+    def frame_at(z_um: float) -> Frame:
+        seen.move_to(z_um)
+        return seen.snap()
+
+    return frame_at
 
 
 @cache
@@ -218,39 +181,39 @@ def microscope(objective: str) -> SimulatedMicroscope:
     )
 
 
-def figures_of(endings: list[FrameEnding]) -> dict[str, Any]:
+def figures_of(endings: list[Ending]) -> dict[str, Any]:
     """As `of_answers`, in depths of field, and how many of the answers made another shape of the field."""
-    told = [e for e in endings if e.outcome == FOCUSED]
-    errors = of_answers(endings, "dof", lambda e: e.case.setting.instrument.depth_of_field_um)
-    return errors | {"not_called_flat": sum(e.shape not in SHAPES_OF_FLAT for e in told)}
+    errors = of_answers(endings, "dof", lambda e: e.dof_um)
+    return errors | {
+        "not_called_flat": sum(e.outcome == FOCUSED and e.shape not in SHAPES_OF_FLAT for e in endings)
+    }
 
 
-def _print(endings: list[FrameEnding], figures: dict[str, Any]) -> None:
+def _print(searches: list[Searched], figures: dict[str, Any]) -> None:
     """A line a sample, one a calibration, one of all, and what was not focused."""
     table = Table(
-        title=f"{len(endings)} searches on frames of {FRAME_PX}×{FRAME_PX}, start within ±60 µm at 10×/0.3, "
+        title=f"{len(searches)} searches on frames of {FRAME_PX}×{FRAME_PX}, start within ±60 µm at 10×/0.3, "
         "in other objectives as many axial units"
     )
     table.add_column("sample, or calibration")
     for name in _COLUMNS:
         table.add_column(name.replace("_", " "))
-    for sample in sorted({e.case.sample for e in endings}):
-        _add(table, sample, figures_of([e for e in endings if e.case.sample == sample]))
-    for objective, step_um in dict.fromkeys(e.case.stack for e in endings):
-        chosen = [e for e in endings if e.case.stack == (objective, step_um)]
-        _add(table, f"{objective}, planes of {step_um:g} µm", figures_of(chosen))
+    for sample in sorted({case.sample for case, _ in searches}):
+        _add(table, sample, figures_of([end for case, end in searches if case.sample == sample]))
+    for stack in dict.fromkeys(case.stack for case, _ in searches):
+        chosen = [end for case, end in searches if case.stack == stack]
+        _add(table, f"{stack[0]}, planes of {stack[1]:g} µm", figures_of(chosen))
     _add(table, "all", figures)
     console = Console(width=150)
     console.print(table)
-    for e in endings:
-        if e.outcome != FOCUSED:
-            console.print(f"{e.case}: {e.outcome}", highlight=False)
+    for case, end in searches:
+        if end.outcome != FOCUSED:
+            console.print(f"{case}: {end.outcome}", highlight=False)
 
 
 def _add(table: Table, name: str, figures: dict[str, Any]) -> None:
     table.add_row(name, *(shown(figures[column]) for column in _COLUMNS))
 
 
-def _row(ending: FrameEnding) -> dict[str, Any]:
-    row = asdict(ending)
-    return finite(row.pop("case") | row)
+def _row(case: Case, ending: Ending) -> dict[str, Any]:
+    return finite(asdict(case)) | row_of(ending) | {"shape": ending.shape}

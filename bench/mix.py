@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
+from bench.plan import POSTERIOR
 from bench.rig import Rig
-from bench.runs import Calibrations
-from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
+from bench.runs import ending_of
+from bench.searching import Ending
 from bench.setting import Setting, seen_in
 from bench.synthetic import Image
-from focusd.focus.calibration import Calibration
 
 SCENES = ("plain", "tilted", "sparse", "empty", "saturated", "drifting", "flickering")
 REACH_UM = 100.0
@@ -31,39 +32,25 @@ _CHUNK = 10
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How one search ended.
+class Drawn:
+    """One run.
 
     Attributes:
         seed: reproduces it, with the bench's own.
-        error_um: NaN where there is nothing to focus on.
     """
 
     setting: Setting
     seed: int
-    exposures: int
-    error_um: float
-    sigma_um: float
-    outcome: str
-
-    @property
-    def gross(self) -> bool:
-        """Whether the belief is off by more than a depth of field, or in something where there is nothing."""
-        return not abs(self.error_um) <= self.setting.instrument.depth_of_field_um
-
-    @property
-    def silent(self) -> bool:
-        """Whether it was reported all the same."""
-        return self.gross and self.outcome == FOCUSED
+    ending: Ending
 
 
-def run_mix(pool: Executor, known: Calibrations, objects: list[Image], runs: int, seed: int) -> list[Ending]:
-    """The endings of many runs."""
+def run_mix(pool: Executor, folder: Path, objects: list[Image], runs: int, seed: int) -> list[Drawn]:
+    """Many runs."""
     tasks = [
-        pool.submit(_endings, known, objects[first // _CHUNK % len(objects)], range(first, last), seed)
+        pool.submit(_drawn, folder, objects[first // _CHUNK % len(objects)], range(first, last), seed)
         for first, last in _chunks(runs)
     ]
-    return [ending for task in track(tasks, description=f"{runs} runs") for ending in task.result()]
+    return [drawn for task in track(tasks, description=f"{runs} runs") for drawn in task.result()]
 
 
 def _chunks(runs: int) -> Iterator[tuple[int, int]]:
@@ -72,8 +59,8 @@ def _chunks(runs: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _CHUNK, runs)
 
 
-def _endings(known: Calibrations, texture: Image, numbers: range, seed: int) -> list[Ending]:
-    return [ending(known, texture, number, seed) for number in numbers]
+def _drawn(folder: Path, texture: Image, numbers: range, seed: int) -> list[Drawn]:
+    return [drawn(folder, texture, number, seed) for number in numbers]
 
 
 def draw_setting(rng: np.random.Generator, number: int) -> Setting:
@@ -86,12 +73,12 @@ def draw_setting(rng: np.random.Generator, number: int) -> Setting:
     )
 
 
-def ending(known: Calibrations, texture: Image, number: int, seed: int) -> Ending:
+def drawn(folder: Path, texture: Image, number: int, seed: int) -> Drawn:
     """One run; all of it follows from the texture, the number and the seed."""
     rng = np.random.default_rng((seed, number))
     setting = draw_setting(rng, number)
     rig = _draw_rig(setting, texture, number, rng)
-    return _end(rig, known[setting.objective, setting.optics], number)
+    return Drawn(setting, number, ending_of(POSTERIOR, rig, folder))
 
 
 def _draw_rig(setting: Setting, texture: Image, number: int, rng: np.random.Generator) -> Rig:
@@ -106,10 +93,3 @@ def _draw_rig(setting: Setting, texture: Image, number: int, rng: np.random.Gene
         bleaching=rng.uniform(0, BLEACHING) if setting.scene == "flickering" else 0.0,
         flicker=FLICKER if setting.scene == "flickering" else 0.0,
     )
-
-
-def _end(rig: Rig, calibration: Calibration, number: int) -> Ending:
-    search = posterior_search(rig, calibration)
-    count, last = alone(posterior_steps(search, rig.look, lambda: rig.focus_um, rig.dof_um))
-    error_um = float("nan") if rig.setting.scene == "empty" else last.error_um
-    return Ending(rig.setting, number, count, error_um, last.sigma_um, last.outcome)

@@ -21,13 +21,12 @@ from rich.table import Table
 
 from bench.errors import of_answers
 from bench.frames import FLAT_SAMPLES, SAMPLE_OF_CALIBRATION
-from bench.runs import CALIBRATION_FOCUS_UM, CALIBRATION_PLANES_UM, calibration_by, workers
-from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
-from bench.synthetic import INSTRUMENT
+from bench.runs import CALIBRATION_FOCUS_UM, CALIBRATION_PLANES_UM, engine_of, workers
+from bench.searching import Ending, calibrated, searched
+from bench.setting import Setting
 from bench.tables import finite, shown
 from bench.transmitted import Light, TransmittedLight
 from focusd.errors import FocusdError
-from focusd.focus.calibration import Calibration
 
 STAINED = Light("stained, bright field", density=1.5)
 MIXED = Light("stained, some phase", density=1.0, phase=0.4)
@@ -53,104 +52,82 @@ class Known:
     """What came of a calibration.
 
     Attributes:
-        calibration: None: it was refused.
+        curve_um: the ends of its curve; None: it was refused.
         origin_um: where it has its focus, from the plane of the sample: light in phase moves the sharpest plane.
         refused: why.
     """
 
-    calibration: Calibration | None
+    curve_um: tuple[float, float] | None
     origin_um: float
     refused: str = ""
 
 
-@dataclass(frozen=True)
-class SearchEnding:
-    """How one search ended.
-
-    Attributes:
-        error_um: from the plane that the calibration takes for the focus.
-    """
-
-    calibrated: str
-    light: Light
-    sample: str
-    focus_um: float
-    exposures: int
-    error_um: float
-    sigma_um: float
-    outcome: str
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether a focus was reported that is more than a depth of field off."""
-        return self.outcome == FOCUSED and not abs(self.error_um) <= INSTRUMENT.depth_of_field_um
+Searched = tuple[tuple[Light, Light], Ending]
+"""A pair of those above, and how a search ended; its error is from the plane that the calibration takes for focus."""
 
 
 def run_modalities(runs: int, seed: int, json_file: Path | None) -> None:
     """Measure, print the table, write the JSON."""
-    with workers() as pool:
-        lights = list(dict.fromkeys(calibrated for calibrated, _ in PAIRS))
-        tasks = {light: pool.submit(calibrated_on, light) for light in lights}
+    with workers() as (pool, folder):
+        lights = list(dict.fromkeys(first for first, _ in PAIRS))
+        tasks = {light: pool.submit(calibrate_on, light, folder) for light in lights}
         known = {light: task.result() for light, task in track(tasks.items(), "calibration")}
-        searches = list(_searches(pool, known, runs, seed))
-    rows = [_row(pair, known[pair[0]], searches) for pair in PAIRS]
+        searches = list(_searches(pool, folder, known, runs, seed))
+    rows = [_row(pair, known[pair[0]], [end for of, end in searches if of == pair]) for pair in PAIRS]
     _print(rows)
     if json_file:
         json_file.write_text(json.dumps({"modalities": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def calibrated_on(light: Light) -> Known:
-    """As the daemon calibrates; the sample lies between two planes."""
+def calibrate_on(light: Light, folder: Path) -> Known:
+    """As the product calibrates; the sample lies between two planes."""
     sample = TransmittedLight(light, SAMPLE_OF_CALIBRATION, 0, CALIBRATION_FOCUS_UM)
+    run = engine_of(sample.setting, folder).calibrate(0.0, planes_um=CALIBRATION_PLANES_UM.tolist())
     try:
-        calibration, focus_um = calibration_by(sample.look, CALIBRATION_PLANES_UM, sample.setting.instrument)
+        found = calibrated(run, sample.frame)
     except FocusdError as error:
         return Known(None, float("nan"), error.message)
-    return Known(calibration, focus_um - CALIBRATION_FOCUS_UM)
+    curve_um = found["curve"]["z_um"]
+    return Known((curve_um[0], curve_um[-1]), found["z_focus_um"] - CALIBRATION_FOCUS_UM)
 
 
-def _searches(pool: Executor, known: dict[Light, Known], runs: int, seed: int) -> Iterator[SearchEnding]:
+def _searches(
+    pool: Executor, folder: Path, known: dict[Light, Known], runs: int, seed: int
+) -> Iterator[Searched]:
     tasks = [
-        pool.submit(searched, (on, light), known[on], number, seed)
-        for on, light in PAIRS
-        if known[on].calibration
+        (pair, pool.submit(ending_of, pair, folder, known[pair[0]].origin_um, number, seed))
+        for pair in PAIRS
+        if known[pair[0]].curve_um
         for number in range(runs)
     ]
-    for task in track(tasks, f"{len(tasks)} searches"):
-        yield task.result()
+    for pair, task in track(tasks, f"{len(tasks)} searches"):
+        yield pair, task.result()
 
 
-def searched(pair: tuple[Light, Light], known: Known, number: int, seed: int) -> SearchEnding:
-    """One search, by itself; samples in turn, all else at random."""
-    assert known.calibration, "a refused calibration serves no search"
+def ending_of(pair: tuple[Light, Light], folder: Path, origin_um: float, number: int, seed: int) -> Ending:
+    """How one search ended; samples in turn, all else at random."""
     rng = np.random.default_rng((seed, number))
     light = pair[1].times(float(np.exp(rng.uniform(*np.log(STRENGTHS)))))
     sample, focus_um = FLAT_SAMPLES[number % len(FLAT_SAMPLES)], float(rng.uniform(-REACH_UM, REACH_UM))
     seen = TransmittedLight(light, sample, int(rng.integers(1000)), focus_um)
-    search = posterior_search(seen, known.calibration)
-    truth_um = focus_um + known.origin_um
-    count, last = alone(posterior_steps(search, seen.look, lambda: truth_um, seen.dof_um))
-    return SearchEnding(
-        pair[0].name, light, sample, focus_um, count, last.error_um, last.sigma_um, last.outcome
-    )
+    run = engine_of(Setting(optics=pair[0].name), folder).refocus(0.0)
+    return searched(run, seen.frame, lambda: focus_um + origin_um)
 
 
-def _row(pair: tuple[Light, Light], known: Known, searches: list[SearchEnding]) -> dict[str, Any]:
-    chosen = [s for s in searches if (s.calibrated, s.light.name) == (pair[0].name, pair[1].name)]
-    curve = known.calibration
+def _row(pair: tuple[Light, Light], known: Known, endings: list[Ending]) -> dict[str, Any]:
     about = {
         "calibrated": pair[0].name,
         "searched": pair[1].name,
         "origin_um": known.origin_um,
-        "curve_um": [curve.min_um, curve.max_um] if curve else None,
+        "curve_um": list(known.curve_um) if known.curve_um else None,
         "refused": known.refused,
     }
-    return finite(about | figures_of(chosen))
+    return finite(about | figures_of(endings))
 
 
-def figures_of(searches: list[SearchEnding]) -> dict[str, Any]:
+def figures_of(endings: list[Ending]) -> dict[str, Any]:
     """As `of_answers`, in µm, and how many were silent failures."""
-    return of_answers(searches, "um", lambda _: 1.0) | {"silent": sum(s.is_silent for s in searches)}
+    return of_answers(endings, "um", lambda _: 1.0) | {"silent": sum(e.is_silent for e in endings)}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bench.classical import MEASURES
 from bench.setting import Setting
-from focusd.scoring.classical import MEASURES
 
 POSTERIOR, PUBLISHED = "posterior", "published"
 BRENT = "brent "

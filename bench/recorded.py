@@ -7,61 +7,48 @@ was not shown yet, so that no image is a blend of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import Errors, Figures
 from bench.plan import POSTERIOR
-from bench.rig import observe
-from bench.searches import (
-    BUDGET,
-    FOCUSED,
-    STRUCTURE_THRESHOLD,
-    TARGET_DOF,
-    alone,
-    posterior_steps,
-)
+from bench.searching import FOCUSED, NAN, Ending, FrameAt, calibrated, engine, searched
 from bench.stacks import readable_stacks, tell
+from focusd.autofocus import Autofocus
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.errors import FocusdError, HardwareError
-from focusd.focus.calibration import Calibration, calibrate
-from focusd.focus.observation import Observation
-from focusd.focus.search import USABLE_DOF, PosteriorSearch
+from focusd.focus.frame import Frame
+from focusd.focus.measurement import Measurement
 from focusd.microscope.recorded import Stack, read_stack
 
 APART_UM = 45.0
 HALVED = "wafer-pattern.ome.tif"
 """Calibrated on one half of its field and focused on the other, where no stacks are named."""
 
+
+Field = tuple[str, Stack]
 Row = dict[str, str | float | int | None]
-
-
-@dataclass(frozen=True)
-class Field:
-    """A recorded field.
-
-    Attributes:
-        observations: one a plane.
-    """
-
-    name: str
-    observations: list[Observation]
 
 
 def run_recorded(calibrate_on: Path | None, folder: Path | None) -> list[Row]:
     """Rows of pairs, triples and searches; none where there is nothing recorded."""
     rows: list[Row] = []
-    for teacher, pupil in _lessons(calibrate_on, folder):
-        try:
-            rows += _rows(teacher, pupil)
-        except FocusdError as error:
-            tell(f"{teacher.name} → {pupil.name}: {error.message}")
+    known_um: dict[str, float] = {}
+    with TemporaryDirectory() as kept:
+        for teacher, pupil in _lessons(calibrate_on, folder):
+            try:
+                for field in (teacher, pupil):
+                    if field[0] not in known_um:
+                        known_um[field[0]] = _calibrate(field, Path(kept))
+                rows += _rows(teacher[0], pupil, known_um[pupil[0]], Path(kept))
+            except FocusdError as error:
+                tell(f"{teacher[0]} → {pupil[0]}: {error.message}")
     return rows
 
 
@@ -76,91 +63,109 @@ def _lessons(calibrate_on: Path | None, folder: Path | None) -> Iterator[tuple[F
         elif folder:
             tell(f"{folder}: name the stack to calibrate on, as in --calibrate {folder}/FIELD.tif")
         return
-    teacher = _field(calibrate_on.name, read_stack(calibrate_on))
+    teacher = calibrate_on.name, read_stack(calibrate_on)
     for path, stack in readable_stacks(source, but=calibrate_on):
-        yield teacher, _field(path.name, stack)
+        yield teacher, (path.name, stack)
 
 
 def _halves(path: Path) -> tuple[Field, Field]:
     stack = read_stack(path)
     middle = stack.pixels.shape[2] // 2
-    left = _field(f"{path.name} left", replace(stack, pixels=stack.pixels[:, :, :middle]))
-    return left, _field(f"{path.name} right", replace(stack, pixels=stack.pixels[:, :, middle:]))
+    left = f"{path.name} left", replace(stack, pixels=stack.pixels[:, :, :middle])
+    return left, (f"{path.name} right", replace(stack, pixels=stack.pixels[:, :, middle:]))
 
 
-def _field(name: str, stack: Stack) -> Field:
+def _engine(calibrated_on: str, stack: Stack, kept: Path) -> Autofocus:
+    """Return the engine on a stack, with the calibration of a field; the optics are not known."""
+    return engine(kept, calibrated_on, None, (float(stack.z_um[0]), float(stack.z_um[-1])))
+
+
+def _calibrate(field: Field, kept: Path) -> float:
+    """Calibrate on all planes of a field; return its focus.
+
+    Raises:
+        FocusdError: no calibration can come of them.
+    """
+    name, stack = field
+    frames = frames_of(stack)
+
+    def nearest(z_um: float) -> Frame:
+        return min(frames, key=lambda frame: abs(frame.z_um - z_um))
+
+    middle_um = float(stack.z_um[[0, -1]].mean())
+    run = _engine(name, stack, kept).calibrate(middle_um, planes_um=stack.z_um.tolist())
+    return float(calibrated(run, nearest)["z_focus_um"])
+
+
+def frames_of(stack: Stack) -> list[Frame]:
+    """Return the recorded planes."""
     planes = zip(stack.pixels, stack.z_um, strict=True)
-    return Field(name, [observe(np.ascontiguousarray(p), float(z), None) for p, z in planes])
+    return [Frame(np.ascontiguousarray(pixels), float(z_um)) for pixels, z_um in planes]
 
 
-def _rows(teacher: Field, pupil: Field) -> list[Row]:
-    calibration, _ = calibrate(teacher.observations, {}, STRUCTURE_THRESHOLD)
-    _, focus_um = calibrate(pupil.observations, {}, STRUCTURE_THRESHOLD)
-    z_um = [o.z_um for o in pupil.observations]
-    search = partial(_search, calibration, (min(z_um), max(z_um)))
-    dof_um = calibration.axial_unit_um  # as the daemon takes it where the optics are unknown
-    name = f"{teacher.name} → {pupil.name}"
+def _rows(teacher: str, pupil: Field, focus_um: float, kept: Path) -> list[Row]:
+    autofocus, frames = _engine(teacher, pupil[1], kept), frames_of(pupil[1])
+    dof_um = autofocus.depth_of_field_um()
+    name = f"{teacher} → {pupil[0]}"
+    measured = _measured(autofocus, frames)
     rows = []
     for images in (2, 3):
-        steps = [_judge(search(), group, focus_um) for group in groups(pupil.observations, images)]
-        rows.append(_row(name, f"all groups of {images}", images, steps, dof_um))
-    ended = [
-        _from_plane(search(), pupil.observations, start, focus_um, dof_um) for start in pupil.observations
-    ]
-    typical = int(np.median([count for count, _, _ in ended]))
-    rows.append(_row(name, "search from every plane", typical, [end[1:] for end in ended], dof_um))
+        errors = [_judged(autofocus, group, focus_um) for group in groups(measured, images)]
+        rows.append(_row(name, f"all groups of {images}", images, errors, dof_um))
+    ended = [_from_plane(autofocus, frames, start, focus_um) for start in frames]
+    typical = int(np.median([end.exposures for end in ended]))
+    answers = [(end.error_um, end.outcome == FOCUSED) for end in ended]
+    rows.append(_row(name, "search from every plane", typical, answers, dof_um))
     return rows
 
 
-def groups(observations: list[Observation], images: int) -> Iterator[tuple[Observation, ...]]:
-    """All choices of planes that are no further apart than allowed."""
-    for group in combinations(observations, images):
+def _measured(autofocus: Autofocus, frames: list[Frame]) -> list[Measurement]:
+    """Measure each plane once, as the product's run does."""
+    run = autofocus.refocus(frames[0].z_um)
+    return [run.measure(frame) for frame in frames]
+
+
+def groups(measurements: list[Measurement], images: int) -> Iterator[tuple[Measurement, ...]]:
+    """Return all choices of planes that are no further apart than allowed."""
+    for group in combinations(measurements, images):
         if np.ptp([o.z_um for o in group]) <= APART_UM:
             yield group
 
 
-def _search(calibration: Calibration, limits_um: tuple[float, float]) -> PosteriorSearch:
-    dof_um = calibration.axial_unit_um
-    return PosteriorSearch(
-        calibration,
-        limits_um,
-        away_is_low=True,
-        threshold=STRUCTURE_THRESHOLD,
-        target_um=TARGET_DOF * dof_um,
-        usable_um=USABLE_DOF * dof_um,
-    )
+def _judged(autofocus: Autofocus, group: tuple[Measurement, ...], focus_um: float) -> tuple[float, bool]:
+    """Return the error of what a run believes after a group of planes, and whether it would end with that."""
+    run = autofocus.refocus(group[0].z_um)
+    for measurement in group:
+        run.add(measurement.scored_on(run.informative_tiles()))
+    try:
+        run.judge()
+        is_reported = run.has_ended
+    except FocusdError:
+        is_reported = False
+    believed_um, _ = run.believed or (NAN, NAN)
+    return believed_um - focus_um, is_reported
 
 
-def _judge(search: PosteriorSearch, group: tuple[Observation, ...], focus_um: float) -> tuple[float, bool]:
-    """Error of the focus that a group of planes tells, and whether it would be reported."""
-    for observation in group:
-        search.add(observation)
-    return search.estimate.focus_um - focus_um, search.satisfied
+def _from_plane(autofocus: Autofocus, frames: list[Frame], start: Frame, focus_um: float) -> Ending:
+    """Return how a search that begins at a plane ends; it has no more exposures than there are planes."""
+    most = min(autofocus.config.autofocus.max_exposures, len(frames))
+    run = autofocus.refocus(start.z_um, max_exposures=most)
+    return searched(run, unseen(frames, start), lambda: focus_um)
 
 
-def _from_plane(
-    search: PosteriorSearch, planes: list[Observation], start: Observation, focus_um: float, dof_um: float
-) -> tuple[int, float, bool]:
-    """Exposures, error, and whether a focus was reported, of a search that begins at a plane."""
-    look = unseen(planes, start)
-    steps = posterior_steps(search, look, lambda: focus_um, dof_um)
-    count, step = alone(steps, min(BUDGET, len(planes)))
-    return count, step.error_um, step.outcome == FOCUSED
-
-
-def unseen(planes: list[Observation], start: Observation) -> Callable[[float], Observation]:
-    """Shows the nearest plane that was not shown yet; the first to be shown is the start."""
-    left = list(planes)
+def unseen(frames: list[Frame], start: Frame) -> FrameAt:
+    """Show the nearest plane that was not shown yet; the first to be shown is the start."""
+    left = [frame for frame in frames if frame is not start]
     first = [start]
 
-    def look(z_um: float) -> Observation:
+    def frame_at(z_um: float) -> Frame:
+        if first:
+            return first.pop()
         if not left:
             raise HardwareError("no recorded plane is left")
-        nearest = first.pop() if first else min(left, key=lambda o: abs(o.z_um - z_um))
-        left.remove(nearest)
-        return nearest
+        return left.pop(min(range(len(left)), key=lambda k: abs(left[k].z_um - z_um)))
 
-    return look
+    return frame_at
 
 
 def _row(fields: str, planes: str, images: int, steps: list[tuple[float, bool]], dof_um: float) -> Row:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 from bench.errors import trimmed
 from bench.plan import OURS
 from bench.rig import Rig
-from bench.runs import calibration_of, trace
+from bench.runs import calibrate_on, ending_of
 from bench.setting import Setting
 from bench.synthetic import FIELD_PX, Image
-from focusd.focus.calibration import Calibration
 from focusd.microscope.samples import SAMPLES
 from focusd.training.textures import periodic
 
@@ -35,15 +35,15 @@ class _Crop:
     seed: int
 
 
-def run_released(pool: Executor, crops: int, seed: int) -> list[Row]:
+def run_released(pool: Executor, folder: Path, crops: int, seed: int) -> list[Row]:
     """Figures of both strategies, after each number of images."""
-    calibration = pool.submit(calibration_of, SETTING, one_crop(TEXTURE, seed)).result()
+    pool.submit(calibrate_on, SETTING, one_crop(TEXTURE, seed), folder).result()
     chosen = [_Crop(one_crop(TEXTURE, seed + 1 + k), START_UM * (-1) ** k, k) for k in range(crops)]
     rows: list[Row] = []
     for strategy in OURS:
-        tasks = [pool.submit(_errors_um, strategy, crop, calibration) for crop in chosen]
+        tasks = [pool.submit(_errors_um, strategy, crop, folder) for crop in chosen]
         error_um = np.array([task.result() for task in tasks])
-        rows += [_row(strategy, images, error_um[:, images - 1]) for images in IMAGES]
+        rows += [_row(strategy, images, error_um[:, k]) for k, images in enumerate(IMAGES)]
     return rows
 
 
@@ -52,9 +52,10 @@ def one_crop(name: str, seed: int) -> Image:
     return periodic(SAMPLES[name]((FIELD_PX, FIELD_PX), seed), FIELD_PX, np.random.default_rng(seed))
 
 
-def _errors_um(strategy: str, crop: _Crop, calibration: Calibration) -> list[float]:
-    rig = Rig(SETTING, crop.light, crop.focus_um, crop.seed)
-    return [step.error_um for step in trace(strategy, rig, calibration, max(IMAGES))]
+def _errors_um(strategy: str, crop: _Crop, folder: Path) -> list[float]:
+    """After each of `IMAGES`."""
+    ending = ending_of(strategy, Rig(SETTING, crop.light, crop.focus_um, crop.seed), folder)
+    return [ending.after(images).error_um for images in IMAGES]
 
 
 def _row(strategy: str, images: int, error_um: NDArray[np.float64]) -> Row:

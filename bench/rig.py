@@ -1,9 +1,9 @@
-"""A simulated microscope on one specimen, its focus hidden: what the accuracy bench exposes with."""
+"""A simulated microscope on one specimen, its focus hidden: what the accuracy bench exposes with. It stands at 0."""
 
 from __future__ import annotations
 
 import math
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,24 +13,13 @@ from torch import Tensor
 from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
-from focusd.config import AutofocusConfig
-from focusd.errors import SaturatedError
-from focusd.focus.observation import Observation
+from focusd.focus.frame import Frame
 from focusd.optics.imaging import Camera
-from focusd.scoring.measuring import observation_of
-from focusd.scoring.scorer import Scorer
-from focusd.scoring.weights import load_model
 
-LIMITS_UM = (-300.0, 300.0)
-"""Of the stage at 10×/0.3; it stands at 0."""
 TILT_UM = 5.0
 """Rise over a tilted field, at 10×/0.3."""
-MAX_SATURATED = AutofocusConfig().max_saturated
-"""More pixels at full scale are refused."""
 
 _TILT_PLANES = 5
-
-Frame = NDArray[np.uint16]
 
 
 class Rig:
@@ -60,7 +49,6 @@ class Rig:
     ) -> None:
         self.setting = setting
         self.focus_um = focus_um
-        self.limits_um = (LIMITS_UM[0] * setting.scale, LIMITS_UM[1] * setting.scale)
         self._light = light + np.float32(BACKGROUND)
         self._generator = torch.Generator().manual_seed(seed)
         self._drift_um = drift_um
@@ -70,19 +58,11 @@ class Rig:
         self._camera = Camera(bit_depth=16, full_well=well)
         self._exposures = 0
 
-    def look(self, z_um: float) -> Observation:
-        """Scores and spectra of one exposure, as the daemon's observer takes them.
+    def frame(self, z_um: float) -> Frame:
+        """One exposure as the product is told it."""
+        return Frame(self.expose(z_um), z_um)
 
-        Raises:
-            SaturatedError: too many pixels at full scale.
-        """
-        frame = self.expose(z_um)
-        saturated = float((frame == self._camera.full_scale).mean())
-        if saturated > MAX_SATURATED:
-            raise SaturatedError(f"{saturated:.0%} of the pixels are at full scale")
-        return observe(frame, z_um, self.setting.instrument.sampling)
-
-    def expose(self, z_um: float) -> Frame:
+    def expose(self, z_um: float) -> NDArray[np.uint16]:
         """One noisy frame; a focus that drifts has moved on by then."""
         self.focus_um += self._drift_um if self._exposures else 0.0
         brightness = self._brightness()
@@ -97,11 +77,6 @@ class Rig:
         if not self._flicker:
             return bleached
         return bleached * math.exp(self._flicker * float(torch.randn((), generator=self._generator)))
-
-    @property
-    def dof_um(self) -> float:
-        """Depth of field."""
-        return self.setting.instrument.depth_of_field_um
 
     @property
     def object_power(self) -> Tensor:
@@ -135,13 +110,3 @@ class Rig:
             share = (1 - (rise_um - float(offset_um)).abs() / step_um).clamp(min=0)
             image += share * self._level(z_um - self.focus_um - float(offset_um))
         return image
-
-
-def observe(frame: NDArray[np.unsignedinteger], z_um: float, sampling: float | None) -> Observation:
-    """What a decision sees of a frame."""
-    return observation_of(z_um, _scorer(sampling).score(frame))
-
-
-@cache
-def _scorer(sampling: float | None) -> Scorer:
-    return Scorer(load_model(), sampling)

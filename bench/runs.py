@@ -8,32 +8,22 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 
 from bench.bound import bounds_um
+from bench.brent import brent
+from bench.classical import MEASURES
 from bench.plan import BRENT, POSTERIOR, Series
 from bench.rig import Rig
-from bench.searches import (
-    STRUCTURE_THRESHOLD,
-    Look,
-    Trace,
-    brent_trace,
-    completed,
-    posterior_search,
-    posterior_steps,
-    published_steps,
-)
+from bench.searching import FOCUSED, NAN, Ending, Step, calibrated, engine, searched
 from bench.setting import Setting, seen_in
 from bench.synthetic import Image
-from focusd.focus.calibration import Calibration, calibrate
-from focusd.focus.observation import telling_tiles
-from focusd.focus.published import PublishedSearch
-from focusd.optics.instrument import Instrument
-from focusd.scoring.pace import REMEMBERED
+from focusd.autofocus import Autofocus
 
 CALIBRATION_PLANES_UM = np.arange(-100.0, 100.1, 2.0)
 """At 10×/0.3."""
@@ -41,78 +31,66 @@ CALIBRATION_FOCUS_UM = 0.7
 """Between two planes, as the focus of a real stack is."""
 CALIBRATION_ELECTRONS = 8000.0
 
-Calibrations = dict[tuple[str, str], Calibration]
-"""By objective and optics."""
-
 
 @dataclass(frozen=True)
 class Run:
     """What became of one run.
 
     Attributes:
-        traces: each strategy's steps.
+        endings: each strategy's.
         bound_um: after each of the posterior search's exposures; empty where nobody asked.
     """
 
-    traces: dict[str, Trace]
+    endings: dict[str, Ending]
     bound_um: list[float]
 
 
 @contextmanager
-def workers() -> Iterator[Executor]:
-    """Processes, one a core, of one torch thread each."""
+def workers() -> Iterator[tuple[Executor, Path]]:
+    """Processes, one a core, of one torch thread each, and a folder for what they calibrate."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count() or 1, context, torch.set_num_threads, (1,)) as pool:
-        yield pool
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(os.cpu_count() or 1, context, torch.set_num_threads, (1,)) as pool,
+    ):
+        yield pool, Path(folder)
 
 
-def calibrations(pool: Executor, settings: list[Setting], texture: Image) -> Calibrations:
-    """One for each objective and optics, from a stack of one texture."""
+def engine_of(setting: Setting, folder: Path) -> Autofocus:
+    """Return the product's engine for an objective and its optics."""
+    name = f"{setting.objective}, {setting.optics}"
+    return engine(folder, name, setting.instrument, setting.limits_um)
+
+
+def calibrate_all(pool: Executor, folder: Path, settings: list[Setting], texture: Image) -> None:
+    """Calibrate each objective and optics on a stack of one texture."""
     wanted = {(s.objective, s.optics): s for s in settings}
-    tasks = {key: pool.submit(calibration_of, s, texture) for key, s in wanted.items()}
-    return {key: task.result() for key, task in track(tasks.items(), description="calibration")}
+    tasks = [pool.submit(calibrate_on, s, texture, folder) for s in wanted.values()]
+    for task in track(tasks, description="calibration"):
+        task.result()
 
 
-def calibration_of(setting: Setting, texture: Image) -> Calibration:
-    """From a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
+def calibrate_on(setting: Setting, texture: Image, folder: Path) -> None:
+    """Calibrate on a stack over ±100 µm at 10×/0.3, as many axial units in other objectives."""
     plain = replace(setting, scene="plain", electrons=CALIBRATION_ELECTRONS)
     rig = Rig(plain, texture, CALIBRATION_FOCUS_UM * setting.scale, seed=0)
-    return calibration_by(rig.look, CALIBRATION_PLANES_UM * setting.scale, setting.instrument)[0]
-
-
-def calibration_by(
-    look: Look, planes_um: NDArray[np.float64], instrument: Instrument
-) -> tuple[Calibration, float]:
-    """Of planes that are scored as the daemon scores them: all tiles of the first ones, then those that tell; and the z
-    of the focus."""
-    seen = [look(float(z_um)) for z_um in planes_um]
-    telling = telling_tiles(seen[0], STRUCTURE_THRESHOLD)
-    stack = seen[:REMEMBERED] + [o.scored_on(telling) for o in seen[REMEMBERED:]]
-    return calibrate(stack, {}, STRUCTURE_THRESHOLD, instrument)
+    planes_um = (CALIBRATION_PLANES_UM * setting.scale).tolist()
+    calibrated(engine_of(setting, folder).calibrate(0.0, planes_um=planes_um), rig.frame)
 
 
 def run_series(
-    pool: Executor, series: Series, known: Calibrations, objects: list[Image], images: int, seed: int
+    pool: Executor, folder: Path, series: Series, objects: list[Image], images: int, seed: int
 ) -> list[Run]:
     """A run on each texture."""
-    setting = series.setting
-    calibration = known[setting.objective, setting.optics]
     tasks = [
-        pool.submit(
-            run_one, series, calibration, objects[k % len(objects)], images, (seed, k), k < series.bounded
-        )
+        pool.submit(run_one, series, folder, objects[k % len(objects)], images, (seed, k), k < series.bounded)
         for k in range(series.runs)
     ]
-    return [task.result() for task in track(tasks, description=str(setting))]
+    return [task.result() for task in track(tasks, description=str(series.setting))]
 
 
 def run_one(
-    series: Series,
-    calibration: Calibration,
-    texture: Image,
-    images: int,
-    seed: tuple[int, int],
-    bounded: bool,
+    series: Series, folder: Path, texture: Image, images: int, seed: tuple[int, int], bounded: bool
 ) -> Run:
     """All strategies from the same start on the same object; everything random follows from the seed."""
     setting = series.setting
@@ -123,17 +101,24 @@ def run_one(
     def rig() -> Rig:
         return Rig(setting, light, focus_um, seed=seed[1])
 
-    traces = {name: trace(name, rig(), calibration, images) for name in series.strategies}
-    probes_um = [step.defocus_um for step in traces[POSTERIOR]] if bounded else []
-    return Run(traces, bounds_um(rig(), probes_um))
+    endings = {name: ending_of(name, rig(), folder, images) for name in series.strategies}
+    probes_um = [step.defocus_um for step in endings[POSTERIOR].steps] if bounded else []
+    return Run(endings, bounds_um(rig(), probes_um))
 
 
-def trace(strategy: str, rig: Rig, calibration: Calibration, images: int) -> Trace:
-    """One strategy's steps; one that ends sooner keeps its answer."""
+def ending_of(strategy: str, rig: Rig, folder: Path, images: int = 0) -> Ending:
+    """How one strategy ended; Brent's is given so many images, the product's searches have their own budget."""
     if strategy.startswith(BRENT):
-        return brent_trace(rig, strategy.removeprefix(BRENT), images)
-    if strategy == POSTERIOR:
-        search = posterior_search(rig, calibration)
-        return completed(posterior_steps(search, rig.look, lambda: rig.focus_um, rig.dof_um), images)
-    published = PublishedSearch(calibration, rig.limits_um, away_is_low=True, threshold=STRUCTURE_THRESHOLD)
-    return completed(published_steps(published, calibration, rig), images)
+        return _brent(rig, strategy.removeprefix(BRENT), images)
+    setting = rig.setting
+    prior = (0.0, setting.start_um) if setting.warm else None
+    run = engine_of(setting, folder).refocus(0.0, strategy=strategy, prior=prior)
+    return searched(run, rig.frame, lambda: NAN if setting.scene == "empty" else rig.focus_um)
+
+
+def _brent(rig: Rig, measure: str, images: int) -> Ending:
+    """Bounded Brent within the start's range; it always reports success."""
+    reach_um = rig.setting.start_um
+    answers = brent(lambda z_um: MEASURES[measure](rig.expose(z_um)), (-reach_um, reach_um), images)
+    steps = tuple(Step(NAN, z_um - rig.focus_um, NAN, is_reported=True) for z_um in answers)
+    return Ending(steps, FOCUSED, rig.setting.instrument.depth_of_field_um)

@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from bench.classical import MEASURES
 from bench.curves import BINS, SPREAD_WITHIN_UM, Curves
 from bench.honesty import honesty, table_of
 from bench.plots import draw_curves
@@ -43,7 +44,6 @@ from bench.synthetic import (
 )
 from focusd.demo.main import DEFAULT_STACKS
 from focusd.microscope.recorded import Stack
-from focusd.scoring.classical import MEASURES
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
 from focusd.scoring.views import TILE_PX

@@ -17,6 +17,8 @@ OBJECTIVES = {
     "60x/1.4 oil": Instrument(magnification=60.0, na=1.4, immersion_index=1.515),
 }
 
+LIMITS_UM = (-300.0, 300.0)
+"""Of the stage at 10×/0.3; it stands at 0."""
 _FEWEST_BEADS, _MOST_BEADS = 3, 12
 _EMPTY_LEVEL = 0.2
 
@@ -54,6 +56,11 @@ class Setting:
     def start_um(self) -> float:
         """How far from the focus a run may start, or the SD of the drift."""
         return self.reach_um * self.scale
+
+    @property
+    def limits_um(self) -> tuple[float, float]:
+        """Of the stage."""
+        return LIMITS_UM[0] * self.scale, LIMITS_UM[1] * self.scale
 
     def draw_focus(self, rng: np.random.Generator) -> float:
         """Where the focus hides from a stage that stands at 0."""

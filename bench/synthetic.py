@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from focusd.focus.measurement import Measurement
 from focusd.microscope.samples import SAMPLES
 from focusd.optics.imaging import Camera, kernel_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
-from focusd.scoring.scorer import FocusMeasure
 from focusd.training.pool import FIRST_SEED
 from focusd.training.procedural import procedural
 from focusd.training.textures import periodic, read_textures
@@ -98,7 +98,7 @@ def exposures(
         yield camera.expose(image * electrons, generator).numpy().astype(np.uint16)
 
 
-def field_score(measure: FocusMeasure) -> float:
+def field_score(measure: Measurement) -> float:
     """b of a field: its tiles weighted by their precision, as calibration and search weigh them."""
     weight = measure.sigma**-2
     return float((weight * measure.b).sum() / weight.sum())

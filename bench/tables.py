@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.mix import Ending
-from bench.searches import FOCUSED
+from bench.mix import Drawn
+from bench.searching import FOCUSED, Ending
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -89,6 +89,18 @@ def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
 
 
+def row_of(ending: Ending) -> dict[str, Any]:
+    """For JSON: how one run ended."""
+    return finite(
+        {
+            "exposures": ending.exposures,
+            "error_um": ending.error_um,
+            "sigma_um": ending.sigma_um,
+            "outcome": ending.outcome,
+        }
+    )
+
+
 def shown(value: object) -> str:
     """In a cell of a table."""
     if isinstance(value, dict):
@@ -98,20 +110,20 @@ def shown(value: object) -> str:
     return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def print_endings(endings: Sequence[Ending]) -> None:
+def print_endings(drawn: Sequence[Drawn]) -> None:
     """How the searches ended, by scene; and each silent failure, so that it can be run again."""
-    table = Table(
-        title=f"{len(endings)} searches that end by themselves, start within ±100 µm, 200 … 8,000 e⁻"
-    )
+    table = Table(title=f"{len(drawn)} searches that end by themselves, start within ±100 µm, 200 … 8,000 e⁻")
     for name in ("scene", "runs", "outcomes", "images", "median µm", "gross, focused or not", "silent"):
         table.add_column(name)
-    for scene in dict.fromkeys(e.setting.scene for e in endings):
-        table.add_row(scene, *_scene([e for e in endings if e.setting.scene == scene]))
+    for scene in dict.fromkeys(each.setting.scene for each in drawn):
+        table.add_row(scene, *_scene([each.ending for each in drawn if each.setting.scene == scene]))
     console = Console(width=150)
     console.print(table)
-    for e in endings:
-        if e.silent:
-            console.print(f"run {e.seed}: {e.setting}: off by {e.error_um:.2f} µm, σ {e.sigma_um:.2f} µm")
+    for each in drawn:
+        if (end := each.ending).is_silent:
+            console.print(
+                f"run {each.seed}: {each.setting}: off by {end.error_um:.2f} µm, σ {end.sigma_um:.2f} µm"
+            )
 
 
 def _scene(endings: Sequence[Ending]) -> list[str]:
@@ -122,6 +134,6 @@ def _scene(endings: Sequence[Ending]) -> list[str]:
         ", ".join(f"{o} {outcomes.count(o)}" for o in sorted(set(outcomes))),
         f"{np.mean([e.exposures for e in endings]):.1f}",
         f"{np.median(error_um):.3f}" if error_um else "–",
-        str(sum(e.gross for e in endings)),
-        str(sum(e.silent for e in endings)),
+        str(sum(e.is_gross for e in endings)),
+        str(sum(e.is_silent for e in endings)),
     ]

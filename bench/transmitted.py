@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.rig import LIMITS_UM, observe
 from bench.setting import Setting
-from focusd.focus.observation import Observation
+from focusd.focus.frame import Frame
 from focusd.microscope.samples import SAMPLES
 from focusd.optics.imaging import Camera
 
@@ -56,15 +55,13 @@ class Light:
 
 
 class TransmittedLight:
-    """One sample under a 10×/0.3, its focus hidden; looked at as the accuracy bench's rig is.
+    """One sample under a 10×/0.3, its focus hidden; exposed as the accuracy bench's rig is.
 
     Args:
         sample: of `focusd.microscope.samples`.
         seed: of the sample and the noise.
         focus_um: where it lies.
     """
-
-    limits_um = LIMITS_UM
 
     def __init__(self, light: Light, sample: str, seed: int, focus_um: float) -> None:
         self.setting = Setting(optics=light.name)
@@ -89,14 +86,9 @@ class TransmittedLight:
         self._camera = Camera(bit_depth=16, full_well=3 * self.setting.electrons)
         self._generator = torch.Generator().manual_seed(seed)
 
-    @property
-    def dof_um(self) -> float:
-        """Depth of field."""
-        return self.setting.instrument.depth_of_field_um
-
-    def look(self, z_um: float) -> Observation:
-        """Scores and spectra of one exposure."""
-        return observe(self.expose(z_um), z_um, self.setting.instrument.sampling)
+    def frame(self, z_um: float) -> Frame:
+        """One exposure as the product is told it."""
+        return Frame(self.expose(z_um), z_um)
 
     def expose(self, z_um: float) -> NDArray[np.uint16]:
         """One noisy frame, as bright on average at any z."""

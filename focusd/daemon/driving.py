@@ -22,7 +22,7 @@ from focusd.daemon.stages import stages
 from focusd.errors import FocusdError
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import Frame
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from focusd.focus.refocus import NEAR_SIGMA, RefocusRun
 from focusd.focus.run import Run
 from focusd.optics.bands import BlockSpectra
@@ -48,11 +48,11 @@ class _Driving:
         with self._operation.stopwatch.scoring(), STAGE_SECONDS.labels(stage).time():
             return await to_thread.run_sync(partial(function, *given, **named))
 
-    async def _measured(self, frame: Frame, spectra: BlockSpectra | None = None) -> Observation:
+    async def _measured(self, frame: Frame, spectra: BlockSpectra | None = None) -> Measurement:
         return await self._computed("score", self._run.measure, frame, spectra)
 
-    def _add(self, frame: Frame, observation: Observation) -> None:
-        self._run.add(observation, frame.exposures, self._operation.stopwatch.elapsed_s)
+    def _add(self, frame: Frame, measurement: Measurement) -> None:
+        self._run.add(measurement, frame.exposures, self._operation.stopwatch.elapsed_s)
         self._report("focus.progress", self._run.progress)
 
     async def _judge(self) -> None:
@@ -125,11 +125,11 @@ class RefocusDriving(_Driving):
     async def _judged(self, frame: Frame) -> None:
         """Measure a frame and judge; as soon as the stage's next z can be predicted, it moves there."""
         async with stages() as moving:
-            measured = self._overlapped(frame, moving) if self._run.observations else self._measured(frame)
+            measured = self._overlapped(frame, moving) if self._run.measurements else self._measured(frame)
             self._add(frame, await measured)
             await self._judge()
 
-    async def _overlapped(self, frame: Frame, moving: TaskGroup) -> Observation:
+    async def _overlapped(self, frame: Frame, moving: TaskGroup) -> Measurement:
         """Measure a frame: its score and, at the same time, the spectra.
 
         A quarter of the spectra, which is ready soonest, tells in most cases where the stage will be wanted.
@@ -147,8 +147,8 @@ class RefocusDriving(_Driving):
 
         async with stages() as completing:
             completing.start_soon(complete)
-            observation = await self._measured(frame, some)
-        return observation.with_spectra(spectra[0])
+            measurement = await self._measured(frame, some)
+        return measurement.with_spectra(spectra[0])
 
     def _predicted(
         self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None

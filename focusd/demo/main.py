@@ -21,7 +21,7 @@ from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, s
 from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack, stack_files
-from focusd.scoring.classical import MEASURES
+from focusd.scoring.single import sharpness
 
 CALIBRATED_ON = "gravel"
 SAMPLES = ("cells", "filaments", "brick", "tissue", "coins", "beads")
@@ -193,8 +193,7 @@ def _focus_of(path: Path, stack: Stack) -> float:
         for note in json.loads(notes.read_text(encoding="utf-8")):
             if note.get("file") == path.name and note.get("focus_z_um") is not None:
                 return float(note["focus_z_um"])
-    sharpest = int(np.argmax([MEASURES["tenengrad"](plane) for plane in stack.pixels]))
-    return float(stack.z_um[sharpest])
+    return float(stack.z_um[np.argmax([sharpness(plane, None) for plane in stack.pixels])])
 
 
 def _planes(stack: Stack) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from focusd.errors import NoSampleError
 from focusd.focus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
-from focusd.focus.observation import Mask, Observation, telling_tiles
+from focusd.focus.measurement import Mask, Measurement, telling_tiles
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.instrument import Instrument
@@ -50,7 +50,7 @@ class CalibrationRun(Run[dict[str, Any]]):
         self._whole_frames = whole_frames
         self._keep = keep
         self._note = note
-        self._probed: list[Observation] = []
+        self._probed: list[Measurement] = []
         self._sees_structure = False
         self._pupil: PupilFit | None = None
         self._has_begun_to_fit = False
@@ -64,22 +64,22 @@ class CalibrationRun(Run[dict[str, Any]]):
     def progress(self) -> dict[str, Any]:
         """The last exposure, how many there were, and how many there will be."""
         probes = len(self._probed)
-        last = (self.observations or self._probed)[-1]
-        taken = probes + len(self.observations)
+        last = (self.measurements or self._probed)[-1]
+        taken = probes + len(self.measurements)
         return summary(last) | {"exposure": taken, "of": probes + len(self._planes_um)}
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
-        if len(self.observations) < self._whole_frames:  # from them the scorer learns what all tiles cost
+        if len(self.measurements) < self._whole_frames:  # from them the scorer learns what all tiles cost
             return None
-        return telling_tiles(self.observations[0], self._threshold)
+        return telling_tiles(self.measurements[0], self._threshold)
 
     def fit_ahead(self) -> Callable[[], None] | None:
         """Return, once, the fit of the pupil, when the planes so far hold all that it looks at; it takes a second.
 
         A driver may call it in a thread of its own while the stack goes on, and before `judge`.
         """
-        instrument, taken = self._instrument, list(self.observations)
+        instrument, taken = self._instrument, list(self.measurements)
         if self._has_begun_to_fit or instrument is None or not taken or not is_past_focus(taken, instrument):
             return None
         self._has_begun_to_fit = True
@@ -102,7 +102,7 @@ class CalibrationRun(Run[dict[str, Any]]):
         if self.is_probing:
             raise self._empty()
         calibration, focus_um = calibrate(
-            self.observations, self._fingerprint, self._threshold, self._instrument, self._pupil
+            self.measurements, self._fingerprint, self._threshold, self._instrument, self._pupil
         )
         kept = self._keep(calibration)
         self._result = kept | {
@@ -112,16 +112,20 @@ class CalibrationRun(Run[dict[str, Any]]):
             "message": "; ".join(filter(None, (kept["message"], _warning(calibration), self._note))),
         }
 
-    def _take(self, observation: Observation) -> None:
-        if self.is_probing:
-            self._take_probe(observation)
-        else:
-            self.observations.append(observation)
+    def spent(self) -> dict[str, Any]:
+        """Return how often the sample was lit."""
+        return {"exposures": self.exposures}
 
-    def _take_probe(self, observation: Observation) -> None:
+    def _take(self, measurement: Measurement) -> None:
+        if self.is_probing:
+            self._take_probe(measurement)
+        else:
+            self.measurements.append(measurement)
+
+    def _take_probe(self, measurement: Measurement) -> None:
         """Keep a probe; the stack begins once one has shown structure."""
-        self._probed.append(observation)
-        self._sees_structure = bool((observation.structure >= self._threshold).any())
+        self._probed.append(measurement)
+        self._sees_structure = bool((measurement.structure >= self._threshold).any())
         left_um = self._probes_um[len(self._probed) :]
         self._wanted_um = list(self._planes_um) if self._sees_structure else left_um[:1]
 

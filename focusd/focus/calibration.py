@@ -12,14 +12,14 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import uniform_filter1d
 
 from focusd.errors import CalibrationError, NoSampleError
-from focusd.focus.moffat import Moffat, fit_moffat, r_squared
-from focusd.focus.observation import (
+from focusd.focus.measurement import (
     Mask,
-    Observation,
+    Measurement,
     Spectrum,
     blocks_with_structure,
     tiles_with_structure,
 )
+from focusd.focus.moffat import Moffat, fit_moffat, r_squared
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
 from focusd.focus.soundness import (
@@ -163,7 +163,7 @@ class Calibration:
 
 
 def calibrate(
-    observations: list[Observation],
+    measurements: list[Measurement],
     fingerprint: Fingerprint,
     threshold: float,
     instrument: Instrument | None = None,
@@ -172,7 +172,7 @@ def calibrate(
     """The calibration of a stack, and the z of its focus.
 
     Args:
-        observations: one a plane, any order.
+        measurements: one a plane, any order.
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
         instrument: where it is known, a model of its pupil tells the origin.
@@ -183,14 +183,14 @@ def calibrate(
             what is known of the optics.
         NoSampleError: nothing to focus on.
     """
-    if len(observations) < MIN_PLANES:
+    ordered, z, spectra = _in_order(measurements)
+    if len(ordered) < MIN_PLANES:
         raise CalibrationError(
-            f"{len(observations)} planes are too few for a calibration, take {MIN_PLANES} or more"
+            f"{len(ordered)} planes are too few for a calibration, take {MIN_PLANES} or more"
         )
-    seen = tiles_with_structure(observations, threshold)
+    seen = tiles_with_structure(measurements, threshold)
     if not seen.any():
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
-    ordered, z, spectra = _in_order(observations)
     b = np.array([o.mean_b(seen) for o in ordered])
     spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
     refuse_unseen_focus(z, spectra, instrument, ordered)
@@ -249,22 +249,23 @@ def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
     return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
 
 
-def is_past_focus(observations: list[Observation], instrument: Instrument) -> bool:
+def is_past_focus(measurements: list[Measurement], instrument: Instrument) -> bool:
     """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
     that it looks at."""
-    sharpest = min(observations, key=lambda o: float(np.nanmean(o.b)))
-    beyond_um = observations[-1].z_um - sharpest.z_um
-    return len(observations) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
+    sharpest = min(measurements, key=lambda o: float(np.nanmean(o.b)))
+    beyond_um = measurements[-1].z_um - sharpest.z_um
+    return len(measurements) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
 
 
-def pupil_ahead(observations: list[Observation], instrument: Instrument) -> PupilFit:
+def pupil_ahead(measurements: list[Measurement], instrument: Instrument) -> PupilFit:
     """What takes longest of a calibration, from the planes near the focus, while the stage takes the others."""
-    ordered, z, spectra = _in_order(observations)
+    ordered, z, spectra = _in_order(measurements)
     return fit_pupil(z, spectra, ordered[0].blocks.size_px, instrument)
 
 
-def _in_order(observations: list[Observation]) -> tuple[list[Observation], Array, list[Spectrum]]:
-    """The planes by z, their z, and their spectra."""
-    ordered = sorted(observations, key=lambda o: o.z_um)
+def _in_order(measurements: list[Measurement]) -> tuple[list[Measurement], Array, list[Spectrum]]:
+    """The planes by z, their z, and their spectra; of frames that a stage took at one z, the first."""
+    _, first = np.unique([round(o.z_um, 3) for o in measurements], return_index=True)
+    ordered = [measurements[k] for k in first]
     chosen = blocks_with_structure(ordered)
     return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]

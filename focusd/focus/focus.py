@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
 from focusd.focus.geometry import Geometry, LocalMap
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
@@ -125,63 +126,74 @@ def beyond_reach(whereabouts: str = "bring the sample closer to focus") -> OutOf
     return OutOfRangeError(f"the focus lies beyond the calibrated range or the stage's limits; {whereabouts}")
 
 
-class Search(Protocol):
-    """Decides from exposures which one to take next, and where the focus is."""
+class Search(ABC):
+    """Decides from exposures which one to take next, and where the focus is.
 
-    observations: list[Observation]
+    A search that knows nothing before it can decide, and is satisfied only then, has the answers that are given here.
 
-    def add(self, observation: Observation) -> None:
+    Attributes:
+        measurements: all exposures so far, in their order.
+    """
+
+    measurements: list[Measurement]
+
+    def add(self, measurement: Measurement) -> None:
         """Take one more exposure into account."""
-        ...
+        self.measurements.append(measurement)
 
+    @abstractmethod
     def next_z_um(self) -> float | None:
-        """Where to expose next, after one exposure or more; None when that is not needed.
+        """Return where to expose next, after one exposure or more; None when that is not needed.
 
         Raises:
             NoSampleError, OutOfRangeError: no exposure would help.
         """
-        ...
 
+    @abstractmethod
     def opening_um(self, start_um: float) -> list[float]:
-        """The planes to expose first, whatever they show, in this order; one or more.
+        """Return the planes to expose first, whatever they show, in this order; one or more.
 
         Args:
             start_um: where the stage stands.
         """
-        ...
+
+    @abstractmethod
+    def decide(self) -> Focus:
+        """Return the focus, of a search that is satisfied or usable.
+
+        Raises:
+            NoConvergenceError: it is neither.
+        """
 
     def telling_tiles(self) -> Mask | None:
-        """The tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
-        ...
+        """Return the tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
+        return None
 
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
-        """Where the stage will most likely be wanted next, for a probe or as the focus; None: nobody knows yet.
+        """Return where the stage will most likely be wanted next, for a probe or as the focus; None: not known yet.
 
         Args:
             exposed_um: of an exposure that is not yet scored.
             blocks: its spectra, all of them or `thinned`.
         """
-        ...
+        return None
 
     def so_far(self) -> dict[str, float]:
-        """The focus as far as it is known, its standard uncertainty and the one that is asked for, in µm; empty: nobody
-        knows yet."""
-        ...
+        """Return `focus_um` as far as it is known, its standard uncertainty `sigma_um`, and the one that is asked for,
+        `target_um`; empty: not known yet."""
+        return {}
+
+    @property
+    def believed(self) -> tuple[float, float] | None:
+        """The most probable focus by now, however doubtful, and its σ, which says how doubtful; None: no belief."""
+        return None
 
     @property
     def whereabouts(self) -> str:
         """What is known of the focus where it is not found, in words; empty: nothing that would help."""
-        ...
+        return ""
 
     @property
     def is_usable(self) -> bool:
         """Whether the focus is known well enough to end with, once the budget is spent."""
-        ...
-
-    def decide(self) -> Focus:
-        """The focus, of a search that is satisfied or usable.
-
-        Raises:
-            NoConvergenceError: it is neither.
-        """
-        ...
+        return False

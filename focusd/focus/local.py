@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import LocalMap
-from focusd.focus.observation import Mask, Observation, blocks_with_structure, common_noise
+from focusd.focus.measurement import Mask, Measurement, blocks_with_structure, common_noise
 from focusd.focus.posterior import CORRELATED_BANDS, misfit_of
 from focusd.focus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain, singles
 
@@ -31,27 +31,27 @@ _MODE_STEPS = 1.5
 """Coarse ones within so many steps of a block's focus belong to it: its own σ stands for them."""
 
 
-def local_map(observations: Sequence[Observation], calibration: Calibration, centre_um: float) -> LocalMap:
+def local_map(measurements: Sequence[Measurement], calibration: Calibration, centre_um: float) -> LocalMap:
     """Match each block's spectra with the transfer. NaN: the block shows nothing, or does not tell its focus.
 
     Args:
-        observations: two planes or more.
+        measurements: two planes or more.
         centre_um: of the places looked at, near the focus of the field.
     """
-    counts = blocks_with_structure(observations)
+    counts = blocks_with_structure(measurements)
     reach_um = REACH_UNITS * calibration.axial_unit_um
     step_um = 2 * reach_um / (_COARSE_STEPS - 1)
     coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
-    coarse = _explained(observations, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
-    unlikely = _unlikely(coarse_um - centre_um, coarse, len(observations), calibration.axial_unit_um)
+    coarse = _explained(measurements, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
+    unlikely = _unlikely(coarse_um - centre_um, coarse, len(measurements), calibration.axial_unit_um)
     best = unlikely.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
-    fine = _explained(observations, counts, calibration, fine_um, 0.0)
-    focus_um, near_um = _lowest(fine_um, fine, len(observations))
+    fine = _explained(measurements, counts, calibration, fine_um, 0.0)
+    focus_um, near_um = _lowest(fine_um, fine, len(measurements))
     sigma_um = np.hypot(near_um, _elsewhere(coarse_um, unlikely, focus_um))
     sure = sigma_um <= MAX_SIGMA_UNITS * calibration.axial_unit_um
     inside = (best > 0) & (best < _COARSE_STEPS - 1) & sure
-    blocks = observations[0].blocks
+    blocks = measurements[0].blocks
     focus, sigma = (_placed(counts, np.where(inside, each, np.nan)) for each in (focus_um, sigma_um))
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
@@ -72,7 +72,7 @@ def slopes(local: LocalMap, unit_um: float) -> bool:
 
 
 def _explained(
-    observations: Sequence[Observation],
+    measurements: Sequence[Measurement],
     counts: Mask,
     calibration: Calibration,
     candidates_um: Array,
@@ -80,11 +80,11 @@ def _explained(
     iterations: int = ITERATIONS,
 ) -> Comparison:
     """Each block alone, (blocks, candidates), by candidates (blocks or 1, candidates)."""
-    power = np.stack([o.blocks.power[counts] for o in observations])[:, :, None, :]
-    noise = common_noise(np.stack([o.blocks.noise[counts] for o in observations]))[:, :, None, None]
-    frames_um = np.array([o.z_um for o in observations])[:, None, None]
+    power = np.stack([o.blocks.power[counts] for o in measurements])[:, :, None, :]
+    noise = common_noise(np.stack([o.blocks.noise[counts] for o in measurements]))[:, :, None, None]
+    frames_um = np.array([o.z_um for o in measurements])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um / 2)
-    blocks = observations[0].blocks
+    blocks = measurements[0].blocks
     given = power, noise, blocks.modes, blocks.spread, *transferred, calibration.transfer.log_object
     return explain(*singles(*given), iterations=iterations)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
-from focusd.focus.observation import Spectrum
+from focusd.focus.measurement import Spectrum
 from focusd.focus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
 
 Array = NDArray[np.float64]

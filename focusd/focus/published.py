@@ -8,11 +8,10 @@ import numpy as np
 
 from focusd.errors import AmbiguousError
 from focusd.focus.calibration import Calibration
-from focusd.focus.focus import Focus, beyond_reach, nothing_seen
+from focusd.focus.focus import Focus, Search, beyond_reach, nothing_seen
+from focusd.focus.measurement import Mask, Measurement, tiles_with_structure
 from focusd.focus.moffat import r_squared
-from focusd.focus.observation import Mask, Observation, tiles_with_structure
 from focusd.focus.shift import Shift, locate
-from focusd.optics.bands import BlockSpectra
 
 GOLDEN = (3 - 5**0.5) / 2
 """Fraction of an interval at which golden-section search probes, 0.382."""
@@ -23,8 +22,8 @@ MAX_MISFIT = 0.2
 _CLOSEST_UM = 1e-3
 
 
-class PublishedSearch:
-    """The published search, fed with observations.
+class PublishedSearch(Search):
+    """The published search, fed with measurements.
 
     Args:
         calibration: of the objective in use.
@@ -40,11 +39,7 @@ class PublishedSearch:
         self._limits_um = limits_um
         self._away_is_low = away_is_low
         self._threshold = threshold
-        self.observations: list[Observation] = []
-
-    def add(self, observation: Observation) -> None:
-        """Take one more exposure into account."""
-        self.observations.append(observation)
+        self.measurements: list[Measurement] = []
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the scores are convex.
@@ -53,35 +48,13 @@ class PublishedSearch:
             NoSampleError: three exposures show nothing to focus on.
         """
         seen = self._seen()
-        probes = [(o.z_um, o.mean_b(seen)) for o in self.observations]
+        probes = [(o.z_um, o.mean_b(seen)) for o in self.measurements]
         return next_probe(self._interval, probes, self._away_is_low)
 
     def opening_um(self, start_um: float) -> list[float]:
         """The start and the ends of the first interval."""
         interval = first_interval(start_um, self._calibration, self._limits_um)
         return opening_planes(interval, self._away_is_low)
-
-    def telling_tiles(self) -> Mask | None:
-        """None: all of them make the map."""
-        return None
-
-    def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
-        """None: the scores alone decide."""
-        return None
-
-    def so_far(self) -> dict[str, float]:
-        """Empty: it knows the focus when its scores are convex."""
-        return {}
-
-    @property
-    def whereabouts(self) -> str:
-        """Empty: the scores alone decide, once they are convex."""
-        return ""
-
-    @property
-    def is_usable(self) -> bool:
-        """No: it has no uncertainty until its scores are convex."""
-        return False
 
     def decide(self) -> Focus:
         """The focus.
@@ -90,7 +63,7 @@ class PublishedSearch:
             OutOfRangeError: it lies beyond what is calibrated or can be reached.
             AmbiguousError: the scores do not tell it.
         """
-        shift = locate(self.observations, self._calibration, self._seen(), self._limits_um)
+        shift = locate(self.measurements, self._calibration, self._seen(), self._limits_um)
         self._refuse_doubtful(shift)
         clipped = self._interval.clipped
         return Focus(
@@ -102,14 +75,14 @@ class PublishedSearch:
 
     @property
     def _interval(self) -> Interval:
-        return first_interval(self.observations[0].z_um, self._calibration, self._limits_um)
+        return first_interval(self.measurements[0].z_um, self._calibration, self._limits_um)
 
     def _seen(self) -> Mask:
         """Tiles that count. Empty frames are forgiven at first: far out of focus a sample may show nothing."""
-        seen = tiles_with_structure(self.observations, self._threshold)
+        seen = tiles_with_structure(self.measurements, self._threshold)
         if seen.any():
             return seen
-        if len(self.observations) >= 3:
+        if len(self.measurements) >= 3:
             raise nothing_seen()
         return np.ones_like(seen)
 
@@ -180,8 +153,10 @@ def next_probe(interval: Interval, probes: list[tuple[float, float]], away_is_lo
 
 
 def is_convex(probes: list[tuple[float, float]]) -> bool:
-    """Whether a parabola that opens upwards fits (z, b) with a higher R² than a line."""
+    """Whether a parabola that opens upwards fits (z, b) with a higher R² than a line; of two planes none does."""
     z = np.array([p[0] for p in probes])
+    if len(np.unique(z.round(3))) < 3:
+        return False
     b = np.array([p[1] for p in probes])
     z = (z - z.mean()) / max(float(np.ptp(z)), 1e-9)
     line, parabola = np.polyfit(z, b, 1), np.polyfit(z, b, 2)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from focusd.focus.measurement import Spectrum
 from focusd.focus.moffat import fit_moffat
-from focusd.focus.observation import Spectrum
 from focusd.focus.transfer import band_error, explain, log_signal, noise_of
 from focusd.optics.bands import banded_transfer
 from focusd.optics.instrument import Instrument

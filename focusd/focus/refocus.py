@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from focusd.errors import BudgetError, FocusdError, OutOfRangeError
+from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
 from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.bands import BlockSpectra
 
@@ -65,14 +65,25 @@ class RefocusRun(Run[dict[str, Any]]):
         self._about = about
         self.field = field
         self.start_um = start_um
-        super().__init__(measuring, search.opening_um(start_um))
+        self._believed: tuple[float, float] | None = None
+        super().__init__(measuring, search.opening_um(self._inside(start_um)))
         self._wanted_um = self._affordable(self._wanted_um)
+
+    @property
+    def believed(self) -> tuple[float, float] | None:
+        """The focus and its σ: as reported at the end, else as it seemed most probable at the last judgement.
+
+        None: there is no belief yet. The opening planes are judged together.
+        """
+        if self._result is not None:
+            return self._result["focus_um"], self._result["sigma_um"]
+        return self._believed
 
     @property
     def progress(self) -> dict[str, Any]:
         """The last exposure, how many there were, and how many there may be."""
-        taken = {"exposure": len(self.observations), "of": self._budget.exposures}
-        return summary(self.observations[-1]) | taken
+        taken = {"exposure": len(self.measurements), "of": self._budget.exposures}
+        return summary(self.measurements[-1]) | taken
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -96,15 +107,12 @@ class RefocusRun(Run[dict[str, Any]]):
         """
         if self._wanted_um:
             return
-        try:
-            z_um = self._search.next_z_um()
-            if z_um is None or not self._may_expose():
-                self._end()
-            else:
-                self._wanted_um = [float(z_um)]
-        except FocusdError as error:
-            error.data.update(self.spent())
-            raise
+        z_um = self._search.next_z_um()
+        self._believed = self._search.believed
+        if z_um is None or not self._may_expose():
+            self._end()
+        else:
+            self._wanted_um = [self._inside(z_um)]
 
     def spent(self, lit: int | None = None) -> dict[str, Any]:
         """Return exposures and dose so far, and every probe.
@@ -113,15 +121,15 @@ class RefocusRun(Run[dict[str, Any]]):
             lit: how often the sample was lit, if a rig counted it; None: as the frames say.
         """
         return {
-            "exposures": len(self.observations),
+            "exposures": len(self.measurements),
             "dose_ms": (self.exposures if lit is None else lit) * self._exposure_ms,
             "seconds": self.elapsed_s,
-            "probes": [summary(o) for o in self.observations],
+            "probes": [summary(o) for o in self.measurements],
         }
 
-    def _take(self, observation: Observation) -> None:
-        self.observations.append(observation)
-        self._search.add(observation)
+    def _take(self, measurement: Measurement) -> None:
+        self.measurements.append(measurement)
+        self._search.add(measurement)
 
     def _end(self) -> None:
         focus = self._search.decide()
@@ -162,7 +170,7 @@ class RefocusRun(Run[dict[str, Any]]):
         Raises:
             BudgetError: it says what the search knows so far.
         """
-        exposures = len(self.observations) + ahead
+        exposures = len(self.measurements) + ahead
         elapsed_s = self.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
         try:
@@ -190,6 +198,11 @@ class RefocusRun(Run[dict[str, Any]]):
         except BudgetError:  # it is raised once those before have been scored
             return False
         return True
+
+    def _inside(self, z_um: float) -> float:
+        """Return the z, or the limit that it passes: a stage may stand, and a frame may be taken, outside of them."""
+        low_um, high_um = self._limits_um
+        return min(max(float(z_um), low_um), high_um)
 
     def _require_inside(self, target_um: float) -> None:
         low_um, high_um = self._limits_um

@@ -21,7 +21,7 @@ import numpy as np
 
 from focusd.errors import FocusdError, RequestError
 from focusd.focus.frame import Frame, require_frame
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
 
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ class Measure(Protocol):
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         """Check and score a frame; in one run always the same tiles, or `only` some of them."""
         ...
 
@@ -56,14 +56,14 @@ class Run(ABC, Generic[Result]):
 
     Attributes:
         measuring: checks and scores the frames.
-        observations: what they showed, in the order in which they were added.
+        measurements: what they showed, in the order in which they were added.
         exposures: how often the sample was lit for them.
         elapsed_s: the time since the run began, as it was last told.
     """
 
     def __init__(self, measuring: Measure, expose_um: Sequence[float]) -> None:
         self.measuring = measuring
-        self.observations: list[Observation] = []
+        self.measurements: list[Measurement] = []
         self.exposures = 0
         self.elapsed_s = 0.0
         self._wanted_um = list(expose_um)
@@ -104,19 +104,21 @@ class Run(ABC, Generic[Result]):
             elapsed_s: the time since the run began, for its budget.
 
         Raises:
-            RequestError: it is no camera frame, which changes nothing, or the run has ended.
+            RequestError: one of them is no camera frame, which changes nothing, or the run has ended.
             FocusdError: the run ends with it, and raises it from `result` too.
         """
         for frame in frames:
             require_frame(frame)
+        for frame in frames:
             self._require_open()
             with self.ending():
-                self.add(self.measure(frame), frame.exposures, elapsed_s)
+                self._spend(frame.exposures, elapsed_s)  # also for a frame that is refused
+                self.add(self.measure(frame), exposures=0)
                 self.judge()
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         """Check and score a frame, on the tiles that are worth it. Changes nothing of the run.
 
         Args:
@@ -128,21 +130,20 @@ class Run(ABC, Generic[Result]):
         """
         return self.measuring.measure(frame, spectra, self.informative_tiles() if only is None else only)
 
-    def add(self, observation: Observation, exposures: int = 1, elapsed_s: float = 0.0) -> None:
+    def add(self, measurement: Measurement, exposures: int = 1, elapsed_s: float = 0.0) -> None:
         """Take one more measurement into account.
 
         Args:
             exposures: how often the sample was lit for it.
             elapsed_s: since the run began.
         """
-        self.exposures += exposures
-        self.elapsed_s = max(self.elapsed_s, elapsed_s)
+        self._spend(exposures, elapsed_s)
         if self._wanted_um:
             nearest = min(
-                range(len(self._wanted_um)), key=lambda k: abs(self._wanted_um[k] - observation.z_um)
+                range(len(self._wanted_um)), key=lambda k: abs(self._wanted_um[k] - measurement.z_um)
             )
             del self._wanted_um[: nearest + 1]
-        self._take(observation)
+        self._take(measurement)
 
     @abstractmethod
     def judge(self) -> None:
@@ -153,7 +154,7 @@ class Run(ABC, Generic[Result]):
         """
 
     @abstractmethod
-    def _take(self, observation: Observation) -> None:
+    def _take(self, measurement: Measurement) -> None:
         """Keep a measurement."""
 
     @abstractmethod
@@ -165,25 +166,34 @@ class Run(ABC, Generic[Result]):
     def progress(self) -> dict[str, Any]:
         """What the last measurement showed, for those who watch."""
 
+    @abstractmethod
+    def spent(self) -> dict[str, Any]:
+        """Return the exposures so far, and what else a result or an error says of what they cost."""
+
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End the run with the error that the block raises."""
+        """End the run with the error that the block raises; its data then holds what was spent."""
         try:
             yield
         except FocusdError as error:
+            error.data.update(self.spent())
             self._error = error
             raise
+
+    def _spend(self, exposures: int, elapsed_s: float) -> None:
+        self.exposures += exposures
+        self.elapsed_s = max(self.elapsed_s, elapsed_s)
 
     def _require_open(self) -> None:
         if self.has_ended:
             raise RequestError("this run has ended: begin another one") from self._error
 
 
-def summary(observation: Observation) -> dict[str, float]:
+def summary(measurement: Measurement) -> dict[str, float]:
     """Return a measurement in the numbers that a person reads: medians over the field."""
     return {
-        "z_um": observation.z_um,
-        "b": float(np.nanmedian(observation.b)),
-        "sigma": float(np.nanmedian(observation.sigma)),
-        "structure": float(np.nanmedian(observation.structure)),
+        "z_um": measurement.z_um,
+        "b": float(np.nanmedian(measurement.b)),
+        "sigma": float(np.nanmedian(measurement.sigma)),
+        "structure": float(np.nanmedian(measurement.structure)),
     }

@@ -17,6 +17,7 @@ from focusd.focus.axis import AxisBelief, examine
 from focusd.focus.calibration import Calibration
 from focusd.focus.focus import (
     Focus,
+    Search,
     beyond_reach,
     explained_nowhere,
     far_away,
@@ -24,9 +25,9 @@ from focusd.focus.focus import (
     suspected,
 )
 from focusd.focus.local import local_map, slopes
-from focusd.focus.observation import (
+from focusd.focus.measurement import (
     Mask,
-    Observation,
+    Measurement,
     blocks_with_structure,
     telling_tiles,
     tiles_with_structure,
@@ -95,8 +96,8 @@ class Estimate:
     certainty: float
 
 
-class PosteriorSearch:
-    """One search; feed it observations, ask it for the next z.
+class PosteriorSearch(Search):
+    """One search; feed it measurements, ask it for the next z.
 
     Args:
         calibration: of the objective in use.
@@ -129,7 +130,7 @@ class PosteriorSearch:
         self._usable_um = max(target_um, usable_um or 0.0)
         self._verify = verify
         self._prior = prior
-        self.observations: list[Observation] = []
+        self.measurements: list[Measurement] = []
         self._start_um: float | None = None
         self._opening_um: list[float] = []
         self._verifying_um: list[float] = []
@@ -138,11 +139,11 @@ class PosteriorSearch:
         self._axis: AxisBelief | None = None
         self._surveyed: tuple[list[BlockSpectra], tuple[float, float], Comparison] | None = None
 
-    def add(self, observation: Observation) -> None:
+    def add(self, measurement: Measurement) -> None:
         """Take one more exposure into account."""
-        if self._expects(observation.z_um):
-            self._verifying_um.append(observation.z_um)
-        self.observations.append(observation)
+        if self._expects(measurement.z_um):
+            self._verifying_um.append(measurement.z_um)
+        self.measurements.append(measurement)
         self._posterior = self._axis = None
 
     def _expects(self, z_um: float) -> bool:
@@ -174,7 +175,7 @@ class PosteriorSearch:
     def belief(self) -> Posterior:
         """The posterior after the last exposure; there has to be one. It is made when it is asked for."""
         if self._posterior is None:
-            evidence, surveyed = self._evidence(self.observations), self._survey(self.observations)
+            evidence, surveyed = self._evidence(self.measurements), self._survey(self.measurements)
             self._posterior = posterior(evidence, self._calibration, self._within_um, self._prior, surveyed)
         return self._posterior
 
@@ -182,8 +183,8 @@ class PosteriorSearch:
     def axis(self) -> AxisBelief:
         """What the exposures say if the reported z may be wrong; there have to be two of them."""
         if self._axis is None:
-            evidence = self._evidence(self.observations)
-            start_um = self.observations[0].z_um if self._start_um is None else self._start_um
+            evidence = self._evidence(self.measurements)
+            start_um = self.measurements[0].z_um if self._start_um is None else self._start_um
             self._axis = examine(evidence, self._calibration, self._prior, self.belief, start_um)
         return self._axis
 
@@ -191,6 +192,11 @@ class PosteriorSearch:
     def estimate(self) -> Estimate:
         """The focus as far as it is known, if the reported z is right."""
         return self._estimate_of(self.belief)
+
+    @property
+    def believed(self) -> tuple[float, float] | None:
+        """As `Search.believed`, from the first exposure on."""
+        return (self.estimate.focus_um, self.estimate.sigma_um) if self.measurements else None
 
     @property
     def satisfied(self) -> bool:
@@ -201,7 +207,7 @@ class PosteriorSearch:
     @property
     def is_usable(self) -> bool:
         """Whether all of that is so, but for a σ that is only small enough to be of use."""
-        return bool(self.observations) and self._is_found(self._usable_um)
+        return bool(self.measurements) and self._is_found(self._usable_um)
 
     def _is_found(self, at_most_um: float) -> bool:
         if not self._seems_found(at_most_um):
@@ -212,7 +218,7 @@ class PosteriorSearch:
     def _seems_found(self, at_most_um: float) -> bool:
         """Whether the focus is found, if the reported z is right."""
         known = self._is_known(self.estimate, at_most_um) and self.belief.misfit <= MAX_MISFIT
-        two_planes = len({round(o.z_um, 3) for o in self.observations}) >= 2
+        two_planes = len({round(o.z_um, 3) for o in self.measurements}) >= 2
         there = self._shows_something and not self.belief.at_edge
         return known and two_planes and there and (self.is_verified or not self._verify)
 
@@ -262,23 +268,23 @@ class PosteriorSearch:
         return away_um if low_um <= away_um <= high_um else float(np.clip(towards_um, low_um, high_um))
 
     def telling_tiles(self) -> Mask | None:
-        """As `observation.telling_tiles`, once there has been an exposure."""
-        return telling_tiles(self.observations[0], self._threshold) if self.observations else None
+        """As `measurement.telling_tiles`, once there has been an exposure."""
+        return telling_tiles(self.measurements[0], self._threshold) if self.measurements else None
 
     def likely_um(self, exposed_um: float, blocks: BlockSpectra) -> float | None:
         """The focus, if the spectra alone tell it well enough: the exposure's own score hardly ever changes that."""
-        if not self.observations:
+        if not self.measurements:
             return None
-        observations, is_quick = self._with_unscored(exposed_um, blocks), self._are_fewer(blocks)
-        ahead = self._estimate_of(self._foreseen(observations, is_quick))
+        measurements, is_quick = self._with_unscored(exposed_um, blocks), self._are_fewer(blocks)
+        ahead = self._estimate_of(self._foreseen(measurements, is_quick))
         return ahead.focus_um if ahead.sigma_um <= self._target_um else None
 
     def probe_um(self) -> float:
         """The exposure that is expected to tell most: at the focus where that is known well enough, to verify it."""
         estimate = self.estimate
-        opening_um = self._opening_um or self.opening_um(self.observations[0].z_um)
-        if len(self.observations) < len(opening_um):
-            return opening_um[len(self.observations)]
+        opening_um = self._opening_um or self.opening_um(self.measurements[0].z_um)
+        if len(self.measurements) < len(opening_um):
+            return opening_um[len(self.measurements)]
         if estimate.sigma_um <= self._usable_um and not self.is_verified:
             return self._verifying_probe_um(estimate.focus_um)
         if self._seems_found(self._target_um):
@@ -288,7 +294,7 @@ class PosteriorSearch:
         candidates = self._candidates()
         expected = self._expected_sigma(candidates)
         good = candidates[expected <= _AS_GOOD * expected.min()]
-        here_um = self.observations[-1].z_um
+        here_um = self.measurements[-1].z_um
         away = 1e-6 if self._away_is_low else -1e-6
         return float(min(good, key=lambda z: abs(z - here_um) + away * z))
 
@@ -297,7 +303,7 @@ class PosteriorSearch:
 
         The same plane would say the same again, whatever the stage does.
         """
-        exposed = np.array([o.z_um for o in self.observations])
+        exposed = np.array([o.z_um for o in self.measurements])
         if np.abs(exposed - focus_um).min() >= _APART_UNITS * self._calibration.axial_unit_um:
             return focus_um
         beside_um = _BESIDE_FOCUS_UNITS * self._calibration.axial_unit_um
@@ -312,7 +318,7 @@ class PosteriorSearch:
             np.clip(self.axis.focus_um, *(self.belief.best_um + np.array([-reach_um, reach_um])))
         )
         wanted = np.clip(centre_um + unit_um * np.array(_BESIDE_UNITS), *self._limits_um)
-        exposed = np.array([o.z_um for o in self.observations])
+        exposed = np.array([o.z_um for o in self.measurements])
         apart_um = np.abs(np.subtract.outer(wanted, exposed)).min(1)
         new = np.flatnonzero(apart_um >= _APART_UNITS * unit_um)
         return float(wanted[new[0] if len(new) else int(np.argmax(apart_um))])
@@ -330,7 +336,7 @@ class PosteriorSearch:
             raise AmbiguousError(
                 f"the exposures fit no single focus well enough ({known}); try another field, or a longer exposure"
             )
-        local = local_map(self.observations, self._calibration, estimate.focus_um)
+        local = local_map(self.measurements, self._calibration, estimate.focus_um)
         estimate = self._with_doubt
         if self.satisfied:
             return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
@@ -341,7 +347,7 @@ class PosteriorSearch:
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is more probable than all others together."""
-        if not self.observations or self.estimate.certainty < MIN_CERTAINTY or self._is_far:
+        if not self.measurements or self.estimate.certainty < MIN_CERTAINTY or self._is_far:
             return {}
         known = self.estimate
         return {"focus_um": known.focus_um, "sigma_um": known.sigma_um, "target_um": self._target_um}
@@ -349,9 +355,9 @@ class PosteriorSearch:
     @property
     def whereabouts(self) -> str:
         """As `Search.whereabouts`, from the first exposure on."""
-        if not self.observations:
+        if not self.measurements:
             return ""
-        evidence = self._evidence(self.observations)
+        evidence = self._evidence(self.measurements)
         if len(evidence) >= SUSPECT_EXPOSURES and self.axis.doubt and self._is_calibrated:
             return f"it may be that {self.axis.doubt}"
         return whereabouts(evidence, self._calibration)
@@ -359,40 +365,40 @@ class PosteriorSearch:
     @property
     def _is_calibrated(self) -> bool:
         """Whether all exposures lie in the calibrated range: beyond it nobody knows what a frame has to look like."""
-        return all(could_be_inside(e, self._calibration) for e in self._evidence(self.observations))
+        return all(could_be_inside(e, self._calibration) for e in self._evidence(self.measurements))
 
     @property
     def _is_far(self) -> bool:
-        return not telling(self._evidence(self.observations), self._calibration)
+        return not telling(self._evidence(self.measurements), self._calibration)
 
-    def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Observation]:
+    def _with_unscored(self, exposed_um: float, blocks: BlockSpectra) -> list[Measurement]:
         """The exposures so far and one more, all with the blocks that it has."""
-        before = self.observations
+        before = self.measurements
         if self._are_fewer(blocks):
             before = [replace(o, blocks=o.blocks.thinned()) for o in before]
         return [*before, replace(before[-1], z_um=exposed_um, blocks=blocks)]
 
     def _are_fewer(self, blocks: BlockSpectra) -> bool:
         """Whether they are `thinned`, beside those of the exposures so far."""
-        return blocks.noise.shape != self.observations[-1].blocks.noise.shape
+        return blocks.noise.shape != self.measurements[-1].blocks.noise.shape
 
-    def _foreseen(self, observations: list[Observation], is_quick: bool) -> Posterior:
+    def _foreseen(self, measurements: list[Measurement], is_quick: bool) -> Posterior:
         """The posterior when the last of the exposures is not yet scored."""
-        *scored, last = self._evidence(observations)
+        *scored, last = self._evidence(measurements)
         evidence = [*scored, replace(last, b=None)]
         known = self._calibration, self._within_um, self._prior
         if self._posterior and self._is_known(self.estimate, self._target_um):
             return posterior_near(self.belief.mode_um, evidence, *known)
         if is_quick:
             return posterior(evidence, *known, iterations=ROUGH_ITERATIONS)
-        return posterior(evidence, *known, self._survey(observations))
+        return posterior(evidence, *known, self._survey(measurements))
 
-    def _survey(self, observations: list[Observation]) -> Comparison:
+    def _survey(self, measurements: list[Measurement]) -> Comparison:
         """What the spectra of these exposures say, made once: before the last is scored they say the same as after."""
-        blocks, within_um = [o.blocks for o in observations], self._within_um
+        blocks, within_um = [o.blocks for o in measurements], self._within_um
         known = self._surveyed
         if known is None or known[1] != within_um or not _are_same(known[0], blocks):
-            found = survey(self._evidence(observations), self._calibration, within_um)
+            found = survey(self._evidence(measurements), self._calibration, within_um)
             self._surveyed = known = blocks, within_um, found
         return known[2]
 
@@ -400,12 +406,16 @@ class PosteriorSearch:
     def _within_um(self) -> tuple[float, float]:
         """Where the focus may lie: in the calibrated range around the first exposure whose score tells its distance, or
         else could, or around any of them."""
-        evidence = self._evidence(self.observations)
+        evidence = self._evidence(self.measurements)
         inside = [e for e in evidence if could_be_inside(e, self._calibration)]
         near = telling(evidence, self._calibration)[:1] or inside[:1] or evidence
         first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
         low_um, high_um = self._limits_um
         lowest_um, highest_um = min(e.z_um for e in near) - last_um, max(e.z_um for e in near) - first_um
+        if (
+            lowest_um >= high_um or highest_um <= low_um
+        ):  # a frame may be taken beside the plane that is asked for
+            raise beyond_reach("the frames were taken too far outside of these limits")
         return float(max(lowest_um, low_um)), float(min(highest_um, high_um))
 
     def _estimate_of(self, belief: Posterior) -> Estimate:
@@ -430,20 +440,20 @@ class PosteriorSearch:
     @property
     def _seems_beyond(self) -> bool:
         """Whether the focus seems to lie beyond reach; an exposure at the end of that has to confirm it."""
-        return len(self.observations) >= 3 and self.belief.at_edge
+        return len(self.measurements) >= 3 and self.belief.at_edge
 
     @property
     def _edge_um(self) -> float:
         """The place to look at before a focus counts as beyond reach: the end towards which the contrast rises."""
         low_um, high_um = self._reach_um
-        way = rising(self._evidence(self.observations))
+        way = rising(self._evidence(self.measurements))
         return {"lower": low_um, "higher": high_um}.get(
             way, float(np.clip(self.belief.mode_um, low_um, high_um))
         )
 
     def _was_near(self, z_um: float, units: float) -> bool:
         """Whether a place was exposed."""
-        return any(abs(o.z_um - z_um) <= units * self._calibration.axial_unit_um for o in self.observations)
+        return any(abs(o.z_um - z_um) <= units * self._calibration.axial_unit_um for o in self.measurements)
 
     @property
     def _shows_something(self) -> bool:
@@ -451,15 +461,15 @@ class PosteriorSearch:
 
     def _tiles(self) -> Mask:
         """Tiles that hold something in most exposures, or surely in one, as small things do near focus."""
-        sure = np.nanmax([o.structure for o in self.observations], axis=0) >= SURE
-        return np.asarray(tiles_with_structure(self.observations, self._threshold) | sure)
+        sure = np.nanmax([o.structure for o in self.measurements], axis=0) >= SURE
+        return np.asarray(tiles_with_structure(self.measurements, self._threshold) | sure)
 
     def _refuse_hopeless(self) -> None:
-        count = len(self.observations)
+        count = len(self.measurements)
         if count >= 3 and not self._shows_something:
             raise nothing_seen()
         if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and self._is_calibrated:
-            local = local_map(self.observations, self._calibration, self.belief.best_um)
+            local = local_map(self.measurements, self._calibration, self.belief.best_um)
             if not slopes(local, self._calibration.axial_unit_um):
                 raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
@@ -474,22 +484,22 @@ class PosteriorSearch:
         """Whether it is time to ask if the hardware is as it says: before an answer, and where little fits."""
         return self._seems_found(self._usable_um) or self.belief.misfit > ODD_MISFIT
 
-    def _evidence(self, observations: list[Observation]) -> list[Evidence]:
+    def _evidence(self, measurements: list[Measurement]) -> list[Evidence]:
         """Exposures, judged by the tiles and blocks that hold something in them together."""
         tiles = self._tiles()
         tiles = tiles if tiles.any() else np.ones_like(tiles)
-        blocks = blocks_with_structure(observations)
-        return [_evidence(o, tiles, blocks) for o in observations]
+        blocks = blocks_with_structure(measurements)
+        return [_evidence(o, tiles, blocks) for o in measurements]
 
     def _candidates(self) -> Array:
         """Positions worth exposing, inside the limits and apart from those exposed."""
         unit_um = self._calibration.axial_unit_um
-        here_um = self.observations[-1].z_um
+        here_um = self.measurements[-1].z_um
         offsets = unit_um * np.array(_OFFSETS_UNITS)
         hypotheses = self._quantiles(9)
         wanted = np.concatenate([here_um + offsets, self.belief.best_um + offsets, hypotheses])
         wanted = np.unique(wanted.round(3).clip(*self._reach_um))
-        exposed = np.array([o.z_um for o in self.observations])
+        exposed = np.array([o.z_um for o in self.measurements])
         apart = np.abs(np.subtract.outer(wanted, exposed)).min(1) >= _APART_UNITS * unit_um
         return np.asarray(wanted[apart] if apart.any() else wanted)
 
@@ -497,7 +507,7 @@ class PosteriorSearch:
     def _reach_um(self) -> tuple[float, float]:
         """Where a search may look before it knows the focus: no further from its start than is calibrated."""
         first_um, last_um = self._calibration.transfer.z_um[[0, -1]]
-        start_um, (low_um, high_um) = self.observations[0].z_um, self._limits_um
+        start_um, (low_um, high_um) = self.measurements[0].z_um, self._limits_um
         return max(start_um - last_um, low_um), min(start_um - first_um, high_um)
 
     def _quantiles(self, count: int) -> Array:
@@ -512,7 +522,7 @@ class PosteriorSearch:
         """
         hypotheses = self._quantiles(_HYPOTHESES)
         belief = self.belief
-        spectrum = self.observations[-1].spectrum(blocks_with_structure(self.observations))
+        spectrum = self.measurements[-1].spectrum(blocks_with_structure(self.measurements))
         nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
         chi2 = distances(
             belief.log_object[nearest],
@@ -532,6 +542,6 @@ def _are_same(some: list[BlockSpectra], others: list[BlockSpectra]) -> bool:
     return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
-def _evidence(observation: Observation, tiles: Mask, blocks: Mask) -> Evidence:
-    b, sigma = observation.mean_b(tiles), observation.mean_sigma(tiles)
-    return Evidence(observation.z_um, b, sigma, observation.spectrum(blocks))
+def _evidence(measurement: Measurement, tiles: Mask, blocks: Mask) -> Evidence:
+    b, sigma = measurement.mean_b(tiles), measurement.mean_sigma(tiles)
+    return Evidence(measurement.z_um, b, sigma, measurement.spectrum(blocks))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import LocalMap
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Shift:
 
 
 def locate(
-    observations: list[Observation],
+    measurements: list[Measurement],
     calibration: Calibration,
     seen: NDArray[np.bool_],
     limits_um: tuple[float, float],
@@ -52,21 +52,21 @@ def locate(
     the curve only tells that it is at least as blurred as the range's end.
 
     Args:
-        observations: two or more planes.
+        measurements: two or more planes.
         seen: (rows, columns) tiles that count; at least one.
         limits_um: the stage's; the focus is not looked for beyond them.
     """
-    candidates = _candidates(observations[0].z_um, calibration, limits_um)
-    defocus = np.array([o.z_um for o in observations])[:, None] - candidates[None, :]
-    b = np.stack([o.b[seen] for o in observations])
+    candidates = _candidates(measurements[0].z_um, calibration, limits_um)
+    defocus = np.array([o.z_um for o in measurements])[:, None] - candidates[None, :]
+    b = np.stack([o.b[seen] for o in measurements])
     cost = (calibration.excess(b[:, :, None], defocus[:, None, :]) ** 2).sum(0)
     best = cost.argmin(1)
     tiles = _minima(candidates, cost, best)
     local = np.full(seen.shape, np.nan)
     local[seen] = tiles
-    first = observations[0]
+    first = measurements[0]
     edge = np.mean((best <= 1) | (best >= len(candidates) - 2)) > 0.5
-    sigma, misfit = _uncertainty(observations, candidates, defocus, calibration, seen)
+    sigma, misfit = _uncertainty(measurements, candidates, defocus, calibration, seen)
     local_map = LocalMap(local, np.where(seen, sigma, np.nan), first.y_px, first.x_px, TILE_PX)
     return Shift(float(tiles.mean()), sigma, local_map, misfit, bool(edge))
 
@@ -90,7 +90,7 @@ def _minima(candidates: Array, cost: Array, best: NDArray[np.intp]) -> Array:
 
 
 def _uncertainty(
-    observations: list[Observation],
+    measurements: list[Measurement],
     candidates: Array,
     defocus_um: Array,
     calibration: Calibration,
@@ -101,8 +101,8 @@ def _uncertainty(
     The tiles of one field share their texture's error, so they do not average it away: their mean σ counts,
     widened to the misfit between scores and curve where that is larger.
     """
-    mean = np.array([o.mean_b(seen) for o in observations])
-    sigma = np.array([float(o.sigma[seen].mean()) for o in observations])
+    mean = np.array([o.mean_b(seen) for o in measurements])
+    sigma = np.array([float(o.sigma[seen].mean()) for o in measurements])
     residual = calibration.excess(mean[:, None], defocus_um)
     misfit = float(np.sqrt((residual**2).mean(0).min()))
     chi2 = (residual**2 / (sigma[:, None] ** 2 + misfit**2)).sum(0)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import CalibrationError
+from focusd.focus.measurement import Mask, Measurement, Spectrum, strength_of
 from focusd.focus.moffat import Moffat, r_squared
-from focusd.focus.observation import Mask, Observation, Spectrum, strength_of
 from focusd.focus.planes import stack_um
 from focusd.focus.pupil import Origin, fading_of
 from focusd.optics.instrument import Instrument
@@ -41,7 +41,7 @@ WIDTH_UNITS = (1.5, 40.0)
 
 
 def refuse_unseen_focus(
-    z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument | None, planes: list[Observation]
+    z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument | None, planes: list[Measurement]
 ) -> None:
     """Refuse a stack whose images do not grow sharp and blurred again, once.
 
@@ -82,7 +82,7 @@ def _regained(lost: Array) -> Mask:
 
 
 def refuse_no_curve(
-    fit: Moffat, z_um: Array, b: Array, instrument: Instrument | None, planes: list[Observation]
+    fit: Moffat, z_um: Array, b: Array, instrument: Instrument | None, planes: list[Measurement]
 ) -> None:
     """Refuse a profile that explains the scores badly, or has its minimum at the edge of the stack.
 
@@ -109,7 +109,7 @@ def refuse_no_curve(
         )
 
 
-def _cause(b: Array, planes: list[Observation]) -> str:
+def _cause(b: Array, planes: list[Measurement]) -> str:
     if _vanishes(planes):
         return f"{_UNSTAINED}, or take "
     if np.ptp(b) < FLAT:
@@ -117,7 +117,7 @@ def _cause(b: Array, planes: list[Observation]) -> str:
     return "take "
 
 
-def _vanishes(planes: list[Observation]) -> bool:
+def _vanishes(planes: list[Measurement]) -> bool:
     """Whether some planes show far less than others on both sides of them, as those near the focus of a phase do."""
     strength = np.array([strength_of(o.blocks).sum() for o in planes])
     beside = np.minimum(np.maximum.accumulate(strength), np.maximum.accumulate(strength[::-1])[::-1])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from focusd.focus.observation import Spectrum, common_noise
+from focusd.focus.measurement import Spectrum, common_noise
 
 Array = NDArray[np.float64]
 

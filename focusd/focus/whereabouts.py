@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
+from focusd.focus.frame import SAME_Z_UM
 from focusd.focus.posterior import Evidence, log_scores
 
 Array = NDArray[np.float64]
@@ -84,9 +85,9 @@ def _places(nearest: Evidence, evidence: Sequence[Evidence], calibration: Calibr
 
 def rising(evidence: Sequence[Evidence]) -> str:
     """Towards which z the contrast rises: `lower`, `higher`, or empty if that is not clear."""
-    if len(evidence) < 3:
-        return ""
     z_um, contrast = np.array([e.z_um for e in evidence]), np.log(_contrast(evidence).clip(1e-30))
+    if len(evidence) < 3 or np.ptp(z_um) < SAME_Z_UM:
+        return ""
     slope, offset = np.polyfit(z_um, contrast, 1)
     explained = 1 - np.var(contrast - slope * z_um - offset) / max(float(np.var(contrast)), 1e-30)
     if explained < _CLEAR or abs(slope) * np.ptp(z_um) < np.log(_CHANGED):

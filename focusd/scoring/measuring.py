@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import ScoringError
 from focusd.focus.frame import Frame, FrameChecks, RecentFrames
-from focusd.focus.observation import Mask, Observation
+from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
-from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
 
 
@@ -28,7 +30,7 @@ class Measuring:
         self._scorer = scorer
         self._checks = FrameChecks(max_saturated, recent)
         self._roi = roi
-        self._first: FocusMeasure | None = None
+        self._first: Measurement | None = None
 
     def check(self, frame: Frame) -> None:
         """Refuse a frame from which nothing can be concluded.
@@ -54,12 +56,12 @@ class Measuring:
         """
         self._checks.check(frame, quick=thinned)
         spectra = self._scorer.spectra(frame.pixels, self._roi, thinned=thinned, known=known)
-        _require_numbers(spectra.power, spectra.noise)
+        _require_finite(spectra.power, spectra.noise)
         return spectra
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
-    ) -> Observation:
+    ) -> Measurement:
         """Score a frame; in one operation always the same tiles.
 
         Args:
@@ -71,34 +73,26 @@ class Measuring:
             ScoringError: there are no scores.
         """
         spectra = spectra or self.spectra(frame)
-        measure = self._scorer.score(frame.pixels, self._roi, self._first, spectra, only)
-        self._first = self._first or measure
-        return observation_of(frame.z_um, measure, only)
+        measured = self._scorer.score(frame.pixels, self._roi, self._first, spectra, only)
+        self._first = self._first or measured
+        require_numbers(measured, only)
+        return replace(measured, z_um=frame.z_um)
 
 
-def observation_of(z_um: float, measure: FocusMeasure, only: Mask | None = None) -> Observation:
-    """Return what the decisions see of a frame's scores and spectra.
+def require_numbers(measured: Measurement, only: Mask | None = None) -> None:
+    """Refuse scores and spectra that are no numbers.
 
     Args:
         only: the tiles that were to be scored; None: all.
 
     Raises:
-        ScoringError: they are no numbers.
+        ScoringError: they are not.
     """
     asked = ... if only is None else only
-    _require_numbers(measure.b[asked], measure.sigma[asked], measure.spectra.power, measure.spectra.noise)
-    return Observation(
-        z_um,
-        measure.b,
-        measure.sigma,
-        measure.structure,
-        measure.y_px,
-        measure.x_px,
-        measure.spectra,
-    )
+    _require_finite(measured.b[asked], measured.sigma[asked], measured.blocks.power, measured.blocks.noise)
 
 
-def _require_numbers(*parts: NDArray[np.float64]) -> None:
+def _require_finite(*parts: NDArray[np.float64]) -> None:
     if not all(np.isfinite(part).all() for part in parts):
         raise ScoringError(
             "the scores of a frame are no numbers; restart focusd, and report it if they stay so"

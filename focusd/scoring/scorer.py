@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focusd.errors import RequestError
+from focusd.focus.measurement import Measurement
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.backends import Backend, Backends, CpuBackend, score_tiles
 from focusd.scoring.pace import Pace
@@ -22,30 +23,8 @@ from focusd.scoring.tiles import Tiles, informative, tile_grid
 from focusd.scoring.views import CANONICAL_SAMPLING, TILE_PX, Views, levels, resample, views_in, views_of
 from focusd.scoring.weights import Model
 
-Array = NDArray[np.float64]
-
 _LARGEST_PIXEL = 1e15
 """The square of a larger one leaves single precision."""
-
-
-@dataclass(frozen=True)
-class FocusMeasure:
-    """The network's answer for each tile of a frame; all arrays (rows, columns). NaN: it was not asked.
-
-    Attributes:
-        b: blurriness, 0 sharp, 1 three waves RMS of defocus.
-        sigma: its standard deviation.
-        structure: probability that the tile holds something to focus on.
-        y_px, x_px: tile centres, in pixels of the frame.
-        spectra: power spectra of the frame's blocks, on a grid of their own.
-    """
-
-    b: Array
-    sigma: Array
-    structure: Array
-    y_px: Array
-    x_px: Array
-    spectra: BlockSpectra
 
 
 class Scorer:
@@ -82,10 +61,10 @@ class Scorer:
         self,
         pixels: NDArray[np.generic],
         region: Region | None = None,
-        like: FocusMeasure | None = None,
+        like: Measurement | None = None,
         spectra: BlockSpectra | None = None,
         only: NDArray[np.bool_] | None = None,
-    ) -> FocusMeasure:
+    ) -> Measurement:
         """Score a frame, or the tiles of a region of it (their surroundings are still looked at).
 
         Where there are more than `max_tiles`, or than fit into the budget, those of most contrast, spread over the
@@ -97,6 +76,9 @@ class Scorer:
             like: of an earlier frame of the same size: the same tiles are scored.
             spectra: of this frame and region, where they are known.
             only: (rows, columns) of the tiles of `like`, which to score; None: all. The others are NaN.
+
+        Returns:
+            What the frame shows; the scorer does not know its z.
 
         Raises:
             RequestError: the frame is empty, not two-dimensional, signed or not finite, or the region is
@@ -142,10 +124,10 @@ class Scorer:
         backend: Backend,
         counts: NDArray[np.generic],
         region: Region,
-        like: FocusMeasure | None,
+        like: Measurement | None,
         spectra: BlockSpectra | None,
         only: NDArray[np.bool_] | None,
-    ) -> FocusMeasure:
+    ) -> Measurement:
         began_s = time.perf_counter()
         frame, factor = resample(backend.load(counts), self.sampling)
         # The network reads blur in pixels; the calibration absorbs the scale where it is not known.
@@ -163,20 +145,21 @@ class Scorer:
         if asked.all():  # a few have another share of what all cost together
             self._pace.took(time.perf_counter() - began_s, tiles.y.numel())
         b, log_sigma, structure = scores
-        return FocusMeasure(
+        return Measurement(
+            z_um=math.nan,
             b=b * scale,
             sigma=np.exp(log_sigma) * scale,
             structure=1 / (1 + np.exp(-structure)),
             y_px=(tiles.y.numpy() + TILE_PX / 2) / factor,
             x_px=(tiles.x.numpy() + TILE_PX / 2) / factor,
-            spectra=spectra or self._spectra(counts, region),
+            blocks=spectra or self._spectra(counts, region),
         )
 
     def _choose(self, region: Region, factor: float, pyramid: list[Tensor]) -> Tiles:
         return informative(tile_grid(region, factor), pyramid[-1], self._pace.tiles)
 
 
-def _tiles_of(measure: FocusMeasure, factor: float) -> Tiles:
+def _tiles_of(measure: Measurement, factor: float) -> Tiles:
     """The tiles that were scored."""
     first = (np.rint(centre * factor - TILE_PX / 2) for centre in (measure.y_px, measure.x_px))
     return Tiles(*(torch.from_numpy(each.astype(np.int64)) for each in first))

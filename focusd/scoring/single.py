@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.scoring.measuring import observation_of
+from focusd.scoring.measuring import require_numbers
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
 
@@ -30,16 +30,16 @@ def score_of(
     Raises:
         RequestError: it is no frame, or the region is not inside it.
     """
-    measure = scorer.score(pixels, roi)
-    frame = observation_of(0.0, measure)
-    seen = measure.structure >= threshold
+    measured = scorer.score(pixels, roi)
+    require_numbers(measured)
+    seen = measured.structure >= threshold
     saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > max_saturated
     outcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
     return {
         "outcome": outcome,
-        "b": frame.mean_b(seen) if outcome == "scored" else None,
-        "sigma": float(np.median(measure.sigma)),
-        "structure": float(np.median(measure.structure)),
+        "b": measured.mean_b(seen) if outcome == "scored" else None,
+        "sigma": float(np.median(measured.sigma)),
+        "structure": float(np.median(measured.structure)),
         "sharpness": sharpness(pixels, roi),
     }
 

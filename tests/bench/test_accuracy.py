@@ -8,11 +8,11 @@ import pytest
 
 from bench.accuracy import series_rows
 from bench.errors import Figures
-from bench.mix import SCENES, Ending, draw_setting
+from bench.mix import SCENES, draw_setting
 from bench.plan import IDEAL, MAIN, POSTERIOR, WARM, Series
 from bench.plots import draw_errors
 from bench.runs import Run
-from bench.searches import FOCUSED, SEARCHING, Step
+from bench.searching import FOCUSED, Ending, Step
 from bench.setting import Setting
 
 FIELDS = [
@@ -33,13 +33,12 @@ FIELDS = [
     "silent_failures",
     "bound_um",
 ]
-NAN = float("nan")
 
 
 def run(error_um: float, outcome: str = FOCUSED) -> Run:
     """Far off after the first image, then near."""
-    trace = [Step(0.0, 50.0, 40.0, SEARCHING), Step(0.0, error_um, 0.2, outcome)]
-    return Run({POSTERIOR: trace}, [float("inf"), 0.01])
+    steps = Step(0.0, 50.0, 40.0), Step(0.0, error_um, 0.2, is_reported=outcome == FOCUSED)
+    return Run({POSTERIOR: Ending(steps, outcome, MAIN.instrument.depth_of_field_um)}, [float("inf"), 0.01])
 
 
 def rows(setting: Setting, runs: list[Run]) -> list[Figures]:
@@ -47,7 +46,7 @@ def rows(setting: Setting, runs: list[Run]) -> list[Figures]:
 
 
 def test_a_row_has_the_promised_fields_and_the_errors_after_so_many_images() -> None:
-    (row,) = rows(MAIN, [run(0.1), run(-0.3), run(20.0), run(-20.0, SEARCHING)])
+    (row,) = rows(MAIN, [run(0.1), run(-0.3), run(20.0), run(-20.0, "budget_spent")])
     assert list(row) == FIELDS
     assert (row["n"], row["gross_failures"], row["silent_failures"]) == (4, 2, 1)
     assert row["median_um"] == pytest.approx((0.3 + 20) / 2)
@@ -55,7 +54,8 @@ def test_a_row_has_the_promised_fields_and_the_errors_after_so_many_images() -> 
 
 
 def test_in_an_empty_field_every_reported_focus_is_a_silent_failure() -> None:
-    (row,) = rows(replace(MAIN, scene="empty"), [run(0.0), run(0.0, "no_sample")])
+    nothing = float("nan")
+    (row,) = rows(replace(MAIN, scene="empty"), [run(nothing), run(nothing, "no_sample")])
     assert (row["median_um"], row["gross_failures"], row["silent_failures"]) == (None, 2, 1)
 
 
@@ -84,9 +84,6 @@ def test_the_mix_takes_its_scenes_in_turn_and_repeats_itself() -> None:
     assert all(200 <= s.electrons <= 8000 for s in first)
 
 
-@pytest.mark.parametrize(
-    ("error_um", "outcome", "silent"),
-    [(1.0, FOCUSED, False), (-9.0, FOCUSED, True), (9.0, "out_of_range", False), (NAN, FOCUSED, True)],
-)
-def test_a_silent_failure_is_gross_and_reported(error_um: float, outcome: str, silent: bool) -> None:
-    assert Ending(MAIN, 0, 3, error_um, 0.1, outcome).silent is silent
+def test_a_run_that_has_ended_keeps_its_answer_for_larger_numbers_of_images() -> None:
+    after_2, after_5 = series_rows(Series(MAIN, 2, (POSTERIOR,)), [run(0.1), run(20.0)], (2, 5))
+    assert after_5 == after_2 | {"images": 5}

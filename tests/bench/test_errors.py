@@ -34,6 +34,11 @@ def test_no_answer_is_a_gross_failure_and_the_largest_error() -> None:
     assert figures["p95_um"] is None
 
 
+def test_the_median_counts_what_has_no_answer_among_the_largest_errors() -> None:
+    assert errors([0.1, 0.2, 0.4, NAN, NAN]).figures()["median_um"] == pytest.approx(0.4)
+    assert errors([0.1, 0.2, NAN, NAN]).figures()["median_um"] is None
+
+
 def test_a_focus_reported_in_an_empty_field_is_silent() -> None:
     figures = errors([NAN, NAN]).figures()
     assert figures["silent_failures"] == 2

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench import transmitted
-from bench.modalities import MIXED, PHASE_CONTRAST, STAINED, UNSTAINED, SearchEnding, figures_of
-from bench.runs import calibration_by
-from bench.searches import FOCUSED, alone, posterior_search, posterior_steps
+from bench.modalities import PHASE_CONTRAST, STAINED, UNSTAINED, figures_of
+from bench.runs import engine_of
+from bench.searching import FOCUSED, Ending, Step, calibrated, searched
 from bench.transmitted import Light, TransmittedLight
 
 PLANES_UM = np.arange(-100.0, 101.0, 5.0)
@@ -35,24 +36,24 @@ def test_a_phase_shows_in_bright_field_out_of_focus_alone_and_in_phase_contrast_
     assert contrast(STAINED, 0.0) > contrast(STAINED, 10.0) > contrast(STAINED, 40.0)
 
 
-@pytest.mark.parametrize("start_um", [12.0, -55.0])
-def test_in_phase_contrast_a_calibration_serves_also_where_the_score_tells_no_more(start_um: float) -> None:
+def test_in_phase_contrast_a_calibration_serves_also_where_the_score_tells_no_more(tmp_path: Path) -> None:
     gravel = TransmittedLight(PHASE_CONTRAST, "gravel", 0, 0.7)
-    known, focus_um = calibration_by(gravel.look, PLANES_UM, gravel.setting.instrument)
-    assert focus_um == pytest.approx(0.7, abs=1.0)
-    assert -80 < known.min_um < -15
-    assert 15 < known.max_um < 80
-    cells = TransmittedLight(PHASE_CONTRAST.times(0.5), "cells", 1, start_um)
-    search = posterior_search(cells, known)
-    _, last = alone(posterior_steps(search, cells.look, lambda: cells.focus_um, cells.dof_um))
-    assert last.outcome == FOCUSED
-    assert abs(last.error_um) <= 0.25 * cells.dof_um
+    engine = engine_of(gravel.setting, tmp_path)
+    known = calibrated(engine.calibrate(0.0, planes_um=PLANES_UM.tolist()), gravel.frame)
+    assert known["z_focus_um"] == pytest.approx(0.7, abs=1.0)
+    curve_um = known["curve"]["z_um"]
+    assert -80 < curve_um[0] < -15
+    assert 15 < curve_um[-1] < 80
+    for focus_um in (12.0, -55.0):
+        cells = TransmittedLight(PHASE_CONTRAST.times(0.5), "cells", 1, focus_um)
+        end = searched(engine.refocus(0.0), cells.frame, repeat(focus_um).__next__)
+        assert end.outcome == FOCUSED
+        assert abs(end.error_um) <= 0.25 * end.dof_um
 
 
 def test_only_answers_more_than_a_depth_of_field_off_are_silent_failures() -> None:
-    near = SearchEnding("", MIXED, "cells", 0.0, 3, 0.4, 0.3, FOCUSED)
-    far, refused = replace(near, error_um=9.0), replace(near, error_um=50.0, outcome="ambiguous")
-    figures = figures_of([near, far, refused])
+    ends = ((0.4, FOCUSED), (9.0, FOCUSED), (50.0, "ambiguous"))
+    figures = figures_of([Ending((Step(0.0, error_um, 0.3),), outcome, 8.3) for error_um, outcome in ends])
     assert (figures["runs"], figures["silent"]) == (3, 1)
     assert figures["outcomes"] == {"ambiguous": 1, FOCUSED: 2}
     assert figures["max_um"] == 9.0

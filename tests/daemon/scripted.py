@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,9 +17,10 @@ from focusd.config import RigConfig
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.focus.frame import Frame
+from focusd.focus.measurement import Measurement
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.network import FocusNet
-from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
 from focusd.scoring.weights import Model
 from focusd.storage.store import CalibrationStore
@@ -105,10 +107,10 @@ class ScriptedScorer(Scorer):
         self,
         pixels: NDArray[np.generic],
         region: Region | None = None,
-        like: FocusMeasure | None = None,
+        like: Measurement | None = None,
         spectra: BlockSpectra | None = None,
         only: NDArray[np.bool_] | None = None,
-    ) -> FocusMeasure:
+    ) -> Measurement:
         self.regions.append(region)
         self.asked.append(only)
         if self.crashes:
@@ -117,7 +119,8 @@ class ScriptedScorer(Scorer):
         same = np.ones(TILES)
         asked = same if only is None else np.where(only, 1.0, np.nan)
         spectra = spectra or self.spectra(pixels)
-        return FocusMeasure(
+        return Measurement(
+            math.nan,
             self.blur(defocus_um) * asked,
             self.sigma * asked,
             self.structure * asked,

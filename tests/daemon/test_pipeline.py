@@ -20,12 +20,11 @@ from focusd.daemon.operations import RigOperations
 from focusd.errors import CancelledJobError, FocusdError, HardwareError, ScoringError
 from focusd.focus import calibrating, pupil
 from focusd.focus.frame import Frame
-from focusd.focus.observation import Mask
+from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.search import PosteriorSearch
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.backends import Backends, CpuBackend
 from focusd.scoring.pace import REMEMBERED
-from focusd.scoring.scorer import FocusMeasure
 from focusd.scoring.spectra import Region
 from tests.daemon.scripted import (
     HOME_UM,
@@ -69,7 +68,7 @@ class Gate:
         self._score = scorer.score
         scorer.score = self._hold  # type: ignore[method-assign, assignment]
 
-    def _hold(self, *given: Any) -> FocusMeasure:
+    def _hold(self, *given: Any) -> Measurement:
         self._calls += 1
         if self._calls == self._at:
             assert self._open.wait(PATIENCE_S)
@@ -179,7 +178,7 @@ async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
     calibrated: RigOperations, scorer: ScriptedScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        PosteriorSearch, "telling_tiles", lambda search: FEW_TILES if search.observations else None
+        PosteriorSearch, "telling_tiles", lambda search: FEW_TILES if search.measurements else None
     )
     scorer.focus_um = 9.0
     scorer.asked.clear()
@@ -382,7 +381,7 @@ async def test_an_exposure_under_way_when_a_score_fails_counts_in_the_dose(
             lit.set()
             assert released.wait(PATIENCE_S)
 
-    def score(*_: Any) -> FocusMeasure:
+    def score(*_: Any) -> Measurement:
         assert lit.wait(PATIENCE_S)
         raise ScoringError("out of order")
 

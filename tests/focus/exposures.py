@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from focusd.optics.bands import BlockSpectra, band_modes
 
 Array = NDArray[np.float64]
-Observe = Callable[..., Observation]
+Observe = Callable[..., Measurement]
 
 BLOCK_PX = 256
 MODES = band_modes(BLOCK_PX)
@@ -31,7 +31,7 @@ def transfer(defocus_um: Array) -> Array:
     return np.asarray(1 / (1 + (defocus_um[..., None] * FREQUENCIES / 3.0) ** 2) ** 2)
 
 
-def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) -> Observation:
+def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) -> Measurement:
     """3×4 tiles, and as many blocks, at z, of a field whose focus is a number or a map.
 
     Args:
@@ -44,4 +44,4 @@ def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) 
     blocks = BlockSpectra(
         objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, SPREAD, y_px, x_px, BLOCK_PX
     )
-    return Observation(z_um, curve(z_um - field), 0.01 * same, same, y_px, x_px, blocks)
+    return Measurement(z_um, curve(z_um - field), 0.01 * same, same, y_px, x_px, blocks)

@@ -80,7 +80,7 @@ def run(search: PosteriorSearch, lie: Lie, focus_um: float) -> Focus:
 
 def rests_um(search: PosteriorSearch, lie: Lie, name: str, z_um: float) -> float:
     """Where the stage really stands after it has been sent to the focus."""
-    return z_um if name in SETTLES else lie([*[o.z_um for o in search.observations], z_um])
+    return z_um if name in SETTLES else lie([*[o.z_um for o in search.measurements], z_um])
 
 
 @pytest.mark.parametrize("prior", [None, Prior(0.0, 3.0), Prior(0.0, 0.4)], ids=["cold", "warm", "check"])
@@ -133,8 +133,8 @@ def test_the_plane_where_a_search_began_does_not_verify_it(calibration: Calibrat
     """It was exposed before the search knew anything: near the focus or not, one more exposure has to agree."""
     search = search_of(calibration, Prior(0.5, 3.0))
     run(search, moves_by(1.0), 0.3)
-    assert len(search.observations) == 3
-    first, _, last = (o.z_um for o in search.observations)
+    assert len(search.measurements) == 3
+    first, _, last = (o.z_um for o in search.measurements)
     assert abs(last - 0.3) < 3.0
     assert abs(last - first) > 1.0, "the same plane would say the same again"
 
@@ -146,6 +146,6 @@ def test_a_sloping_field_accuses_nobody(calibration: Calibration, rise_um: float
     search = search_of(calibration, None)
     z_um: float | None = 0.0
     with suppress(NoConvergenceError):
-        while z_um is not None and len(search.observations) < BUDGET:
+        while z_um is not None and len(search.measurements) < BUDGET:
             search.add(exposure(z_um, focus_um))
             z_um = search.next_z_um()

@@ -7,7 +7,7 @@ import pytest
 
 from focusd.errors import CalibrationError, NoSampleError
 from focusd.focus.calibration import Calibration, calibrate
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from focusd.focus.planes import stack_um
 from focusd.optics.instrument import Instrument
 from tests.focus.exposures import Observe, exposure
@@ -53,7 +53,7 @@ def test_flat_scores_are_no_calibration(observe: Observe) -> None:
         calibrate(noise, {}, 0.5)
 
 
-def plateau(z_um: float, rng: np.random.Generator, focus_um: float = 0.0) -> Observation:
+def plateau(z_um: float, rng: np.random.Generator, focus_um: float = 0.0) -> Measurement:
     """As phase contrast looks: the score rises no further some axial units from the focus, and says anything there."""
     seen = exposure(z_um, focus_um)
     return (

@@ -11,7 +11,7 @@ import pytest
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import Array, LocalMap, geometry_of
 from focusd.focus.local import local_map
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from tests.focus.exposures import exposure
 
 FIELD_UM, MIRROR_UM = 10.0, -9.5
@@ -24,7 +24,7 @@ def mapped(calibration: Calibration, focus_um: float | Array, planes_um: Sequenc
     return local_map([exposure(z, focus_um) for z in planes_um], calibration, FIELD_UM)
 
 
-def noisy(seen: Observation, rng: np.random.Generator, share: float) -> Observation:
+def noisy(seen: Measurement, rng: np.random.Generator, share: float) -> Measurement:
     """Each block errs in a way of its own."""
     errors = np.exp(rng.normal(0, share, seen.blocks.power.shape))
     return replace(seen, blocks=replace(seen.blocks, power=seen.blocks.power * errors))

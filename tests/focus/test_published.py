@@ -93,6 +93,6 @@ def test_the_opening_planes_are_known_before_the_first_score(
     for z_um in (planes_um := search.opening_um(0.0)):
         search.add(exposure(z_um, 21.0))
         following_um = search.next_z_um()
-        if len(search.observations) < len(planes_um):
-            assert following_um == planes_um[len(search.observations)]
+        if len(search.measurements) < len(planes_um):
+            assert following_um == planes_um[len(search.measurements)]
     assert len(set(planes_um)) == len(planes_um) >= 2

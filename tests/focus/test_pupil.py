@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from focusd.focus import pupil
-from focusd.focus.observation import Spectrum
+from focusd.focus.measurement import Spectrum
 from focusd.focus.pupil import find_origin, fit_pupil
 from focusd.optics.bands import band_modes, banded_transfer
 from focusd.optics.instrument import Instrument

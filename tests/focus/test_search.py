@@ -14,7 +14,7 @@ from focusd.errors import AmbiguousError, FocusdError, NoConvergenceError, NoSam
 from focusd.focus.calibration import Calibration, calibrate
 from focusd.focus.focus import Focus
 from focusd.focus.local import MAX_SIGMA_UNITS, local_map
-from focusd.focus.observation import Observation, blocks_with_structure, tiles_with_structure
+from focusd.focus.measurement import Measurement, blocks_with_structure, tiles_with_structure
 from focusd.focus.posterior import Prior
 from focusd.focus.search import MIN_CERTAINTY, PosteriorSearch
 from focusd.optics.bands import BlockSpectra
@@ -46,7 +46,7 @@ def search_of(
     )
 
 
-def on_more_tiles(seen: Observation) -> Observation:
+def on_more_tiles(seen: Measurement) -> Measurement:
     """The same even field, scored on 4×8 tiles."""
     b, sigma, structure = (np.full((4, 8), each.mean()) for each in (seen.b, seen.sigma, seen.structure))
     return replace(seen, b=b, sigma=sigma, structure=structure)
@@ -56,7 +56,7 @@ def run(search: PosteriorSearch, focus_um: float | NDArray[np.float64], start_um
     """Drive the search to its end on an ideal sample."""
     search.add(exposure(start_um, focus_um))
     while (z_um := search.next_z_um()) is not None:
-        assert len(search.observations) < BUDGET
+        assert len(search.measurements) < BUDGET
         search.add(exposure(z_um, focus_um))
     return search.decide()
 
@@ -70,20 +70,20 @@ def test_the_focus_is_found_in_few_exposures(calibration: Calibration, focus_um:
     assert focus.z_um == pytest.approx(focus_um, abs=0.3)
     assert abs(focus.z_um - focus_um) <= 3 * focus.sigma_um
     assert focus.sigma_um <= TARGET_UM
-    assert 2 <= len(search.observations) <= 6
+    assert 2 <= len(search.measurements) <= 6
 
 
 def test_it_ends_with_an_exposure_at_the_focus(calibration: Calibration) -> None:
     search = search_of(calibration)
     focus = run(search, 33.0)
-    assert min(abs(o.z_um - focus.z_um) for o in search.observations) < 3
+    assert min(abs(o.z_um - focus.z_um) for o in search.measurements) < 3
 
 
 def test_without_verification_two_planes_may_do(calibration: Calibration) -> None:
     search = search_of(calibration, target_um=2.0, verify=False)
     focus = run(search, 33.0)
     assert abs(focus.z_um - 33.0) <= 3 * focus.sigma_um <= 6.0
-    assert len(search.observations) == 2
+    assert len(search.measurements) == 2
 
 
 def test_one_plane_never_does(calibration: Calibration) -> None:
@@ -100,7 +100,7 @@ def test_a_warm_start_needs_no_more_than_a_cold_one(calibration: Calibration) ->
     run(cold, 33.0)
     focus = run(warm, 33.0)
     assert focus.z_um == pytest.approx(33.0, abs=0.3)
-    assert len(warm.observations) <= len(cold.observations)
+    assert len(warm.measurements) <= len(cold.measurements)
 
 
 def test_without_a_budget_a_focus_that_is_of_use_is_better_than_none(calibration: Calibration) -> None:
@@ -131,7 +131,7 @@ def test_an_empty_field_is_no_sample_after_three_exposures(calibration: Calibrat
     for number in range(3):
         seen = exposure(float(number), 5.0)
         search.add(
-            Observation(seen.z_um, seen.b, seen.sigma, 0 * seen.structure, seen.y_px, seen.x_px, seen.blocks)
+            Measurement(seen.z_um, seen.b, seen.sigma, 0 * seen.structure, seen.y_px, seen.x_px, seen.blocks)
         )
         if number < 2:
             assert search.next_z_um() is not None
@@ -146,7 +146,7 @@ def test_a_focus_that_cannot_be_reached_is_out_of_range(calibration: Calibration
     ) as told:
         run(search, 70.0)
     assert "start there" in told.value.message
-    assert max(o.z_um for o in search.observations) == pytest.approx(40.0, abs=0.5)
+    assert max(o.z_um for o in search.measurements) == pytest.approx(40.0, abs=0.5)
 
 
 @pytest.mark.parametrize("verify", [False, True])
@@ -157,7 +157,7 @@ def test_a_focus_that_seems_beyond_reach_is_looked_for_before_it_is_refused(
     search = search_of(calibration, verify=verify)
     with pytest.raises(OutOfRangeError, match="towards higher z"):
         run(search, 240.0)
-    reached_um = max(o.z_um for o in search.observations)
+    reached_um = max(o.z_um for o in search.measurements)
     assert reached_um == pytest.approx(100.0, abs=2.0), "the calibrated range's end"
 
 
@@ -179,7 +179,7 @@ def test_the_local_map_shows_a_tilt(calibration: Calibration) -> None:
 
 
 def test_a_weak_block_is_left_out_of_the_map(calibration: Calibration) -> None:
-    def half_empty(z_um: float) -> Observation:
+    def half_empty(z_um: float) -> Measurement:
         seen = exposure(z_um, 12.0)
         seen.blocks.power[0, 0] = seen.blocks.noise[0, 0]
         return seen
@@ -195,7 +195,7 @@ def test_a_weak_block_is_left_out_of_the_map(calibration: Calibration) -> None:
 
 
 def test_a_block_that_hardly_knows_its_focus_is_left_out_of_the_map(calibration: Calibration) -> None:
-    def faint_in_a_corner(z_um: float) -> Observation:
+    def faint_in_a_corner(z_um: float) -> Measurement:
         seen = exposure(z_um, 12.0, strength=100.0)
         signal = seen.blocks.power[0, 0] - seen.blocks.noise[0, 0]
         seen.blocks.power[0, 0] = seen.blocks.noise[0, 0] + 0.025 * signal
@@ -217,7 +217,7 @@ def test_planes_that_show_different_objects_widen_sigma(calibration: Calibration
         rng = np.random.default_rng(number)
         power = seen.blocks.power * np.exp(rng.normal(0, 1.0, MODES.shape))
         blocks = BlockSpectra(power, seen.blocks.noise, MODES, SPREAD, seen.y_px, seen.x_px, BLOCK_PX)
-        changed.add(Observation(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
+        changed.add(Measurement(z_um, seen.b, seen.sigma, seen.structure, seen.y_px, seen.x_px, blocks))
     assert changed.estimate.sigma_um > 3 * same.estimate.sigma_um
 
 
@@ -236,7 +236,7 @@ def test_a_field_that_nothing_explains_is_refused_after_four_exposures(calibrati
         AmbiguousError, match="take it on a sample of this kind, with this objective and in this light"
     ):
         expose_until_refused(0.0)
-    assert len(search.observations) == 4
+    assert len(search.measurements) == 4
 
 
 values = st.floats(0, 1.5)
@@ -244,7 +244,7 @@ powers = st.floats(1e-3, 1e9)
 
 
 @st.composite
-def observations(draw: st.DrawFn, z_um: float) -> Observation:
+def measurements(draw: st.DrawFn, z_um: float) -> Measurement:
     """Any exposure: scores and spectra that need not belong together."""
     same = np.ones((1, 2))
     power = np.array(draw(st.lists(powers, min_size=4, max_size=4)))
@@ -252,7 +252,7 @@ def observations(draw: st.DrawFn, z_um: float) -> Observation:
     blocks = BlockSpectra(
         spread * np.ones((1, 2, 1)), draw(powers) * same, MODES, SPREAD, same, same, BLOCK_PX
     )
-    return Observation(
+    return Measurement(
         z_um,
         draw(values) * same,
         draw(st.floats(1e-3, 1.0)) * same,
@@ -285,7 +285,7 @@ def test_whatever_it_sees_it_ends_inside_its_bounds(
         for _ in range(budget):
             assert z_um is not None
             assert limits[0] <= z_um <= limits[1]
-            search.add(data.draw(observations(z_um)))
+            search.add(data.draw(measurements(z_um)))
             z_um = search.next_z_um()
             if z_um is None:
                 break
@@ -349,7 +349,7 @@ def test_a_few_scored_tiles_tell_the_rest_of_a_field_that_shows_something_everyw
     while z_um is not None:
         search.add(on_more_tiles(exposure(z_um, focus_um)).scored_on(search.telling_tiles()))
         z_um = search.next_z_um()
-    assert [int(np.isfinite(o.b).sum()) for o in search.observations[:3]] == [32, 8, 8]
+    assert [int(np.isfinite(o.b).sum()) for o in search.measurements[:3]] == [32, 8, 8]
     assert search.decide().z_um == pytest.approx(focus_um, abs=0.5)
 
 

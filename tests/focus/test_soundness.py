@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from focusd.config import SimulatedConfig
 from focusd.errors import CalibrationError, FocusdError, NoSampleError, RequestError
 from focusd.focus.calibration import Calibration, calibrate
-from focusd.focus.observation import Observation
+from focusd.focus.measurement import Measurement
 from focusd.focus.planes import check_planes
 from focusd.microscope.simulation import World
 from focusd.optics.imaging import Camera
 from focusd.optics.instrument import Instrument
-from focusd.scoring.measuring import observation_of
-from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
 
 Array = NDArray[np.float64]
@@ -47,16 +46,16 @@ class Eye:
         settings = SimulatedConfig(sample=sample, seed=1, width=256, height=256)
         self._world = World(settings, instrument, (256, 256))
         self._scorer = Scorer(load_model(), instrument.sampling)
-        self._first: FocusMeasure | None = None
+        self._first: Measurement | None = None
         self.look = cache(self._look)
 
-    def _look(self, z_um: float) -> Observation:
+    def _look(self, z_um: float) -> Measurement:
         noise = torch.Generator().manual_seed(round(abs(z_um) * 1000))
         light = 8000 * self._world.light(z_um, 0.0) + 200
         frame = Camera(bit_depth=16, full_well=30000.0).expose(light, noise).numpy().astype(np.uint16)
         measure = self._scorer.score(frame, like=self._first)
         self._first = self._first or measure
-        return observation_of(z_um, measure)
+        return replace(measure, z_um=z_um)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ class Stack:
     truth: Truth = lambda z: z
     scored_at: Truth | None = None
     instrument: Instrument | None = MAIN
-    change: Callable[[Observation], Observation] = field(default=lambda seen: seen)
+    change: Callable[[Measurement], Measurement] = field(default=lambda seen: seen)
 
     def calibrated(self, eye: Eye) -> Calibration:
         """What the daemon makes of it."""
@@ -84,7 +83,7 @@ class Stack:
         seen = [self._seen(eye, z, i) for i, z in enumerate(planes_um)]
         return calibrate(seen, {}, THRESHOLD, self.instrument)[0]
 
-    def _seen(self, eye: Eye, z_um: float, number: int) -> Observation:
+    def _seen(self, eye: Eye, z_um: float, number: int) -> Measurement:
         at_um = np.array([z_um])
         seen = self.change(eye.look(round(float(self.truth(at_um)[0]), 4)))
         if self.scored_at:
@@ -97,7 +96,7 @@ def shuffled(z_um: Array) -> Array:
     return np.array([USUAL[int(abs(z) * 7919) % len(USUAL)] for z in z_um])
 
 
-def without_structure(seen: Observation) -> Observation:
+def without_structure(seen: Measurement) -> Measurement:
     return replace(seen, structure=0 * seen.structure)
 
 

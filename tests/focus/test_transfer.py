@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focusd.focus.observation import Spectrum, common_noise
+from focusd.focus.measurement import Spectrum, common_noise
 from focusd.focus.transfer import DIMMING, Transfer, compare, distances, explain
 from focusd.optics.bands import band_of, band_spread
 from tests.focus.exposures import BLOCK_PX, FREQUENCIES, MODES, SPREAD, transfer

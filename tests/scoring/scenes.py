@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from focusd.focus.measurement import Measurement
 from focusd.optics.imaging import blur
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
-from focusd.scoring.scorer import FocusMeasure
 
 Array = NDArray[np.float64]
 
@@ -114,6 +114,6 @@ def noise(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).poisson(1000, shape).astype(np.uint16)
 
 
-def parts(measure: FocusMeasure) -> list[Array]:
+def parts(measure: Measurement) -> list[Array]:
     """All arrays of a measure."""
     return [measure.b, measure.sigma, measure.structure, measure.y_px, measure.x_px]

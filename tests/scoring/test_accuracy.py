@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from focusd.focus.measurement import Measurement
 from focusd.optics.defocus import blurriness
-from focusd.scoring.scorer import FocusMeasure, Scorer
+from focusd.scoring.scorer import Scorer
 from tests.scoring.scenes import INSTRUMENT, SCENES, frame
 
 Z_UM = (-60.0, -40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0, 60.0)
@@ -14,7 +15,7 @@ SEEDS = (11, 12)
 REGION = (128, 128, 256, 256)
 LARGEST_MEDIAN_ERROR = 0.03
 
-Scores = Mapping[tuple[str, int, float], FocusMeasure]
+Scores = Mapping[tuple[str, int, float], Measurement]
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from bench.classical import MEASURES
 from focusd.optics.imaging import Camera, blur
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import camera_psf
-from focusd.scoring.classical import MEASURES
 
 Z_UM = np.array([-24.0, -16.0, -8.0, -4.0, 0.0, 4.0, 8.0, 16.0, 24.0])
 Measure = Callable[[np.ndarray], float]

@@ -43,15 +43,15 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """The scores and spectra of one frame. NaN: the tile was not scored.
+class Measurement:
+    """What one frame shows: the network's scores of its tiles, and its spectra. NaN: the tile was not scored.
 
     Attributes:
-        z_um: where it was exposed.
-        b: (rows, columns) blurriness of each tile, 0 sharp.
+        z_um: where it was exposed; NaN: not known yet.
+        b: (rows, columns) blurriness of each tile, 0 sharp, 1 three waves RMS of defocus.
         sigma: (rows, columns) standard deviation of b.
         structure: (rows, columns) probability that the tile holds something to focus on.
-        y_px, x_px: (rows, columns) centres of the tiles.
+        y_px, x_px: (rows, columns) centres of the tiles, in pixels of the frame.
         blocks: power spectra, on a grid of their own.
     """
 
@@ -73,14 +73,14 @@ class Observation:
         """Of b over the tiles that are seen, which err together."""
         return float(self.sigma[self._scored(seen)].mean())
 
-    def scored_on(self, tiles: Mask | None) -> Observation:
+    def scored_on(self, tiles: Mask | None) -> Measurement:
         """As if these tiles alone had been scored; None: as it is."""
         if tiles is None:
             return self
         b, sigma, structure = (np.where(tiles, each, np.nan) for each in (self.b, self.sigma, self.structure))
         return replace(self, b=b, sigma=sigma, structure=structure)
 
-    def with_spectra(self, blocks: BlockSpectra) -> Observation:
+    def with_spectra(self, blocks: BlockSpectra) -> Measurement:
         """The same scores with other spectra of the same frame."""
         return replace(self, blocks=blocks)
 
@@ -109,14 +109,14 @@ def common_noise(noise: Array) -> Array:
     return np.asarray((agree * noise[None]).sum(1) / agree.sum(1))
 
 
-def tiles_with_structure(observations: Sequence[Observation], threshold: float) -> Mask:
+def tiles_with_structure(measurements: Sequence[Measurement], threshold: float) -> Mask:
     """Tiles that hold something to focus on in at least half of the exposures that scored them, (rows, columns)."""
-    scored = np.sum([np.isfinite(o.structure) for o in observations], axis=0)
-    votes = np.sum([o.structure >= threshold for o in observations], axis=0)
+    scored = np.sum([np.isfinite(o.structure) for o in measurements], axis=0)
+    votes = np.sum([o.structure >= threshold for o in measurements], axis=0)
     return np.asarray(votes >= 0.5 * scored)
 
 
-def telling_tiles(first: Observation, threshold: float) -> Mask | None:
+def telling_tiles(first: Measurement, threshold: float) -> Mask | None:
     """A few of the tiles, evenly spread, if the first exposure of a run shows that all hold something; None: all.
 
     Of one field they err together: more of them tell little more, and take longer than a move of the stage.
@@ -127,9 +127,9 @@ def telling_tiles(first: Observation, threshold: float) -> Mask | None:
     return np.asarray(tiles) if tiles.sum() >= SPREAD_TILES else None
 
 
-def blocks_with_structure(observations: Sequence[Observation]) -> Mask:
+def blocks_with_structure(measurements: Sequence[Measurement]) -> Mask:
     """Blocks that hold a fair part of the field's structure, (rows, columns); at least one."""
-    strength = np.max([strength_of(o.blocks) for o in observations], axis=0)
+    strength = np.max([strength_of(o.blocks) for o in measurements], axis=0)
     return np.asarray(strength >= _LEAST_CONTRAST * strength.max())
 
 
