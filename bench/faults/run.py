@@ -102,7 +102,7 @@ def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
     if parts.drift:
         figures["drift"] = run_drifts(parts.drift, seed, out)
     if parts.walks:
-        figures["walks"] = run_walks(parts.walks, seed)
+        figures["walks"] = run_walks(parts.walks, seed, out)
         out.print(figures["walks"])
     if json_path:
         json_path.write_text(json.dumps(figures, indent=1), encoding="utf-8")

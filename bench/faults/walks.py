@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import torch
+from rich.console import Console
 
 from bench.faults.kills import fresh_processes
 from focusd.config import LogConfig, RigConfig
@@ -138,8 +139,8 @@ class Walked:
         }
 
 
-def run_walks(walks: int, seed: int, processes: int | None = None) -> dict[str, Any]:
-    """Walk through so many configurations.
+def run_walks(walks: int, seed: int, console: Console, processes: int | None = None) -> dict[str, Any]:
+    """Walk through so many configurations, and say after each process how far it is: all of them take an hour.
 
     Args:
         processes: at once; None: one a core.
@@ -150,9 +151,11 @@ def run_walks(walks: int, seed: int, processes: int | None = None) -> dict[str, 
     with fresh_processes().Pool(processes, maxtasksperchild=1) as pool:
         ended = pool.imap_unordered(_in_a_process, parts, chunksize=1)
         for _ in parts:
-            walked.add(
-                ended.next(timeout=WALKS_A_PROCESS * HANG_S)
-            )  # where a process dies, there is no answer
+            # A process that dies gives no answer.
+            walked.add(ended.next(timeout=WALKS_A_PROCESS * HANG_S))
+            console.print(
+                f"{walked.walks} of {walks} walks:", "kept" if walked.kept else "broken", highlight=False
+            )
     return walked.figures()
 
 
