@@ -1,8 +1,9 @@
-# `make demo` runs the main job, `make test` all checks; both set everything up in .venv first.
+# `make demo` runs the main job, `make test` all checks and tests, `make quick` those of a minute, `make docs` the site;
+# all of them set everything up in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint types types-windows imports clean
+.PHONY: demo test check lint types types-windows imports quick docs clean
 
 demo: .venv/ready
 	$(BIN)/focusd demo --out demo-output --json demo-output/figures.json
@@ -19,7 +20,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 
 types: .venv/ready
-	$(BIN)/mypy --strict focusd tests bench
+	$(BIN)/mypy --strict focusd tests bench docs/reference.py
 
 types-windows: .venv/ready
 	$(BIN)/mypy --strict --platform win32 --cache-dir .mypy_cache/win32 focusd
@@ -27,12 +28,24 @@ types-windows: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
+# What to run while writing: the tests that need no daemon and no long simulation.
+QUICK_FOCUS := $(addprefix tests/focus/test_,budget.py geometry.py moffat.py published.py shift.py soundness.py)
+QUICK := $(QUICK_FOCUS) tests/slide tests/optics tests/test_configs.py tests/test_documents.py tests/test_reliability.py
+
+quick: .venv/ready
+	$(MAKE) --jobs 2 --output-sync=target lint types
+	$(BIN)/pytest -q --numprocesses 2 -m 'not slow' $(QUICK)
+
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site begins at site/index.html"
+
 # PyTorch's newest releases on PyPI bring gigabytes of CUDA; the range in pyproject.toml does not.
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("focusd needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output site

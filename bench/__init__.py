@@ -1,1 +1,1 @@
-"""Every figure in the README comes out of a command here: `python -m bench NAME`."""
+"""Every figure in the documents comes out of a command here: `python -m bench NAME`."""

@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: every figure in the README, one command each."""
+"""`python -m bench NAME`: every figure in the documents, one command each."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from focusd.doctor import Finding
 
 CLIENT = "focusd-client"
-"""The distribution of the client alone; see docs/decisions/0001-light-client.md."""
+"""The distribution of the client alone; see docs/decisions/0022-light-client.md."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -45,10 +45,15 @@ class ObjectiveConfig(Section):
     """
 
     name: str
+    """Calibrations and focus maps belong to it: another kind of light needs another name."""
     magnification: Positive | None = None
+    """From the sample to the camera."""
     na: Positive | None = None
+    """Numerical aperture."""
     immersion_index: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
+    """Refractive index: 1.0 air, 1.33 water, 1.515 oil."""
     wavelength_um: Annotated[float, Field(ge=0.2, le=2.0)] = 0.55
+    """The middle of the light that reaches the camera."""
 
     @model_validator(mode="after")
     def _na_below_index(self) -> Self:
@@ -61,9 +66,13 @@ class CameraConfig(Section):
     """The camera: pitch of its physical pixels, on-chip binning and exposure."""
 
     name: str = "camera"
+    """A calibration belongs to the camera of this name."""
     pixel_um: Positive
+    """Pitch on the chip, before binning."""
     binning: Annotated[int, Field(ge=1, le=8)] = 1
+    """On the chip, in both directions."""
     exposure_ms: Positive = 10.0
+    """Of each frame that focusd takes."""
     acquisition: Literal["snap", "sequence"] = "snap"
     """sequence: the camera streams through an operation, and frames exposed during a move are dropped."""
     bit_depth: Annotated[int, Field(ge=8, le=16)] | None = None
@@ -74,15 +83,19 @@ class StageConfig(Section):
     """The z stage and the limits that no move may pass."""
 
     min_um: Finite
+    """No move ever goes below."""
     max_um: Finite
+    """No move ever goes above."""
     towards_sample: Literal["increasing", "decreasing"]
     """Which way of z brings objective and sample closer. It must be said: a wrong guess breaks objectives."""
     max_step_um: Positive = 300.0
+    """Longer moves are split into steps of this."""
     max_travel_um: Positive = 3000.0
     """Total path of one operation."""
     tolerance_um: Positive = 0.5
     """A stage that reads back further than this from where it was sent is at fault."""
     timeout_s: Positive = 10.0
+    """A hardware call that takes longer is a fault, after which focusd stands still."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -97,18 +110,23 @@ class SceneConfig(Section):
     sample: str = "cells"
     """One of the names in `focusd.microscope.samples.SAMPLES`."""
     seed: int = 0
+    """The same seed gives the same sample and the same noise."""
     focus_z_um: Finite = 0.0
     """Where the sample is in focus; the daemon never looks at it."""
     electrons: Positive = 8000.0
     """Mean signal of the brightest parts of the sample at the configured exposure."""
     background_electrons: NonNegative = 200.0
+    """Mean light between the objects, in electrons."""
     read_noise_electrons: NonNegative = 1.6
+    """Standard deviation of the camera's own noise."""
     vignetting: Annotated[float, Field(ge=0, le=0.9)] = 0.1
     """Loss of light in the corners."""
     tilt_y_um: Finite = 0.0
     """Change of the focus from the first row to the last."""
     tilt_x_um: Finite = 0.0
+    """Change of the focus from the first column to the last."""
     drift_um_per_min: Finite = 0.0
+    """How fast the focus moves."""
     spherical_waves: Finite = 0.0
     """Primary spherical aberration, waves RMS."""
 
@@ -118,10 +136,15 @@ class SimulatedConfig(SceneConfig):
 
     kind: Literal["simulated"] = "simulated"
     width: Annotated[int, Field(ge=32, le=4096)] = 512
+    """Of a frame, in pixels."""
     height: Annotated[int, Field(ge=32, le=4096)] = 512
+    """Of a frame, in pixels."""
     backlash_um: NonNegative = 0.0
+    """Play between the motor of the stage, which is read back, and what it moves."""
     velocity_um_per_s: Positive = 1000.0
+    """Of the stage."""
     settling_ms: NonNegative = 20.0
+    """From the end of a move until the stage stands still."""
 
 
 class CoreConfig(Section):
@@ -134,6 +157,7 @@ class CoreConfig(Section):
     camera: str | None = None
     """Device label; None: the configuration file's default camera."""
     stage: str | None = None
+    """Device label; None: the configuration file's default focus stage."""
 
 
 class MicroManagerConfig(CoreConfig):
@@ -162,6 +186,7 @@ class RecordedConfig(Section):
 
     kind: Literal["recorded"]
     stack: Path
+    """An OME-TIFF with the z of each plane, or a TIFF stack."""
     z_step_um: Positive | None = None
     """Distance of the planes, for files that do not say."""
     start_z_um: Finite | None = None
@@ -199,7 +224,9 @@ class AutofocusConfig(Section):
     """The search."""
 
     strategy: Literal["posterior", "published"] = "posterior"
+    """focusd's own search, or that of the paper."""
     max_exposures: Annotated[int, Field(ge=2, le=100)] = 8
+    """Exposures of one refocus."""
     max_seconds: Positive | None = None
     """No exposure is begun later than this after the request."""
     max_dose_ms: Positive | None = None
@@ -224,6 +251,7 @@ class HoldConfig(Section):
     min_interval_s: Positive = 20.0
     """Between two checks in the long run; while the drift is learnt some may follow one another within seconds."""
     max_interval_s: Positive = 1800.0
+    """At least one check in so many seconds."""
     drift_um_per_min: Positive = 10.0
     """Standard deviation of the drift as far as it is known before the first check; the hold learns what it is."""
     step_um: Positive = 5.0
@@ -285,7 +313,9 @@ class ServerConfig(Section):
     """Where clients and monitors connect, and whether they have to say who they are."""
 
     control: str = CONTROL
+    """Where requests are answered."""
     events: str = EVENTS
+    """Where events are published."""
     keys: Path | None = None
     """Folder of CURVE keys (`focusctl keys`): only clients on its list are answered. None: this machine alone."""
     max_requests_per_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 200.0
@@ -321,6 +351,7 @@ class LogConfig(Section):
     """What is logged and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important messages that are still logged."""
     format: Literal["auto", "console", "json"] = "auto"
     """auto: a console for people at a terminal, JSON lines otherwise."""
 
@@ -329,6 +360,7 @@ class RigConfig(Section):
     """Everything about one rig."""
 
     name: str = "rig"
+    """What the rig keeps lies below this name; letters, digits, - and _."""
     state_dir: Path = Field(default_factory=_state_dir)
     """Calibrations live here, below the rig's name. Under systemd: what StateDirectory= says; else where this
     system keeps such things."""

@@ -1,4 +1,4 @@
-"""Every failure that focusd reports, each with the code a client sees (DESIGN §6).
+"""Every failure that focusd reports, each with the code a client sees (docs/reference/protocol.md).
 
 An error says what happened and what to do about it; `data` holds what was measured. `error_object` and `rebuild_error`
 are the only way of an error onto the wire and off it.

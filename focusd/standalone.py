@@ -42,7 +42,7 @@ from focusd.storage.store import CalibrationStore
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 4.0
-"""After this the process ends, whatever a native call is still doing (DESIGN §8)."""
+"""After this the process ends, whatever a native call is still doing (docs/explanation/field-notes.md)."""
 DESCRIPTORS = 4096
 """Files and sockets that this process may have open, where the system lets it: each client takes one."""
 SWITCH_S = 0.0001

@@ -1,4 +1,4 @@
-"""Nothing that focusd reads can run code: no pickle, and torch and NumPy load plain numbers only (DESIGN §6)."""
+"""Nothing that focusd reads can run code: no pickle, and torch and NumPy load plain numbers only."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A native call cannot be interrupted. So each device has a thread of its own, whi
 other in the order in which they were asked for. A call waits for older calls only: those of its own device, and the
 one that it follows. No calls can therefore wait for one another in a circle, and whoever waits for a call waits for a
 step that some device is at. A step that takes longer than the deadline latches a fault, after which no device takes
-another step (DESIGN §7).
+another step (docs/explanation/safety.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lease: while an acquisition exposes, nothing of focusd's moves (DESIGN §1, §6)."""
+"""The lease: while an acquisition exposes, nothing of focusd's moves."""
 
 from __future__ import annotations
 

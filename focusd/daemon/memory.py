@@ -1,7 +1,7 @@
 """What a rig remembers from one run of the daemon to the next: its last z and why, and a fault of its hardware.
 
-After a fault the next start leaves the hardware alone, until an operator asks for it (DESIGN §7): a restart, by
-systemd or by hand, must not home a stage that stands on a sample.
+After a fault the next start leaves the hardware alone, until an operator asks for it: a restart, by systemd or by hand,
+must not home a stage that stands on a sample (docs/explanation/safety.md).
 
 A fault must outlive this process on a full or broken disk too. So it is written to the runtime folder first, which
 lies on another file system; and a record that cannot be replaced is set aside, which takes no room and no

@@ -1,4 +1,4 @@
-"""b_calib(z): the blurriness of a flat object against defocus, once per objective (DESIGN §3)."""
+"""b_calib(z): the blurriness of a flat object against defocus, once per objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a field: the plane through its local focus, and whether a plane tells the truth (DESIGN §3)."""
+"""The shape of a field: the plane through its local focus, and whether a plane tells the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the focus is, given all frames of a run: a probability over z (DESIGN §3).
+"""Where the focus is, given all frames of a run: a probability over z (docs/explanation/method.md).
 
 Two kinds of evidence. Each frame's score against b_calib(z): far-sighted and coarse. The spectra of all frames
 together against the calibrated transfer: fine, and independent of the sample.

@@ -1,4 +1,4 @@
-"""The search by the posterior: where to expose next, and when to stop. No I/O, no clock (DESIGN §3).
+"""The search by the posterior: where to expose next, and when to stop. No I/O, no clock (docs/explanation/method.md).
 
 The next exposure is the one after which σ(Δz) is expected to be smallest. Two distinct planes are needed for the
 sign. When σ is under its target, one exposure where the focus is believed to be verifies it.

@@ -1,4 +1,4 @@
-"""b_calib(z) once more, per spatial frequency: how much power passes at a defocus (DESIGN §3).
+"""b_calib(z) once more, per spatial frequency: how much power passes at a defocus.
 
 Frames of one run show the same object, so the ratio of their power spectra at a frequency is that of the
 instrument's |H(f, z)|², whatever the object. The calibration stack shows one object too, so that its own spectra

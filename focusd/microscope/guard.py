@@ -1,4 +1,4 @@
-"""The one way to move z (DESIGN §7): a guard that decides, and a stage that obeys it."""
+"""The one way to move z: a guard that decides, and a stage that obeys it (docs/explanation/safety.md)."""
 
 from __future__ import annotations
 

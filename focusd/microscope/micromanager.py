@@ -188,7 +188,7 @@ def close_core(core: CMMCorePlus) -> None:
     """End a core so that the process can exit.
 
     MMCore calls back from its own thread while devices go; a callback into an interpreter that is going too
-    aborts the process (DESIGN §8). So the callback is taken away first.
+    aborts the process (docs/explanation/field-notes.md). So the callback is taken away first.
     """
     with suppress(Exception):
         if core.isSequenceRunning():
@@ -301,7 +301,7 @@ def _choose_devices(core: CMMCorePlus, config: CoreConfig) -> None:
 
 
 def _warn_of_shared_library(core: CMMCorePlus) -> None:
-    """MMCore locks per adapter library (DESIGN §8)."""
+    """MMCore locks per adapter library (docs/explanation/field-notes.md)."""
     library = core.getDeviceLibrary(core.getCameraDevice())
     if library == core.getDeviceLibrary(core.getFocusDevice()):
         log.warning("camera and stage share an adapter: a move waits for the exposure's end", adapter=library)

@@ -46,7 +46,7 @@ class Instrument:
 
     @property
     def depth_of_field_um(self) -> float:
-        """Total depth of field, µm: λ·n/NA² + n·e/(M·NA), e the camera's pixel (DESIGN §3)."""
+        """Total depth of field, µm: λ·n/NA² + n·e/(M·NA), e the camera's pixel."""
         n, na = self.immersion_index, self.na
         return self.wavelength_um * n / na**2 + n * self.camera_pixel_um / (self.magnification * na)
 

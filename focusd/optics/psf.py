@@ -1,4 +1,4 @@
-"""Pupil → point spread function → transfer function (scalar diffraction, DESIGN §3).
+"""Pupil → point spread function → transfer function (scalar diffraction).
 
 Frequencies are in units of NA/λ, lengths in λ/NA, so that one function serves every instrument:
 the pupil has radius 1, the incoherent transfer function ends at 2.

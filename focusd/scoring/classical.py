@@ -1,4 +1,4 @@
-"""The six classical focus measures that DeepFocus is compared with: what a user would run today (DESIGN §3).
+"""The six classical focus measures that DeepFocus is compared with: what a user would run today.
 
 Each takes an image (y, x) of counts, float or unsigned, of any size, and returns a float: larger is sharper.
 All work on the image divided by its mean, so that the camera's gain and the lamp do not change the value. A

@@ -1,4 +1,4 @@
-"""Power spectra of a frame's blocks: the sufficient statistics of the comparison between frames (DESIGN §3).
+"""Power spectra of a frame's blocks: the sufficient statistics of the comparison between frames.
 
 Frames of one run show the same object, so the ratio of their power spectra at a spatial frequency depends on
 defocus alone. A frame is cut into blocks of 256 px (a tile of 128 px is narrower than a far defocus), windowed,

@@ -1,7 +1,7 @@
 """The network as a TensorRT engine, through torch-tensorrt or torch-tensorrt-rtx (both are `import torch_tensorrt`).
 
 An engine is built once for each set of weights, libraries, driver and GPU, in a child process, because the libraries
-print, raise anything and may abort (DESIGN §8). It is kept in the user's cache folder.
+print, raise anything and may abort (docs/explanation/field-notes.md). It is kept in the user's cache folder.
 
 `python -m focusd.scoring.tensorrt WEIGHTS ENGINE` is that child.
 """
@@ -146,7 +146,7 @@ def _build(weights: Path, engine: Path) -> None:
     """Compile and save: half precision throughout, one dynamic batch."""
     torch_tensorrt: Any = importlib.import_module("torch_tensorrt")
     device = torch.device("cuda")
-    # Cast before the export: asking the compiler for half precision is refused or ignored (DESIGN §8).
+    # Cast before the export: asking the compiler for half precision is refused or ignored.
     network = fused(load_model(weights).network).to(device, torch.half)
     shapes = zip(*(input_shapes(batch) for batch in (1, BATCHES[0], BATCHES[-1])), strict=True)
     inputs = [

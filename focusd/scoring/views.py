@@ -2,7 +2,7 @@
 
 A location of the frame is a 128×128 px tile. The network sees it three times, each 128×128 px: as it is, and
 the surroundings at 2× and 4× binning. Far from focus the blur is wider than the tile itself, and only the
-binned views hold it (DESIGN §3). Each view is normalised by itself; its radial power spectrum goes with it.
+binned views hold it. Each view is normalised by itself; its radial power spectrum goes with it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How programs talk to focusd: JSON-RPC 2.0 requests and numbered events over ZeroMQ (DESIGN §6)."""
+"""How programs talk to focusd: JSON-RPC 2.0 requests and numbered events over ZeroMQ (docs/reference/protocol.md)."""

@@ -1,4 +1,4 @@
-"""The daemon's sockets: ROUTER for requests, XPUB for events (DESIGN §6).
+"""The daemon's sockets: ROUTER for requests, XPUB for events (docs/reference/protocol.md).
 
 A request gets exactly one reply, a malformed one too. Nothing a client sends or fails to receive can stop
 the server or a job.

@@ -233,7 +233,7 @@ microscope.close()
 
 @pytest.mark.slow
 def test_twenty_processes_end_well() -> None:
-    """MMCore must not call into an interpreter that has gone (DESIGN §8)."""
+    """MMCore must not call into an interpreter that has gone (docs/explanation/field-notes.md)."""
 
     def session(_: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", _SESSION], capture_output=True, text=True, timeout=120)

@@ -12,9 +12,8 @@ import pytest
 
 from focusd.errors import CalibrationError
 from focusd.storage.files import sealed, unsealed, write_atomically
+from tests.documents import DOCS, blocks
 from tests.system.conftest import Bench
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_calibration_is_that_of_the_slide(bench: Bench) -> None:
@@ -52,9 +51,8 @@ def test_a_region_of_interest_is_brought_into_focus(bench: Bench) -> None:
     assert len(result["geometry"]["focus_um"]) == 1, "one row of blocks is looked at"
 
 
-def test_the_plain_client_of_the_readme_works_as_written(bench: Bench, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (code,) = (block for block in blocks if "zmq.REQ" in block)
+def test_the_plain_client_of_the_documents_works_as_written(bench: Bench, tmp_path: Path) -> None:
+    (code,) = (block for block in blocks(DOCS / "howto" / "programs.md", "python") if "zmq.REQ" in block)
     assert "127.0.0.1:5570" in code
     script = tmp_path / "client.py"
     port = bench.daemon.control.rpartition(":")[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -16,9 +15,9 @@ import pytest
 import tifffile
 
 from focusd.errors import BusyError
+from tests.documents import DOCS, blocks
 from tests.system.daemon import Daemon, rig, running
 
-README = Path(__file__).parents[2] / "README.md"
 SILENCE_S = 30.0
 DRIFT_UM_PER_MIN = 60.0
 """A day's drift in minutes; the hold is told, and allowed to look as often as that takes."""
@@ -141,10 +140,9 @@ def test_release_ends_it_and_the_log_of_a_monitor_gives_the_drift(drifting: Daem
     assert drifting.client.state()["z_um"] == z_um
 
 
-def test_the_timelapse_of_the_readme_works_as_written(drifting: Daemon, tmp_path: Path) -> None:
+def test_the_timelapse_of_the_documents_works_as_written(drifting: Daemon, tmp_path: Path) -> None:
     drifting.client.release()
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (code,) = (block for block in blocks if "focus.hold" in block)
+    (code,) = (block for block in blocks(DOCS / "howto" / "timelapse.md", "python") if "focus.hold" in block)
     tifffile.imwrite(tmp_path / "frame.tif", np.full((256, 256), 300, np.uint16))
     there = code.replace('Client(name="', f'Client("{drifting.control}", name="')
     ran = subprocess.run(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 
 from focusd.daemon.slidemap import map_files
 from focusd.errors import RequestError
+from tests.documents import DOCS, blocks
 from tests.system.conftest import Bench
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def test_a_refocus_is_kept_on_disk_and_predicts_the_focus_beside_it(bench: Bench) -> None:
@@ -42,9 +39,8 @@ def test_a_refocus_that_failed_is_not_added(bench: Bench) -> None:
         client.map_add(0.0, 0.0)
 
 
-def test_the_scan_of_the_readme_works_as_written(bench: Bench) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (code,) = (block for block in blocks if "map_predict" in block)
+def test_the_scan_of_the_documents_works_as_written(bench: Bench) -> None:
+    (code,) = (block for block in blocks(DOCS / "howto" / "slide.md", "python") if "map_predict" in block)
     client = bench.daemon.client
     client.map_clear()
     visited: list[tuple[float, float]] = []
