@@ -28,14 +28,13 @@ types-windows: .venv/ready
 imports: .venv/ready
 	$(BIN)/lint-imports
 
-# What to run while writing: the tests of the parts that need no daemon.
-QUICK := tests/focus tests/hold tests/slide tests/optics tests/test_documents.py tests/test_reliability.py
+# What to run while writing: the tests that need no daemon and no long simulation.
+QUICK_FOCUS := $(addprefix tests/focus/test_,budget.py geometry.py moffat.py published.py shift.py soundness.py)
+QUICK := $(QUICK_FOCUS) tests/slide tests/optics tests/test_configs.py tests/test_documents.py tests/test_reliability.py
 
 quick: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict focusd tests bench docs/reference.py
-	$(BIN)/pytest -q -m 'not slow' $(QUICK)
+	$(MAKE) --jobs 2 --output-sync=target lint types
+	$(BIN)/pytest -q --numprocesses 2 -m 'not slow' $(QUICK)
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -177,7 +177,7 @@ def bounds() -> str:
         ["parts of a message", str(messages.MAX_PARTS)],
         ["all parts together", f"{messages.MAX_MESSAGE_BYTES >> 20} MiB"],
         ["params of a request", str(messages.MAX_PARAMS)],
-        ["page of `events.since`", f"{messages.MAX_PAGE_BYTES >> 20} MiB"],
+        ["page of `events.since`", f"{messages.MAX_PAGE_BYTES >> 10} KiB"],
     ]
     return _table(["what", "at most"], rows)
 
