@@ -58,12 +58,14 @@ def _errors_um(strategy: str, crop: _Crop, folder: Path) -> list[float]:
     return [ending.after(images).error_um for images in IMAGES]
 
 
-def _row(strategy: str, images: int, error_um: NDArray[np.float64]) -> Row:
+def _row(strategy: str, images: int, all_um: NDArray[np.float64]) -> Row:
+    """Of the runs that have an answer by then; `n` counts the others as well."""
+    error_um = all_um[np.isfinite(all_um)]
     kept = trimmed(error_um)
     return {
         "strategy": strategy,
         "images": images,
-        "n": len(error_um),
+        "n": len(all_um),
         "kept": len(kept),
         "trimmed_mean_um": float(kept.mean()),
         "trimmed_sd_um": float(kept.std()),
