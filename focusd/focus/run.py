@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from focusd.errors import FocusdError, RequestError
 from focusd.focus.frame import Frame, require_frame
 from focusd.focus.observation import Mask, Observation
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.results import Probe, Progress
 
 Result = TypeVar("Result")
 
@@ -162,7 +163,7 @@ class Run(ABC, Generic[Result]):
 
     @property
     @abstractmethod
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """What the last measurement showed, for those who watch."""
 
     @contextmanager
@@ -179,11 +180,11 @@ class Run(ABC, Generic[Result]):
             raise RequestError("this run has ended: begin another one") from self._error
 
 
-def summary(observation: Observation) -> dict[str, float]:
+def summary(observation: Observation) -> Probe:
     """Return a measurement in the numbers that a person reads: medians over the field."""
-    return {
-        "z_um": observation.z_um,
-        "b": float(np.nanmedian(observation.b)),
-        "sigma": float(np.nanmedian(observation.sigma)),
-        "structure": float(np.nanmedian(observation.structure)),
-    }
+    return Probe(
+        z_um=observation.z_um,
+        b=float(np.nanmedian(observation.b)),
+        sigma=float(np.nanmedian(observation.sigma)),
+        structure=float(np.nanmedian(observation.structure)),
+    )

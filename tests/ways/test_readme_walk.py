@@ -74,7 +74,7 @@ def test_each_command_is_typed_and_ends_well(walker: Walker) -> None:
 
 
 LEFT_TO_THE_READER = """
-from focusd.client.client import Client
+from focusd.client import Client
 
 positions = [(0.0, 0.0), (500.0, -300.0)]
 focus = Client()
@@ -89,7 +89,7 @@ def move_xy(x_um, y_um):
 def test_each_program_runs_as_it_is_printed(walker: Walker, code: str) -> None:
     """With the addresses of this walk; what README leaves to the reader is given here."""
     tifffile.imwrite(walker.folder / "frame.tif", np.full((256, 256), 900, np.uint16))
-    whole = code if "focusd.client.client" in code or "zmq" in code else LEFT_TO_THE_READER + code
+    whole = code if "focusd.client" in code or "zmq" in code else LEFT_TO_THE_READER + code
     here = f"Client({walker.control!r}, {walker.events!r}, "
     program = walker.folder / "program.py"
     program.write_text(whole.replace(CONTROL, walker.control).replace("Client(", here), encoding="utf-8")
