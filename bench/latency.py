@@ -27,11 +27,12 @@ from rich.table import Table
 
 from bench.rehearsed import RehearsedMicroscope
 from bench.serving import serving
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig, SimulatedConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.rig import Rig
 from focusd.errors import NoConvergenceError
+from focusd.protocol.results import CalibrationResult, RefocusResult
 from focusd.scoring.choice import open_scorer
 from focusd.server.sockets import Endpoints
 
@@ -105,18 +106,24 @@ class Bench:
             seconds,
             floor_s(path, exposures, self.config),
             exposures,
-            result.get("z_found_um", 0.0) - self.truth_um,
-            result.get("seconds_by_stage", {}),
+            (result.z_found_um if isinstance(result, RefocusResult) else 0.0) - self.truth_um,
+            _split(result),
         )
 
     truth_um: float = 0.0
 
 
-def _planes(result: dict[str, Any]) -> list[float]:
+def _split(result: RefocusResult | CalibrationResult) -> dict[str, float]:
+    """Seconds by stage, where the result has them."""
+    split = result.seconds_by_stage if isinstance(result, RefocusResult) else None
+    return split.model_dump() if split else {}
+
+
+def _planes(result: RefocusResult | CalibrationResult) -> list[float]:
     """Where the stage was sent, the way's end included."""
-    if "probes" in result:
-        return [*(probe["z_um"] for probe in result["probes"]), result["z_found_um"]]
-    z_um = np.array(result["curve"]["z_um"]) + result["z_focus_um"]
+    if isinstance(result, RefocusResult):
+        return [*(probe.z_um for probe in result.probes), result.z_found_um]
+    z_um = np.array(result.curve.z_um) + result.z_focus_um
     return [*z_um.tolist(), 0.0]
 
 

@@ -31,13 +31,15 @@ from bench.lies import HONEST, KINDS, SETTLED_S, Eye, LyingMicroscope
 from focusd.config import LogConfig, RigConfig
 from focusd.daemon.events import Event, EventBus
 from focusd.daemon.hold import Hold
-from focusd.daemon.jobs import Jobs
+from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.logs import configure_logging
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
 from focusd.microscope.samples import SAMPLES
 from focusd.microscope.simulated import open_simulated
+from focusd.protocol.requests import CalibrateParams, HoldParams, RefocusParams
+from focusd.protocol.results import RefocusResult
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 from focusd.storage.store import CalibrationStore
@@ -146,11 +148,11 @@ class _Watched(RigOperations):
     microscope: LyingMicroscope
     asked: _Asked
 
-    async def refocus(self, **params: Any) -> dict[str, Any]:
+    async def refocus(self, asked: RefocusParams, report: Report, **within: Any) -> RefocusResult:
         """As it is, noted."""
-        microscope, prior = self.microscope, params.get("prior")
+        microscope, prior = self.microscope, asked.prior
         self.asked = _Asked(prior, len(microscope.asked_um), microscope.exposures, microscope.position_um())
-        return await super().refocus(**params)
+        return await super().refocus(asked, report, **within)
 
 
 def run_lying(
@@ -201,7 +203,7 @@ def calibrated(folder: Path) -> None:
 
     async def calibrate() -> None:
         async with _bed(folder, _CALIBRATED_ON, 0, 0.0, 0.0) as bed:
-            await bed.operations.calibrate(range_um=None, step_um=None, planes_um=None, report=_silent)
+            await bed.operations.calibrate(CalibrateParams(), _silent)
 
     anyio.run(calibrate)
 
@@ -234,17 +236,15 @@ async def _answer(bed: _Bed, prior: tuple[float, float] | None, target_um: float
     """How a refocus ends."""
     try:
         with anyio.fail_after(_PATIENCE_S):
-            found = await bed.operations.refocus(
-                roi=None, strategy=None, max_exposures=None, target_um=target_um, prior=prior, report=_silent
-            )
+            found = await bed.operations.refocus(RefocusParams(target_um=target_um, prior=prior), _silent)
     except FocusdError as error:
         return {"outcome": error.outcome, "message": error.message}
     except Exception as error:
         return {"outcome": "untyped", "message": repr(error)}
     return {
-        "outcome": found["outcome"],
-        "focus_um": found["focus_um"],
-        "sigma_um": found["sigma_um"],
+        "outcome": found.outcome,
+        "focus_um": found.focus_um,
+        "sigma_um": found.sigma_um,
         "claims": True,
     }
 
@@ -305,7 +305,7 @@ async def _hold(folder: Path, kind: str, mode: str, seed: int) -> list[Run]:
         hold = Hold(bed.operations, bus, jobs, bed.config.hold, bed.config.camera.exposure_ms, bed.clock)
         seen = _Seen(bed, (kind, mode, seed, lie.told, sample), checks)
         with bus.subscribed(seen.hear):
-            await hold.engage(client="bench", roi=None, position=None, tags={})
+            await hold.engage(HoldParams(client="bench"))
             for _ in range(_TURNS):
                 drift.go_on()
                 if len(checks) == after:

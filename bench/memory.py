@@ -23,7 +23,7 @@ from rich.table import Table
 from scipy import stats
 
 from bench.latency import running
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 
 SAMPLE = "gravel"

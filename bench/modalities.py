@@ -87,8 +87,8 @@ def calibrate_on(light: Light, folder: Path) -> Known:
         found = calibrated(run, sample.frame)
     except FocusdError as error:
         return Known(None, float("nan"), error.message)
-    curve_um = found["curve"]["z_um"]
-    return Known((curve_um[0], curve_um[-1]), found["z_focus_um"] - CALIBRATION_FOCUS_UM)
+    curve_um = found.curve.z_um
+    return Known((curve_um[0], curve_um[-1]), found.z_focus_um - CALIBRATION_FOCUS_UM)
 
 
 def _searches(

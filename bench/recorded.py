@@ -94,7 +94,7 @@ def _calibrate(field: Field, kept: Path) -> float:
 
     middle_um = float(stack.z_um[[0, -1]].mean())
     run = _engine(name, stack, kept).calibrate(middle_um, planes_um=stack.z_um.tolist())
-    return float(calibrated(run, nearest)["z_focus_um"])
+    return float(calibrated(run, nearest).z_focus_um)
 
 
 def frames_of(stack: Stack) -> list[Frame]:

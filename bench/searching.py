@@ -19,6 +19,7 @@ from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import Frame
 from focusd.focus.refocus import RefocusRun
 from focusd.optics.instrument import Instrument
+from focusd.protocol.results import CalibrationResult
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
 from focusd.storage.store import CalibrationStore
@@ -133,7 +134,7 @@ def engine(
     return Autofocus(config, scorer, CalibrationStore(folder))
 
 
-def calibrated(run: CalibrationRun, frame_at: FrameAt) -> dict[str, Any]:
+def calibrated(run: CalibrationRun, frame_at: FrameAt) -> CalibrationResult:
     """Expose what a calibration asks for; return its result.
 
     Raises:
@@ -163,7 +164,7 @@ def searched(run: RefocusRun, frame_at: FrameAt, focus_um: Callable[[], float]) 
             outcome = error.outcome
         is_reported = run.has_ended and outcome == FOCUSED
         steps.append(_step(run.believed, z_um, focus_um(), is_reported))
-    shape = run.result["geometry"]["shape"] if outcome == FOCUSED else ""
+    shape = run.result.geometry.shape if outcome == FOCUSED else ""
     return Ending(tuple(steps), outcome, run.field.dof_um, shape)
 
 

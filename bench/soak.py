@@ -29,10 +29,13 @@ from bench.drifting import Clock, Drift, DriftingMicroscope, Kind
 from focusd.config import RigConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.hold import Hold
-from focusd.daemon.jobs import Jobs
+from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError, NoSampleError
+from focusd.protocol.requests import CalibrateParams, HoldParams, MoveParams, RefocusParams
+from focusd.protocol.results import RefocusResult
+from focusd.protocol.states import Holding
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 from focusd.storage.store import CalibrationStore
@@ -124,7 +127,7 @@ class ModelledOperations(RigOperations):
 
     bench: Bench
 
-    async def refocus(self, *, report: Any, **_: Any) -> dict[str, Any]:
+    async def refocus(self, asked: RefocusParams, report: Report, **_: Any) -> RefocusResult:
         """Go to the true focus, but for a normal error."""
         bench, sigma_um = self.bench, self.bench.soak.refocus_sigma_um
         assert sigma_um is not None
@@ -136,8 +139,8 @@ class ModelledOperations(RigOperations):
             raise NoSampleError("empty")
         start_um = bench.microscope.position_um()
         focus_um = bench.microscope.drift.focus_um[second] + self._errors.normal(0, sigma_um)
-        moved = await self.move(z_um=float(focus_um), report=report)
-        return {"z_start_um": start_um, "z_found_um": moved["z_um"], "sigma_um": sigma_um}
+        moved = await self.move(MoveParams(z_um=float(focus_um)), report)
+        return RefocusResult.model_construct(z_start_um=start_um, z_found_um=moved.z_um, sigma_um=sigma_um)
 
     _errors = np.random.default_rng(0)
 
@@ -258,7 +261,7 @@ async def _bench(soak: Soak) -> AsyncIterator[Bench]:
         async with _operations(
             DriftingMicroscope(slide, still, Clock(), 1), slide, scorer, store
         ) as operations:
-            await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=_silent)
+            await operations.calibrate(CalibrateParams(), _silent)
         drift = Drift.seeded(soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed, soak.drift)
         microscope = DriftingMicroscope(config, drift, clock, soak.seed)
         async with _operations(microscope, config, scorer, store, soak) as operations:
@@ -320,12 +323,12 @@ async def _hold(
         jobs = Jobs(bus, tasks, bench.clock)
         config = bench.operations._config
         hold = Hold(bench.operations, bus, jobs, config.hold, config.camera.exposure_ms, bench.clock)
-        await hold.engage(client="soak", roi=None, position=None, tags={})
+        await hold.engage(HoldParams(client="soak"))
         frame_s, hour_s = FRAME_S, 0.0
         while bench.clock() < bench.end_s:
             pause_s = await hold.turn()
             if said is not None:
-                said.append((bench.clock(), hold.state()["state"] == "locked"))
+                said.append((bench.clock(), hold.state().state == "locked"))
             bench.clock.now_s = max(bench.clock(), min(bench.clock() + pause_s, frame_s))
             if bench.clock() >= frame_s:
                 frame_s += FRAME_S
@@ -334,15 +337,17 @@ async def _hold(
                 hour_s += min(3600.0, bench.end_s / 4)
                 memory.append(_resources())
         memory.append(_resources())
-    return bench.figures("hold", hold.state()["exposures"])
+    state = hold.state()
+    assert isinstance(state, Holding)
+    return bench.figures("hold", state.exposures)
 
 
 async def _show(bench: Bench, hold: Hold) -> None:
     """One frame of the acquisition, as `focus.score` takes it."""
     frame = bench.microscope.snap()
     score = await bench.operations.score(pixels=frame.pixels, roi=None)
-    if score["b"] is not None:
-        hold.saw(score["sharpness"], frame.z_um, {})
+    if score.b is not None:
+        hold.saw(score.sharpness, frame.z_um, {})
 
 
 async def _none(bench: Bench) -> Figures:
@@ -360,7 +365,7 @@ async def _every(bench: Bench, interval_s: float) -> Figures:
     for start_s in np.arange(0.0, bench.end_s, interval_s):
         bench.clock.now_s = max(bench.clock(), float(start_s))
         try:
-            await bench.operations.refocus(roi=None, strategy=None, max_exposures=None, report=count)
+            await bench.operations.refocus(RefocusParams(), count)
         except FocusdError:
             continue
     return bench.figures("interval", exposures, interval_s)

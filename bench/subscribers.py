@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.protocol.messages import event_topic
 
 TOPIC = "log"

@@ -25,6 +25,7 @@ import focusd.cli
 import focusd.ctl
 from focusd import config, errors
 from focusd.protocol import messages
+from focusd.protocol.openrpc import openrpc
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
@@ -102,7 +103,7 @@ def _toml(value: object) -> str:
 
 def protocol() -> str:
     """Every method of the protocol, from the document that `rpc.discover` answers."""
-    document = json.loads(messages.openrpc())
+    document = json.loads(openrpc())
     return "\n\n".join([*map(_method, document["methods"]), *_types(document)])
 
 

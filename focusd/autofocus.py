@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ class Autofocus:
         run = af.refocus(z_um=0.0)
         while run.expose_um:
             run.tell(Frame(pixels_at(run.expose_um[0]), z_um=run.expose_um[0]))
-        print(run.result["focus_um"])
+        print(run.result.focus_um)
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class Autofocus:
             threshold=self.config.autofocus.structure_threshold,
             instrument=self.instrument,
             whole_frames=REMEMBERED,
-            keep=self._keep,
+            keep=self.calibrations.add,
             note=self.config.note,
         )
 
@@ -176,7 +175,8 @@ class Autofocus:
             start_um=z_um,
             limits_um=limits_um,
             exposure_ms=self.config.camera.exposure_ms,
-            about={"strategy": chosen, "message": self.config.note},
+            strategy=chosen,
+            note=self.config.note,
         )
 
     def depth_of_field_um(self) -> float:
@@ -191,9 +191,6 @@ class Autofocus:
 
     def _measuring(self, roi: Region | None, recent: RecentFrames | None) -> Measuring:
         return Measuring(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames(), roi)
-
-    def _keep(self, calibration: Calibration) -> dict[str, Any]:
-        return self.calibrations.describe(calibration) | self.calibrations.add(calibration)
 
     def _search(
         self,

@@ -1,12 +1,11 @@
 """Every failure that focusd reports, each with the code a client sees (docs/reference/protocol.md).
 
-An error says what happened and what to do about it; `data` holds what was measured. `error_object` and `rebuild_error`
-are the only way of an error onto the wire and off it.
+An error says what happened and what to do about it; `data` holds what was measured. `protocol.failure.Failure` is the
+only way of an error onto the wire and off it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -148,43 +147,3 @@ class UnreachableError(FocusdError):
 
     retryable = True
     outcome = "unreachable"
-
-
-def error_object(error: Exception) -> dict[str, Any]:
-    """Encode an exception as clients see it: code, message, and data.
-
-    `data` holds what was measured, and the error's `class`, `outcome` and whether it is `retryable`.
-    """
-    if not isinstance(error, FocusdError):
-        what = f"{type(error).__name__}: {error}"[:500]
-        error = InternalError(
-            f"a fault in focusd itself ({what}); its log has the traceback, please report it"
-        )
-    meaning = {"retryable": error.retryable, "outcome": error.outcome}
-    data = {"class": type(error).__name__, **error.data, **meaning}
-    return {"code": error.code, "message": error.message, "data": data}
-
-
-def rebuild_error(told: Mapping[str, Any]) -> FocusdError:
-    """Decode what `error_object` gave: the same class, message, code, outcome and data.
-
-    An error of a class that is not known here, as of a newer daemon's, becomes one of the class that has its code, or a
-    plain FocusdError. Encoding it again loses nothing.
-    """
-    data = dict(told.get("data") or {})
-    kinds = list(_kinds(FocusdError))
-    named = [kind for kind in kinds if kind.__name__ == data.get("class")]
-    coded = [kind for kind in kinds if kind.code == told["code"]]
-    error = (named or coded or kinds)[0](str(told["message"]))
-    error.data = data
-    error.code = told["code"]
-    error.retryable = bool(data.get("retryable", error.retryable))
-    error.outcome = str(data.get("outcome", error.outcome))
-    return error
-
-
-def _kinds(kind: type[FocusdError]) -> Iterator[type[FocusdError]]:
-    """A class and all that derive from it, however far."""
-    yield kind
-    for derived in kind.__subclasses__():
-        yield from _kinds(derived)

@@ -17,7 +17,10 @@ import pytest
 
 from focusd import __version__
 from focusd.ctl.following import follow
-from focusd.errors import CancelledJobError, error_object
+from focusd.errors import CancelledJobError
+from focusd.protocol.events import read_event
+from focusd.protocol.failure import Failure
+from focusd.protocol.results import Started
 
 DAEMON = Path(__file__).parent / "server" / "daemon.py"
 CTL = [sys.executable, "-m", "focusd.ctl"]
@@ -156,11 +159,6 @@ def test_a_picture_that_cannot_be_drawn_costs_no_exposure(endpoints: list[str], 
     assert "ends with .png, .svg, .pdf" in wrong.stderr
     assert "exposures" not in wrong.stderr
 
-    without = ctl("refocus", "--strategy", "unmapped", "--map", str(tmp_path / "field.png"), *endpoints)
-    assert without.returncode == 1
-    assert "refocused" in without.stdout, "what was found is told all the same"
-    assert "there is nothing to draw" in without.stderr
-
 
 def test_the_map_from_a_terminal(endpoints: list[str], tmp_path: Path) -> None:
     control = endpoints[:2]
@@ -288,15 +286,17 @@ def test_a_program_tells_its_version(program: str) -> None:
 
 
 def test_how_a_job_ended_is_told_by_its_event_also_where_the_daemon_is_gone() -> None:
-    error = error_object(CancelledJobError("cancelled; the stage stands at 0.00 µm", stage_z_um=0.0))
+    error = Failure.of(CancelledJobError("cancelled; the stage stands at 0.00 µm", stage_z_um=0.0))
     end = {
         "topic": "job",
         "session": "s",
         "seq": 2,
         "job_id": "j",
-        "data": {"state": "cancelled", "error": error},
+        "time": "2026-01-01T00:00:00.000+00:00",
+        "monotonic_s": 1.0,
+        "data": {"kind": "refocus", "client": "", "state": "cancelled", "error": error.model_dump()},
     }
     gone = cast(Any, SimpleNamespace(job=None))  # asking it again would fail
     with pytest.raises(CancelledJobError, match="stands at") as told:
-        follow(gone, cast(Any, [end]), "j", quiet=True)
+        follow(gone, cast(Any, [read_event(end)]), Started(job_id="j"), quiet=True)
     assert told.value.data["stage_z_um"] == 0.0

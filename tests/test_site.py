@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from focusd.config import RigConfig
-from focusd.protocol.messages import openrpc
+from focusd.protocol.openrpc import openrpc
 from tests.documents import DECISIONS, ROOT
 
 

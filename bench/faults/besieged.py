@@ -27,7 +27,7 @@ from bench.faults.fuzz import PING
 from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
 from bench.faults.status import PAUSE_S, _echo
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
@@ -231,7 +231,7 @@ def refocus(control: str, events: str, end: Connection) -> dict[str, Any]:
     with Client(control, events, "ordinary") as client:
         while not end.poll(0.3):
             try:
-                outcomes[str(client.refocus(timeout_s=60.0)["outcome"])] += 1
+                outcomes[str(client.refocus(timeout_s=60.0).outcome)] += 1
             except FocusdError as error:
                 outcomes[error.outcome] += 1
     return dict(outcomes)
@@ -287,7 +287,7 @@ def _settled_mb(pid: int, before_mb: float) -> float:
 
 def _fault(client: Client) -> str | None:
     try:
-        fault: str | None = client.state()["fault"]
+        fault: str | None = client.state().fault
     except FocusdError as error:
         return f"not known: {error.message}"
     return fault

@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from bench.faults.kills import answers, live, living
 from bench.faults.service import config_of
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import MicroManagerConfig, RigConfig
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
@@ -169,7 +169,7 @@ def signalled(number: signal.Signals, folder: Path) -> list[str]:
         if not running.wait_until(lambda: running.z_um < DEEP_UM, ENDS_S):
             return ["the calibration did not begin"]
         os.kill(running.pid, number)
-        if not running.wait_until(running.has_ended, ENDS_S) and client.state()["job"]:
+        if not running.wait_until(running.has_ended, ENDS_S) and client.state().job:
             return ["the calibration goes on, and the process too"]
         z_um, record = running.z_um, running.record()
     failed = (

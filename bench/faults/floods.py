@@ -27,7 +27,7 @@ from bench.faults.besieged import (
     outcome_of,
     threads_of,
 )
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.demo.rigs import free_ports
 from focusd.errors import FocusdError
 from focusd.protocol.messages import MAX_FRAME_BYTES, event_topic, request

@@ -13,8 +13,8 @@ from typing import Any
 
 import zmq
 
-from focusd.protocol.messages import METHODS
-from focusd.protocol.params import LongParams
+from focusd.protocol.methods import METHODS
+from focusd.protocol.requests import LongParams
 
 PING = b'{"jsonrpc": "2.0", "id": "still there", "method": "system.ping"}'
 BATCH = 500

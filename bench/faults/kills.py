@@ -17,12 +17,13 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import zmq
 
 from bench.faults.service import UNHURRIED, config_of
-from focusd.client.client import Client
+from focusd import client as protocol
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.daemon.events import Event
 from focusd.daemon.memory import OPENING, RigMemory
@@ -72,13 +73,13 @@ def answers(client: Client, patience_s: float = 60.0) -> bool:
     deadline_s = time.perf_counter() + patience_s
     while time.perf_counter() < deadline_s:
         with suppress(FocusdError):
-            return "session" in client.ping()
+            return bool(client.ping().session)
     return False
 
 
 def kill(config: RigConfig, random: Random) -> list[Event]:
     """One life and its end: a calibration and refocuses, cut off somewhere; the events that were given out."""
-    answered: list[Event] = []
+    answered: list[protocol.Event] = []
     with (
         living(config, live) as process,
         Client(config.server.control) as client,
@@ -92,13 +93,13 @@ def kill(config: RigConfig, random: Random) -> list[Event]:
             while time.perf_counter() < until_s:
                 with suppress(FocusdError):
                     (client.calibrate if random.random() < 0.3 else client.refocus)(wait=False)
-                    answered = client.since(0)["events"]
+                    answered = client.since(0).events
                 time.sleep(min(0.1, max(0.0, until_s - time.perf_counter())))
             if random.random() < 0.5:  # killed right after an answer
-                answered = client.since(0)["events"]
+                answered = client.since(0).events
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
-        return answered + _received(monitor)
+        return [cast(Event, event.model_dump(mode="json")) for event in answered] + _received(monitor)
 
 
 @contextmanager
@@ -182,6 +183,6 @@ def _serves(config: RigConfig) -> bool:
     with living(config, live), Client(config.server.control) as client:
         if not answers(client):
             return False
-        if not client.state()["calibration"]["usable"]:
+        if not client.state().calibration.usable:
             client.calibrate()
-        return bool(client.refocus()["outcome"] == "focused")
+        return bool(client.refocus().outcome == "focused")

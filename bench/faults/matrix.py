@@ -14,7 +14,7 @@ import zmq
 from bench.faults.faults import Fault
 from bench.faults.fuzz import PING
 from bench.faults.service import FOCUS_UM, LIMITS_UM, Service
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.errors import FocusdError
 
 GIVE_UP_S = 30.0
@@ -132,13 +132,13 @@ def _job_id(reply: dict[str, Any]) -> str | None:
 
 def _safe(fault: Fault, service: Service, fired_s: float, client: Client, reply: dict[str, Any]) -> bool:
     """Whether the stage is where it should be, a fault is latched exactly if it should be, and no lost GPU serves."""
-    latched = client.state()["fault"] is not None
+    latched = client.state().fault is not None
     moved_since = [z_um for z_um, when_s in service.microscope.moves if when_s > fired_s]
     z_um = service.microscope.true_z_um()
     ends = {
         "home": abs(z_um) <= AT_HOME_UM,
         "still": not moved_since,
-        "stated": z_um == _stated_um(reply) == client.state()["z_um"],
+        "stated": z_um == _stated_um(reply) == client.state().z_um,
         "focused": abs(z_um - FOCUS_UM) <= IN_FOCUS_UM,
     }
     within = LIMITS_UM[0] <= z_um <= LIMITS_UM[1]
@@ -153,6 +153,6 @@ def _stated_um(reply: dict[str, Any]) -> float | None:
 
 def _serves(client: Client) -> bool:
     try:
-        return "session" in client.ping() and client.state()["job"] is None
+        return bool(client.ping().session) and client.state().job is None
     except FocusdError:
         return False

@@ -14,7 +14,7 @@ import anyio
 
 from bench.faults.harm import FaultyMicroscope
 from focusd import standalone
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.daemon import opening
 from focusd.daemon.watchdog import Notifier

@@ -15,7 +15,7 @@ import zmq
 from bench.faults.fuzz import PING
 from bench.faults.kills import answers, living
 from bench.faults.service import config_of
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.demo.rigs import free_ports
 

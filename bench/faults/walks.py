@@ -26,6 +26,7 @@ from focusd.errors import CalibrationError, FocusdError, InternalError, RequestE
 from focusd.focus.frame import Frame
 from focusd.microscope.protocol import Microscope
 from focusd.microscope.simulated import open_simulated
+from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 from focusd.storage.store import CalibrationStore
@@ -48,7 +49,6 @@ HANG_S = 240.0
 """An operation that has not ended by then hangs; the longest takes a few seconds on a machine that is not busy."""
 
 
-CONFIGURED: dict[str, Any] = {"range_um": None, "step_um": None, "planes_um": None}
 BEFORE_MOVING = {"calibrate": RequestError, "refocus": CalibrationError}
 """What is refused before the stage is asked for anything, and so says nothing of it."""
 
@@ -182,16 +182,15 @@ async def walk(walked: Walked, seed: str, folder: Path) -> None:
     scorer, told = open_scorer(config), f"{seed}: {config.model_dump_json()}"
     async with rig_of(config, scorer, walked, told) as (operations, note):
         start_um = _start_um(random, config)
-        await note("move", partial(operations.move, z_um=start_um, report=_nobody))
-        well = await note("calibrate", partial(operations.calibrate, **CONFIGURED, report=_nobody))
+        await note("move", partial(operations.move, MoveParams(z_um=start_um), _nobody))
+        well = await note("calibrate", partial(operations.calibrate, CalibrateParams(), _nobody))
     if not well:  # a rig without limits leaves a calibration, so that there is something to refocus with
         async with rig_of(_unlimited(config), scorer, walked, told) as (operations, note):
-            await note("prepare", partial(operations.calibrate, **CONFIGURED, report=_nobody))
+            await note("prepare", partial(operations.calibrate, CalibrateParams(), _nobody))
     async with rig_of(config, scorer, walked, told) as (operations, note):
         start_um = _start_um(random, config)
-        await note("move", partial(operations.move, z_um=start_um, report=_nobody))
-        asked: dict[str, Any] = {"roi": None, "strategy": None, "max_exposures": None}
-        await note("refocus", partial(operations.refocus, **asked, report=_nobody))
+        await note("move", partial(operations.move, MoveParams(z_um=start_um), _nobody))
+        await note("refocus", partial(operations.refocus, RefocusParams(), _nobody))
     walked.walks += 1
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
-from focusd.errors import RequestError, UnreachableError, rebuild_error
+from focusd.errors import RequestError, UnreachableError
 from focusd.protocol import messages
-from focusd.protocol.messages import JsonObject
+from focusd.protocol.events import Event, read_event
+from focusd.protocol.failure import Failure
+from focusd.protocol.methods import PING, Method
+from focusd.protocol.results import Started
+
+R = TypeVar("R")
 
 PATIENCE_S = 5.0
 """Silence after which a waiting client asks whether the daemon is still there."""
@@ -20,21 +27,24 @@ REFUSED = "A daemon that asks for keys is silent to a client whose key is not on
 """What ZeroMQ does not tell: to a client that is refused, the daemon looks absent."""
 
 
-class Exchange:
+class Exchange(Generic[R]):
     """One request from a client's side: what to send, how long to listen, when to give up. No I/O.
 
     A request that may take long has a ping in front and, after each silence, another: a daemon that is gone
     or was restarted is noticed long before the timeout.
+
+    Attributes:
+        results: the method's result, once the reply has come.
     """
 
     def __init__(
         self,
         endpoint: str,
-        method: str,
-        params: JsonObject,
+        method: Method[..., R],
+        params: Mapping[str, object],
         timeout_s: float,
-        clock: Callable[[], float] = time.perf_counter,
         pixels: Sequence[bytes] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._endpoint = endpoint
         self._method = method
@@ -43,11 +53,12 @@ class Exchange:
         self._clock = clock
         self._deadline = clock() + timeout_s
         self._session: str | None = None
+        self._is_job_alone = method.is_long and not params.get("wait")
         self._ping_is_out = bool(params.get("wait"))
         given = {name: value for name, value in params.items() if value is not None}
         self._outbox = [[self._ping()]] if self._ping_is_out else []
-        self._outbox.append([messages.request(method, given, "request"), *pixels])
-        self.result: JsonObject | None = None
+        self._outbox.append([messages.request(method.name, given, "request"), *pixels])
+        self.results: list[R] = []
 
     def to_send(self) -> list[list[bytes]]:
         """The messages to send now."""
@@ -60,19 +71,31 @@ class Exchange:
         return max(0, round(1000 * min(PATIENCE_S, self._deadline - self._clock())))
 
     def receive(self, frames: Sequence[bytes]) -> None:
-        """Take a message; `result` is set when it was the reply.
+        """Take a message; `results` holds one when it was the reply.
 
         Raises:
             FocusdError: the daemon's error, as its own class.
-            UnreachableError: another daemon has taken the place of the one that had the request.
+            UnreachableError: another daemon has taken the place of the one that had the request, or it answers
+                otherwise than this client understands.
         """
         reply = self._read(frames)
-        if reply["id"] == "ping":
-            self._pong(reply["result"].get("session"))
-        elif "error" in reply:
-            raise rebuild_error(reply["error"])
-        else:
-            self.result = reply["result"]
+        try:
+            if reply["id"] == "ping":
+                self._pong(PING.read(reply["result"]).session)
+            elif "error" in reply:
+                raise Failure.model_validate(reply["error"]).error()
+            else:
+                self.results.append(self._result(reply["result"]))
+        except ValidationError as error:
+            raise self._unreachable(
+                f"what {self._endpoint} answers to {self._method.name} is none of focusd/1 as this client knows it "
+                f"({error.errors()[0]['msg']}): use the same version of focusd on both sides"
+            ) from error
+
+    def _result(self, answer: object) -> R:
+        if self._is_job_alone:
+            return cast(R, Started.model_validate(answer))
+        return self._method.read(answer)
 
     def silence(self) -> None:
         """Nothing came while listening.
@@ -87,16 +110,16 @@ class Exchange:
             )
         if self._clock() >= self._deadline:
             raise self._unreachable(
-                f"{self._method} has not ended within {self._timeout_s:g} s; focusd at {self._endpoint} "
+                f"{self._method.name} has not ended within {self._timeout_s:g} s; focusd at {self._endpoint} "
                 "is alive and goes on with it: wait longer, or cancel the job"
             )
         self._ping_is_out = True
         self._outbox.append([self._ping()])
 
     def _ping(self) -> bytes:
-        return messages.request("system.ping", {}, "ping")
+        return messages.request(PING.name, {}, "ping")
 
-    def _pong(self, session: str | None) -> None:
+    def _pong(self, session: str) -> None:
         self._ping_is_out = False
         if self._session not in (None, session):
             raise self._unreachable(
@@ -104,10 +127,10 @@ class Exchange:
             )
         self._session = session
 
-    def _read(self, frames: Sequence[bytes]) -> JsonObject:
+    def _read(self, frames: Sequence[bytes]) -> dict[str, Any]:
         """The reply as an object that has an id, and an object as its result or error."""
         try:
-            reply: JsonObject = from_json(frames[-1])
+            reply: dict[str, Any] = from_json(frames[-1])
             outcome = reply.get("result", reply.get("error"))
             if "id" in reply and isinstance(outcome, dict):
                 return reply
@@ -128,7 +151,7 @@ class Inbox:
             raise RequestError(f"no topic {min(unknown)!r}; there are {', '.join(messages.TOPICS)}")
         self._endpoint = endpoint
         self._topics = frozenset(topics)
-        self.waiting: deque[JsonObject] = deque()
+        self.waiting: deque[Event] = deque()
         self.subscribed = False
         self._last: tuple[str, int] | None = None
 
@@ -142,10 +165,10 @@ class Inbox:
 
     def receive(self, frames: Sequence[bytes]) -> None:
         """Take a message. The state that others are told when they subscribe is no news."""
-        event: JsonObject = from_json(frames[-1])
-        self.subscribed = self.subscribed or event["topic"] == messages.STATE_TOPIC
-        number = event["session"], event["seq"]
-        if number != self._last and (not self._topics or event["topic"] in self._topics):
+        event = read_event(from_json(frames[-1]))
+        self.subscribed = self.subscribed or event.topic == messages.STATE_TOPIC
+        number = event.session, event.seq
+        if number != self._last and (not self._topics or event.topic in self._topics):
             self.waiting.append(event)
             self._last = number
 

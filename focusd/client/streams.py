@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Generic, Self, cast
 
 import zmq
 
 from focusd.addresses import CONTROL
 from focusd.client.exchange import Inbox
 from focusd.errors import RequestError
+from focusd.protocol.events import E
 from focusd.protocol.keys import ClientKeys
-from focusd.protocol.messages import JsonObject
 
 SUBSCRIBED_S = 5.0
 """A subscription is in place within this time, or there is no daemon."""
 
 
-class _Stream:
+class _Stream(Generic[E]):
     """What both kinds of stream hold.
 
     Args:
@@ -44,7 +44,7 @@ class _Stream:
         self._socket.close()
 
 
-class EventStream(_Stream):
+class EventStream(_Stream[E]):
     """A subscription, complete from the moment `with` is entered: `with client.events() as events: for …`.
 
     Raises, while iterating:
@@ -64,13 +64,13 @@ class EventStream(_Stream):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[JsonObject]:
+    def __iter__(self) -> Iterator[E]:
         return self
 
-    def __next__(self) -> JsonObject:
+    def __next__(self) -> E:
         while not self._inbox.waiting:
             self._receive(self._silence_s)
-        return self._inbox.waiting.popleft()
+        return cast(E, self._inbox.waiting.popleft())
 
     def _receive(self, silence_s: float | None) -> None:
         if not self._socket.poll(_poll_ms(silence_s)):
@@ -78,7 +78,7 @@ class EventStream(_Stream):
         self._inbox.receive(self._socket.recv_multipart())
 
 
-class AsyncEventStream(_Stream):
+class AsyncEventStream(_Stream[E]):
     """`EventStream` for `async with` and `async for`."""
 
     async def __aenter__(self) -> Self:
@@ -94,13 +94,13 @@ class AsyncEventStream(_Stream):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    def __aiter__(self) -> AsyncIterator[JsonObject]:
+    def __aiter__(self) -> AsyncIterator[E]:
         return self
 
-    async def __anext__(self) -> JsonObject:
+    async def __anext__(self) -> E:
         while not self._inbox.waiting:
             await self._receive(self._silence_s)
-        return self._inbox.waiting.popleft()
+        return cast(E, self._inbox.waiting.popleft())
 
     async def _receive(self, silence_s: float | None) -> None:
         if not await self._socket.poll(_poll_ms(silence_s)):

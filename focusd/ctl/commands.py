@@ -25,15 +25,18 @@ from focusd.ctl.connecting import (
     told,
 )
 from focusd.ctl.following import follow, news, patient
+from focusd.ctl.options import params_of
 from focusd.ctl.showing import line, print_json, print_result, print_values, say
 from focusd.driftlog import EventLog, estimates_of, last_event, read_events, summarise
 from focusd.errors import FocusdError
+from focusd.protocol import methods
+from focusd.protocol.events import Event, read_event
 from focusd.protocol.keys import ClientKeys
-from focusd.protocol.messages import JsonObject
+from focusd.protocol.results import RefocusResult
+from focusd.protocol.states import HoldReport
 from focusd.terminal import print_utf8
 
 FILE = click.Path(path_type=Path)
-roi_option = click.option("--roi", help="Region of interest: y,x,height,width in pixels.")
 
 
 @click.group(context_settings={"max_content_width": 110})
@@ -103,47 +106,36 @@ def status(endpoint: str, as_json: bool) -> None:
     with connected(endpoint) as client:
         hello, state = client.hello(), client.state()
     if as_json:
-        print_json(state | {"session": hello["session"], "version": hello["version"]})
+        print_json(state.model_dump() | {"session": hello.session, "version": hello.version})
     else:
-        say(f"focusd {hello['version']} on {endpoint}")
-        print_values(state)
+        say(f"focusd {hello.version} on {endpoint}")
+        print_values(state.model_dump())
 
 
 @app.command()
-@click.option(
-    "--range-um", type=float, help="Half the stack's extent, µm; default: what the objective asks for."
-)
-@click.option("--step-um", type=float, help="Distance of the planes, µm; default: likewise.")
+@params_of(methods.CALIBRATE)
 @endpoint_option
 @events_option
-def calibrate(range_um: float | None, step_um: float | None, endpoint: str, events: str) -> None:
+def calibrate(endpoint: str, events: str, **asked: Any) -> None:
     """Take a calibration stack around the present z: focus by eye first."""
     with connected(endpoint, events) as client, subscribed(client) as stream:
-        job = client.calibrate(range_um=range_um, step_um=step_um, wait=False)
-        result = follow(client, stream, job["job_id"], quiet=False)
-    print_result("calibrated" if result["in_force"] else "calibrated, and not in force", result)
+        job = client.calibrate(**asked, wait=False)
+        result = follow(client, stream, job)
+    print_result("calibrated" if result.in_force else "calibrated, and not in force", result)
 
 
 @app.command()
-@roi_option
-@click.option("--strategy", help="Search strategy; default: as configured.")
-@click.option("--max-exposures", type=int, help="Exposures allowed.")
-@click.option("--max-seconds", type=float, help="Time allowed.")
-@click.option("--max-dose-ms", type=float, help="Exposure time allowed in all.")
-@click.option("--target-um", type=float, help="σ at which the posterior search ends.")
+@params_of(methods.REFOCUS)
 @click.option("--map", "picture", type=FILE, help="Draw the focus over the field: .png, .svg or .pdf.")
 @endpoint_option
 @events_option
 @json_option
-def refocus(
-    roi: str | None, picture: Path | None, endpoint: str, events: str, as_json: bool, **limits: Any
-) -> None:
+def refocus(picture: Path | None, endpoint: str, events: str, as_json: bool, **asked: Any) -> None:
     """Bring the sample into focus."""
-    region = _region(roi)
     with connected(endpoint, events) as client, subscribed(client) as stream:
         draw = _drawing(picture)
-        job = client.refocus(roi=region, wait=False, **limits)
-        result = follow(client, stream, job["job_id"], quiet=as_json)
+        job = client.refocus(**asked, wait=False)
+        result = follow(client, stream, job, quiet=as_json)
         if as_json:
             print_json(result)
         else:
@@ -152,12 +144,12 @@ def refocus(
 
 
 @app.command(context_settings=slide.NEGATIVE)
-@click.argument("z_um", type=float)
+@params_of(methods.MOVE)
 @endpoint_option
-def move(z_um: float, endpoint: str) -> None:
+def move(endpoint: str, **asked: Any) -> None:
     """Move the stage to an absolute z in µm, within its limits."""
     with connected(endpoint) as client:
-        print_result("moved", client.move(z_um))
+        print_result("moved", client.move(**asked))
 
 
 @app.command()
@@ -166,8 +158,8 @@ def move(z_um: float, endpoint: str) -> None:
 def cancel(job_id: str | None, endpoint: str) -> None:
     """End a job, or the one that runs; the stage ends at a safe z."""
     with connected(endpoint) as client:
-        running = client.state()["job"]
-        job_id = job_id or (running and running["job_id"])
+        running = client.state().job
+        job_id = job_id or (running.job_id if running else None)
         if job_id is None:
             say("no job is running")
             return
@@ -176,13 +168,12 @@ def cancel(job_id: str | None, endpoint: str) -> None:
 
 
 @app.command()
-@roi_option
-@click.option("--position", help="Name of the place, for the log.")
+@params_of(methods.HOLD)
 @endpoint_option
-def hold(roi: str | None, position: str | None, endpoint: str) -> None:
+def hold(endpoint: str, **asked: Any) -> None:
     """Keep the sample in focus until `focusctl release`; `focusctl monitor` shows how it goes."""
     with connected(endpoint) as client:
-        print_result("holding", client.hold(roi=_region(roi), position=position))
+        print_result("holding", client.hold(**asked))
 
 
 @app.command()
@@ -191,7 +182,7 @@ def release(endpoint: str) -> None:
     """End the hold; the stage rests where it is."""
     with connected(endpoint) as client:
         released = client.release()
-        print_result("released" if "checks" in released else "nothing was held", released)
+        print_result("released" if isinstance(released, HoldReport) else "nothing was held", released)
 
 
 @app.command()
@@ -221,7 +212,8 @@ def monitor(log: Path | None, rotate_mb: float, endpoint: str, events: str) -> N
     """
     with ExitStack() as resources:
         client = resources.enter_context(connected(endpoint, events))
-        last = last_event(log) if log else None
+        logged = last_event(log) if log else None
+        last = read_event(logged) if logged else None
         write = _line_writer(log, rotate_mb, resources)
         stream = resources.enter_context(subscribed(client))
         for event in news(complete(client, patient(stream), last), write):
@@ -253,34 +245,18 @@ def _for_all(command: object, values: dict[str, str]) -> dict[str, Any]:
     return values | inner
 
 
-def _drawing(path: Path | None) -> Callable[[JsonObject], None]:
+def _drawing(path: Path | None) -> Callable[[RefocusResult], None]:
     """What draws a result's field into a file; a wrong name is told before exposures are spent."""
     if path is None:
         return lambda result: None
     drawing = pictures()
     target: Path = drawing.checked(path)
-
-    def draw(result: JsonObject) -> None:
-        if not result.get("geometry"):
-            raise FocusdError("this refocus came without a map of the field: there is nothing to draw")
-        drawing.draw_field(result["geometry"], target)
-
-    return draw
+    return lambda result: drawing.draw_field(result.geometry.model_dump(), target)
 
 
-def _region(text: str | None) -> tuple[int, int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        y, x, height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter("give four whole numbers: y,x,height,width", param_hint="--roi") from None
-    return y, x, height, width
-
-
-def _line_writer(path: Path | None, rotate_mb: float, resources: ExitStack) -> Callable[[JsonObject], object]:
+def _line_writer(path: Path | None, rotate_mb: float, resources: ExitStack) -> Callable[[Event], object]:
     if path is None:
         return lambda event: None
     log = EventLog(path, round(rotate_mb * 1e6))
     resources.callback(log.close)
-    return log.append
+    return lambda event: log.append(event.model_dump(mode="json"))

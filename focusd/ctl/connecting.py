@@ -13,6 +13,7 @@ from focusd.addresses import CONTROL, EVENTS
 from focusd.client import Client, EventStream
 from focusd.ctl.showing import say
 from focusd.errors import BusyError, FocusdError, UnreachableError
+from focusd.protocol.events import Event
 from focusd.protocol.keys import ClientKeys
 from focusd.terminal import printable
 
@@ -63,7 +64,7 @@ def tell(error: FocusdError) -> None:
     _print_error(error.message)
 
 
-def subscribed(client: Client) -> EventStream:
+def subscribed(client: Client) -> EventStream[Event]:
     """All events; silence for longer than the heart's beat is an error."""
     return client.events(silence_s=SILENCE_S)
 

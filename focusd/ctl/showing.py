@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
-from focusd.protocol.messages import JsonObject
+from focusd.protocol.events import Event
+from focusd.protocol.model import Result
+from focusd.protocol.results import RefocusResult
 from focusd.rounding import shown_um
 from focusd.terminal import one_line_json, printable
+
+Values = Mapping[str, Any]
 
 RESULT_ROWS = {
     "z_um": "µm",
@@ -55,25 +60,26 @@ def print_table(rows: Iterable[Iterable[str]], heads: Sequence[str] = (), title:
     click.echo("\n".join([printable(title), *lines] if title else lines))
 
 
-def line(event: JsonObject) -> str:
+def line(event: Event) -> str:
     """An event for people: time of day in UTC, number, topic, what it says; coloured by ANSI codes."""
-    failed = event["topic"] == "focus.failed" or event["data"].get("state") == "failed"
-    job = f" {event['job_id']}" if event["job_id"] else ""
+    data = event.model_dump()["data"]
+    failed = event.topic == "focus.failed" or data.get("state") == "failed"
+    job = f" {event.job_id}" if event.job_id else ""
     return (
-        click.style(printable(f"{event['time'][11:23]} {event['seq']:>6} "), dim=True)
-        + click.style(printable(f"{event['topic']:<15}"), fg="red" if failed else "cyan")
+        click.style(printable(f"{event.time[11:23]} {event.seq:>6} "), dim=True)
+        + click.style(printable(f"{event.topic:<15}"), fg="red" if failed else "cyan")
         + click.style(printable(job), dim=True)
         + " "
-        + pairs(event["data"])
+        + pairs(data)
     )
 
 
-def pairs(data: JsonObject) -> str:
+def pairs(data: Values) -> str:
     """`name=value` of everything; long lists only say how long they are."""
     return "  ".join(f"{printable(name)}={value}" for name, value in flat(data))
 
 
-def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(data: Values, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Names and values for people of everything inside, `outer.inner` where it is nested."""
     for name, value in data.items():
         if isinstance(value, dict):
@@ -82,7 +88,7 @@ def flat(data: JsonObject, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + name, entry(data, name)
 
 
-def entry(data: JsonObject, name: str) -> str:
+def entry(data: Values, name: str) -> str:
     """One value of an answer for people: a z has the digits that the σ beside it justifies."""
     value = data.get(name)
     if isinstance(value, float) and name in LENGTHS:
@@ -96,34 +102,35 @@ def shown(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         short = len(value) <= 4 and not any(isinstance(item, dict | list) for item in value)
         return "[" + ", ".join(map(shown, value)) + "]" if short else f"[{len(value)} items]"
     return "–" if value is None else printable(str(value))
 
 
-def print_values(values: JsonObject) -> None:
+def print_values(values: Values) -> None:
     """Print names and values, one a line; `outer.inner` where they are nested."""
     print_table(flat(values))
 
 
-def print_result(title: str, result: JsonObject) -> None:
+def print_result(title: str, result: Result) -> None:
     """The end of a job, or of a hold, for people."""
     say(title)
+    values = result.model_dump()
     rows = [
-        (name.removesuffix("_um"), f"{entry(result, name)} {unit}".rstrip())
+        (name.removesuffix("_um"), f"{entry(values, name)} {unit}".rstrip())
         for name, unit in RESULT_ROWS.items()
-        if result.get(name) not in (None, "")
+        if values.get(name) not in (None, "")
     ]
-    if field := result.get("geometry"):
-        rows.append(("field", f"{field['shape']}: {field['reason']}"))
+    if isinstance(result, RefocusResult):
+        rows.append(("field", f"{result.geometry.shape}: {result.geometry.reason}"))
     print_table(rows)
-    if probes := result.get("probes"):
+    if isinstance(result, RefocusResult):
         names = ("z_um", "b", "sigma", "structure")
-        measured = ([entry(probe, name) for name in names] for probe in probes)
+        measured = ([entry(probe, name) for name in names] for probe in values["probes"])
         print_table(measured, ("z, µm", "b", "σ(b)", "structure"), "probes")
 
 
-def print_json(value: JsonObject) -> None:
+def print_json(value: Result | Values) -> None:
     """One line for a program."""
-    click.echo(one_line_json(value))
+    click.echo(one_line_json(value.model_dump(mode="json") if isinstance(value, Result) else value))

@@ -22,6 +22,7 @@ from focusd.daemon.events import Payload
 from focusd.errors import BusyError, CalibrationError, FocusdError, RequestError
 from focusd.focus.frame import Frame
 from focusd.focus.run import Run
+from focusd.protocol.results import CalibrationResult, RefocusResult, RunAnswer, RunDropped
 
 log = structlog.get_logger(__name__)
 
@@ -52,10 +53,10 @@ class AskedRun:
     began_s: float
     told_s: float
     is_told: bool = False
-    _result: dict[str, Any] | None = None
+    _result: RefocusResult | CalibrationResult | None = None
     _error: FocusdError | None = None
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> RunAnswer:
         """Return the planes to expose next, and the result at the end.
 
         Raises:
@@ -64,9 +65,9 @@ class AskedRun:
         if self._error is not None:
             raise self._error
         expose_um = list(self.run.expose_um) if self.run else []
-        return {"run": self.id, "expose_um": expose_um, "result": self._result}
+        return RunAnswer(run=self.id, expose_um=expose_um, result=self._result)
 
-    def end(self, result: dict[str, Any] | FocusdError) -> None:
+    def end(self, result: RefocusResult | CalibrationResult | FocusdError) -> None:
         """Keep how it ended, and nothing else."""
         self.run = None
         if isinstance(result, FocusdError):
@@ -96,7 +97,7 @@ class AskedRuns:
         limits_um: tuple[float, float] | None,
         rig: dict[str, Any],
         options: dict[str, Any],
-    ) -> dict[str, Any]:
+    ) -> RunAnswer:
         """Begin a run, and say which planes to expose first.
 
         Args:
@@ -121,7 +122,7 @@ class AskedRuns:
         self._runs[asked.id] = asked
         return asked.answer()
 
-    async def tell(self, run_id: str, frames: Sequence[Frame]) -> dict[str, Any]:
+    async def tell(self, run_id: str, frames: Sequence[Frame]) -> RunAnswer:
         """Tell a run what the client exposed; without frames it says again what it wants, or its result.
 
         Raises:
@@ -140,13 +141,9 @@ class AskedRuns:
             asked.is_told, asked.told_s = False, time.perf_counter()
         return asked.answer()
 
-    def drop(self, run_id: str) -> dict[str, Any]:
-        """Give a run up. One that has ended or is not known is no error.
-
-        Returns:
-            Whether there was one.
-        """
-        return {"dropped": self._runs.pop(run_id, None) is not None}
+    def drop(self, run_id: str) -> RunDropped:
+        """Give a run up. One that has ended or is not known is no error."""
+        return RunDropped(dropped=self._runs.pop(run_id, None) is not None)
 
     def expire(self) -> None:
         """End the runs that nobody has told anything for long."""
@@ -167,10 +164,10 @@ class AskedRuns:
                 asked.end(error)
                 self._report("focus.failed", about | {"outcome": error.outcome, "reason": error.message})
             raise
-        self._report("focus.progress", {"run": asked.id, **run.progress})
+        self._report("focus.progress", run.progress.model_dump() | {"run": asked.id})
         if run.has_ended:
             asked.end(run.result)
-            self._report("focus.done", about | run.result)
+            self._report("focus.done", run.result.model_dump() | about)
 
     def _require_rig(self, rig: dict[str, Any]) -> None:
         """Refuse what the client says of its rig where it contradicts the configuration.

@@ -26,6 +26,7 @@ from focusd.focus.measurement import Measurement
 from focusd.focus.refocus import NEAR_SIGMA, RefocusRun
 from focusd.focus.run import Run
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.results import CalibrationResult, RefocusResult, Spent
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class _Driving:
 
     def _add(self, frame: Frame, measurement: Measurement) -> None:
         self._run.add(measurement, frame.exposures, self._operation.stopwatch.elapsed_s)
-        self._report("focus.progress", self._run.progress)
+        self._report("focus.progress", self._run.progress.model_dump())
 
     async def _judge(self) -> None:
         await to_thread.run_sync(self._run.judge)
@@ -68,7 +69,7 @@ class RefocusDriving(_Driving):
         super().__init__(operation, run, report)
         self._turn = anyio.Lock()  # frames are added in their order
 
-    async def drive(self) -> dict[str, Any]:
+    async def drive(self) -> RefocusResult:
         """Bring the sample into focus, and stay there.
 
         Raises:
@@ -81,19 +82,20 @@ class RefocusDriving(_Driving):
                 near_um = NEAR_DOF * run.field.dof_um
                 await self._judged(await operation.expose(run.expose_um[0], near_um))
             found = run.result
-            z_um = await operation.move_to(found["focus_um"], NEAR_SIGMA * found["sigma_um"])
+            z_um = await operation.move_to(found.focus_um, NEAR_SIGMA * found.sigma_um)
         except FocusdError as error:
-            error.data.update(self._spent())
+            error.data.update(self._spent().model_dump())
             raise
-        return found | self._spent() | {"z_found_um": z_um, "shift_um": z_um - run.start_um}
+        reached = {"z_found_um": z_um, "shift_um": z_um - run.start_um}
+        return found.model_copy(update=dict(self._spent()) | reached)
 
-    def _spent(self) -> dict[str, Any]:
+    def _spent(self) -> Spent:
         """Return what the run spent, with time and light as the rig counted them."""
         stopwatch = self._operation.stopwatch
-        return self._run.spent(stopwatch.exposures) | {
-            "seconds": stopwatch.elapsed_s,
-            "seconds_by_stage": stopwatch.split(),
-        }
+        spent = self._run.spent(stopwatch.exposures)
+        return spent.model_copy(
+            update={"seconds": stopwatch.elapsed_s, "seconds_by_stage": stopwatch.split()}
+        )
 
     async def _opened(self, planes_um: Sequence[float]) -> Frame:
         """Expose the opening planes; all but the last, which is returned, are scored meanwhile.
@@ -163,7 +165,7 @@ class CalibrationDriving(_Driving):
 
     _run: CalibrationRun
 
-    async def drive(self) -> dict[str, Any]:
+    async def drive(self) -> CalibrationResult:
         """Look for structure, take the stack, and return to the start while the curve is fitted.
 
         Raises:

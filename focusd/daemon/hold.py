@@ -31,7 +31,10 @@ from focusd.errors import (
 from focusd.focus.search import USABLE_DOF
 from focusd.hold.lock import Check, Follow, Lock, LockSettings
 from focusd.hold.tracking import DriftModel, SharpnessWatch
-from focusd.scoring.spectra import Region
+from focusd.protocol.events import Drift, Source
+from focusd.protocol.requests import HoldParams, MoveParams, RefocusParams, Tags
+from focusd.protocol.results import MoveResult, RefocusResult
+from focusd.protocol.states import Disengaged, Holding, HoldReport, HoldState, LastCheck
 
 log = structlog.get_logger(__name__)
 
@@ -52,20 +55,16 @@ class Operations(Protocol):
 
     async def refocus(
         self,
-        *,
-        roi: Region | None,
-        strategy: str | None,
-        max_exposures: int | None,
-        target_um: float | None,
-        usable_um: float | None,
-        prior: tuple[float, float] | None,
-        within_um: tuple[float, float] | None,
+        asked: RefocusParams,
         report: Report,
-    ) -> Payload:
+        *,
+        usable_um: float | None = None,
+        within_um: tuple[float, float] | None = None,
+    ) -> RefocusResult:
         """Bring the sample into focus; nothing is exposed outside `within_um`."""
         ...
 
-    async def move(self, *, z_um: float, report: Report) -> Payload:
+    async def move(self, asked: MoveParams, report: Report) -> MoveResult:
         """Move the stage to an absolute z."""
         ...
 
@@ -99,6 +98,7 @@ class Held:
     """One hold, from `engage` to `release`.
 
     Attributes:
+        asked: who holds it, where on the sample, and with what.
         wall_s: what the wall clock was ahead of the hold's own.
         rests_um: where the stage stood when the hold's own job began, while that runs.
         at_um: where the hold has last seen the stage.
@@ -107,10 +107,7 @@ class Held:
         last_check: when it ended, and how.
     """
 
-    client: str
-    roi: Region | None
-    position: str | None
-    tags: dict[str, Any]
+    asked: HoldParams
     dof_um: float
     lock: Lock
     wall_s: float
@@ -121,7 +118,7 @@ class Held:
     exposures: int = 0
     checks: int = 0
     moves: int = 0
-    last_check: dict[str, str] | None = None
+    last_check: LastCheck | None = None
 
     def seen(self, z_um: float | None) -> None:
         """Count a move, if the stage has been brought to another place."""
@@ -132,7 +129,7 @@ class Held:
     def ended(self, outcome: str) -> None:
         """Count a check."""
         self.checks += 1
-        self.last_check = {"time": _iso(time.time()), "outcome": outcome}
+        self.last_check = LastCheck(time=_iso(time.time()), outcome=outcome)
 
 
 class Hold:
@@ -164,9 +161,7 @@ class Hold:
         self._interrupted = interrupted
         self._woken = anyio.Event()
 
-    async def engage(
-        self, *, client: str, roi: Region | None, position: str | None, tags: dict[str, Any]
-    ) -> Payload:
+    async def engage(self, asked: HoldParams) -> HoldReport:
         """Hold the focus from now on; asked again with the same params, go on holding.
 
         Raises:
@@ -175,20 +170,21 @@ class Hold:
         """
         dof_um = await self._operations.depth_of_field_um()
         if held := self._held:
-            if (held.client, held.roi, held.position, held.tags) != (client, roi, position, tags):
+            if held.asked != asked:
+                client = held.asked.client
                 raise BusyError(
-                    f"the focus is held already{f' for {held.client}' if held.client else ''}; release it first",
-                    client=held.client,
+                    f"the focus is held already{f' for {client}' if client else ''}; release it first",
+                    client=client,
                 )
         else:
             wall_s = time.time() - self._clock()
-            self._held = Held(client, roi, position, tags, dof_um, self._new_lock(dof_um), wall_s)
+            held = self._held = Held(asked, dof_um, self._new_lock(dof_um), wall_s)
             self._interrupted = None
-            log.info("holding", client=client, position=position)
+            log.info("holding", client=asked.client, position=asked.position)
             self._wake()
-        return self._summary(self._held)
+        return self._summary(held)
 
-    async def release(self) -> Payload:
+    async def release(self) -> HoldReport | Disengaged:
         """End the hold, when a check under way has ended; the stage rests where it is."""
         held, self._held, self._interrupted = self._held, None, None
         self._wake()
@@ -197,20 +193,20 @@ class Hold:
             self._jobs.cancel(job.id)
             await job.wait()
         if held is None:
-            return {"state": "disengaged"}
-        log.info("released", client=held.client)
-        return self._summary(held) | {"state": "disengaged"}
+            return Disengaged(state="disengaged")
+        log.info("released", client=held.asked.client)
+        return self._summary(held).model_copy(update={"state": "disengaged"})
 
-    def state(self) -> Payload:
+    def state(self) -> HoldState:
         """How the hold stands; what changes with every second is in the drift events alone."""
         if self._held:
             return self._standing(self._held)
         if self._interrupted is None:
-            return {"state": "disengaged"}
+            return Disengaged(state="disengaged")
         reason = f"{self._interrupted} ended with the last run of focusd, which moves nothing by itself: hold again"
-        return {"state": "disengaged", "reason": reason, "interrupted": self._interrupted}
+        return Disengaged(state="disengaged", reason=reason, interrupted=self._interrupted)
 
-    def saw(self, sharpness: float, z_um: float | None, tags: dict[str, Any]) -> bool:
+    def saw(self, sharpness: float, z_um: float | None, tags: Tags) -> bool:
         """A frame that somebody else has exposed of the held field; False if it tells the hold nothing.
 
         Args:
@@ -269,7 +265,7 @@ class Hold:
         """Run a job that gives way to all others."""
         held.rests_um = held.at_um = self._operations.z_um
         try:
-            job = self._jobs.start(kind, work, held.client, background=True)
+            job = self._jobs.start(kind, work, held.asked.client, background=True)
             await job.wait()
         except BusyError:
             return _BUSY_S
@@ -277,19 +273,19 @@ class Hold:
             held.rests_um = None
         return 0.0 if job.state == "succeeded" else _BUSY_S
 
-    async def _check(self, held: Held, report: Report) -> Payload:
+    async def _check(self, held: Held, report: Report) -> RefocusResult:
         """Measure the focus by a refocus, which also goes there."""
         began_s = self._clock()
         with self._judged(held, CHECK):
             found = await self._refocus(held, report)
         held.ended("focused")
-        measured_s, focus_um = (began_s + self._clock()) / 2, found["z_found_um"]
+        measured_s, focus_um = (began_s + self._clock()) / 2, found.z_found_um
         held.watch.checked(held.lock.stepped(measured_s, focus_um))
-        held.lock.checked(measured_s, focus_um, found["sigma_um"])
+        held.lock.checked(measured_s, focus_um, found.sigma_um)
         self._tell(held, "check")
         return found
 
-    async def _refocus(self, held: Held, report: Report) -> Payload:
+    async def _refocus(self, held: Held, report: Report) -> RefocusResult:
         """The one place where a check measures; it starts from what the tracker expects, and stays near that."""
 
         def counted(topic: str, payload: Payload) -> object:
@@ -301,14 +297,10 @@ class Hold:
         expected = held.lock.expected(self._clock(), self._operations.z_um or 0.0)
         try:
             return await self._operations.refocus(
-                roi=held.roi,
-                strategy=None,
-                max_exposures=None,
-                target_um=_CHECK_SIGMA * held.dof_um,
+                RefocusParams(roi=held.asked.roi, target_um=_CHECK_SIGMA * held.dof_um, prior=expected.prior),
+                counted,
                 usable_um=USABLE_DOF * held.dof_um,
-                prior=expected.prior,
                 within_um=expected.within_um,
-                report=counted,
             )
         except OutOfRangeError as error:
             raise OutOfRangeError(
@@ -316,9 +308,9 @@ class Hold:
                 **error.data,
             ) from None
 
-    async def _follow(self, held: Held, z_um: float, report: Report) -> Payload:
+    async def _follow(self, held: Held, z_um: float, report: Report) -> MoveResult:
         with self._judged(held, FOLLOW):
-            moved = await self._operations.move(z_um=z_um, report=report)
+            moved = await self._operations.move(MoveParams(z_um=z_um), report)
         self._tell(held, "follow")
         return moved
 
@@ -364,48 +356,48 @@ class Hold:
         if event["data"]["kind"] != "refocus" or event["job_id"] is None:
             return None
         job = self._jobs.status(event["job_id"])
-        same = job.params.get("roi") == held.roi and job.params.get("surface") is None
-        if not same or job.result is None:
+        asked, found = job.params, job.result
+        if not isinstance(asked, RefocusParams) or not isinstance(found, RefocusResult):
             return None
-        found = job.result
-        return Refocused(self._clock(), found["z_found_um"], found["sigma_um"], by)
+        if asked.roi != held.asked.roi or asked.surface is not None:
+            return None
+        return Refocused(self._clock(), found.z_found_um, found.sigma_um, by)
 
-    def _tell(self, held: Held, source: str, tags: dict[str, Any] | None = None, **more: Any) -> None:
+    def _tell(self, held: Held, source: Source, tags: Tags | None = None, **more: Any) -> None:
         """Publish the estimate as it is now."""
         job = self._jobs.running
         mine = job.id if job and job.background else None
-        summary = self._summary(held)
-        self._bus.publish(
-            "drift", {"source": source, **summary, "tags": held.tags | (tags or {}), **more}, mine
-        )
+        told = held.asked.tags | (tags or {})
+        drift = Drift(source=source, **dict(self._summary(held)), tags=told, **more)
+        self._bus.publish("drift", drift.model_dump(), mine)
 
-    def _summary(self, held: Held) -> Payload:
+    def _summary(self, held: Held) -> HoldReport:
         """The numbers of a drift event; those not known yet are None."""
         now_s, z_um, due_s = self._clock(), self._operations.z_um, held.lock.check_due_s()
-        return {
-            **self._standing(held),
-            "z_um": z_um,
-            "dof_um": held.dof_um,
-            "next_check_s": max(0.0, due_s - now_s) if math.isfinite(due_s) else None,
+        return HoldReport(
+            **dict(self._standing(held)),
+            z_um=z_um,
+            dof_um=held.dof_um,
+            next_check_s=max(0.0, due_s - now_s) if math.isfinite(due_s) else None,
             **_estimate(held.lock, now_s, z_um),
-        }
+        )
 
-    def _standing(self, held: Held) -> Payload:
+    def _standing(self, held: Held) -> Holding:
         """What stays the same until something happens."""
         due_s = held.lock.check_due_s()
         state, reason = held.lock.standing(self._clock(), self._rests_um(held))
-        return {
-            "state": state,
-            "reason": reason,
-            "client": held.client,
-            "position": held.position,
-            "checks": held.checks,
-            "last_check": held.last_check,
-            "next_check": _iso(held.wall_s + due_s) if math.isfinite(due_s) else None,
-            "moves": held.moves,
-            "exposures": held.exposures,
-            "dose_ms": held.exposures * self._exposure_ms,
-        }
+        return Holding(
+            state=state,
+            reason=reason,
+            client=held.asked.client,
+            position=held.asked.position,
+            checks=held.checks,
+            last_check=held.last_check,
+            next_check=_iso(held.wall_s + due_s) if math.isfinite(due_s) else None,
+            moves=held.moves,
+            exposures=held.exposures,
+            dose_ms=held.exposures * self._exposure_ms,
+        )
 
     def _state_of(self, held: Held) -> str:
         return held.lock.standing(self._clock(), self._rests_um(held))[0]
@@ -429,10 +421,10 @@ class Hold:
         self._woken.set()
 
 
-def _estimate(lock: Lock, now_s: float, z_um: float | None) -> Payload:
+def _estimate(lock: Lock, now_s: float, z_um: float | None) -> dict[str, Any]:
     names = ("focus_um", "dz_um", "sigma_um", "velocity_um_per_min", "velocity_sigma_um_per_min")
     if lock.tracker.estimate is None:
-        return dict.fromkeys(names)
+        return dict.fromkeys(names, None)
     tracker = lock.tracker
     focus_um = tracker.focus_um(now_s)
     dz_um = None if z_um is None else focus_um - z_um

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
 
 import anyio
 import anyio.lowlevel
@@ -18,7 +17,11 @@ from anyio.abc import TaskGroup
 
 from focusd.daemon.events import Event, EventBus, Payload
 from focusd.daemon.lease import Lease
-from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError, error_object
+from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError
+from focusd.protocol import states
+from focusd.protocol.failure import Failure
+from focusd.protocol.requests import LongParams
+from focusd.protocol.states import Ended, JobState, JobStatus
 from focusd.rounding import rounded_um
 
 log = structlog.get_logger(__name__)
@@ -28,10 +31,9 @@ REMEMBERED = 2000
 KEY_LIFETIME_S = 600.0
 """How long after a job's end its request key still answers with it."""
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Report = Callable[[str, Payload], object]
 """(topic, payload): how an operation publishes events that carry its job's id."""
-Work = Callable[[Report], Awaitable[dict[str, Any]]]
+Work = Callable[[Report], Awaitable[Ended]]
 LOGGED = ("z_focus_um", "focus_um", "sigma_um", "z_um", "stage_z_um", "exposures", "outcome", "message")
 """What the log's line at a job's end repeats of its result or of its error's data."""
 
@@ -43,14 +45,14 @@ class Job:
     kind: str
     client: str
     request_key: str | None
-    params: dict[str, Any]
+    params: LongParams | None
     background: bool = False
     """Gives way to any other job."""
     id: str = field(default_factory=lambda: secrets.token_hex(6))
-    state: State = "queued"
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    """Code, message and data: not the exception, whose traceback would keep camera frames alive."""
+    state: JobState = "queued"
+    result: Ended | None = None
+    error: Failure | None = None
+    """Not the exception, whose traceback would keep camera frames alive."""
     progress_s: float = field(default_factory=time.perf_counter)
     """When it last reported something, or began."""
     ended_s: float | None = None
@@ -72,24 +74,26 @@ class Job:
         """Return when the job has ended, however it did."""
         await self._ended.wait()
 
-    def succeed(self, result: dict[str, Any]) -> None:
+    def succeed(self, result: Ended) -> None:
         """Set the result."""
         self.state, self.result = "succeeded", result
 
     def fail(self, error: Exception) -> None:
         """Set the error."""
         self.state = "cancelled" if isinstance(error, CancelledJobError) else "failed"
-        self.error = error_object(error)
-        self.error["data"]["job_id"] = self.id
+        self.error = Failure.of(error, job_id=self.id)
 
     def end(self, now_s: float) -> None:
         """Wake those who wait."""
         self.ended_s = now_s
         self._ended.set()
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, object]:
         """What the log says of its end: outcome, focus and uncertainty, exposures; lengths have the digits of σ."""
-        told = self.error["data"] | {"message": self.error["message"]} if self.error else self.result or {}
+        if self.error:
+            told = self.error.data.model_dump() | {"message": self.error.message}
+        else:
+            told = self.result.model_dump() if self.result else {}
         known = {name: told[name] for name in LOGGED if told.get(name) not in (None, "")}
         sigma_um = known.get("sigma_um")
         return {
@@ -97,10 +101,16 @@ class Job:
             for name, value in known.items()
         }
 
-    def summary(self) -> dict[str, Any]:
+    def status(self) -> JobStatus:
         """What `job.status` answers."""
-        names = ("kind", "client", "state", "result", "error")
-        return {"job_id": self.id, **{name: getattr(self, name) for name in names}}
+        return JobStatus(
+            job_id=self.id,
+            kind=self.kind,
+            client=self.client,
+            state=self.state,
+            result=self.result,
+            error=self.error,
+        )
 
 
 class Jobs:
@@ -129,7 +139,7 @@ class Jobs:
         run: Work,
         client: str = "",
         request_key: str | None = None,
-        params: dict[str, Any] | None = None,
+        params: LongParams | None = None,
         *,
         lease_id: str | None = None,
         background: bool = False,
@@ -145,7 +155,7 @@ class Jobs:
             BusyError: another job is running or somebody has the lease; nothing was started, the key is not used up.
             RequestError: the key belongs to a request of another kind or with other params.
         """
-        known = self._known(kind, request_key, params or {})
+        known = self._known(kind, request_key, params)
         if known:
             return known
         self.lease.check(lease_id)
@@ -153,7 +163,7 @@ class Jobs:
         ending = self.running
         if ending:
             ending.scope.cancel()
-        job = Job(kind, client, request_key, params or {}, background)
+        job = Job(kind, client, request_key, params, background)
         self._jobs[job.id] = job
         if request_key:
             self._by_key[request_key] = job
@@ -162,7 +172,7 @@ class Jobs:
         self._tasks.start_soon(self._run, job, run, ending)
         return job
 
-    async def acquire_lease(self, client: str, seconds: float, lease_id: str | None) -> dict[str, Any]:
+    async def acquire_lease(self, client: str, seconds: float, lease_id: str | None) -> states.Lease:
         """Give a client the lease, from when a background job that runs has ended with the stage at rest.
 
         Raises:
@@ -175,10 +185,10 @@ class Jobs:
         if job and job.background:
             job.scope.cancel()
             await job.wait()
-            granted = self.lease.acquire(client, seconds, granted["lease_id"])
+            granted = self.lease.acquire(client, seconds, granted.lease_id)
         return granted
 
-    def _known(self, kind: str, request_key: str | None, params: dict[str, Any]) -> Job | None:
+    def _known(self, kind: str, request_key: str | None, params: LongParams | None) -> Job | None:
         job = self._by_key.get(request_key or "")
         if job is None or (job.ended_s is not None and job.ended_s < self._clock() - KEY_LIFETIME_S):
             return None
@@ -264,7 +274,7 @@ class Jobs:
     def _publish_state(self, job: Job) -> None:
         payload: Payload = {"kind": job.kind, "client": job.client, "state": job.state}
         if job.error:
-            payload["error"] = job.error
+            payload["error"] = job.error.model_dump()
         self._bus.publish("job", payload, job.id)
 
 

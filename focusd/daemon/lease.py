@@ -1,4 +1,4 @@
-"""The lease: while an acquisition exposes, nothing of focusd's moves."""
+"""The lease: while an acquisition exposes, focusd moves nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from focusd.errors import BusyError, RequestError
+from focusd.protocol import states
+from focusd.protocol.states import LeaseHolder
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Lease:
         self._clock = clock
         self._grant: _Grant | None = None
 
-    def acquire(self, client: str, seconds: float, lease_id: str | None = None) -> dict[str, Any]:
+    def acquire(self, client: str, seconds: float, lease_id: str | None = None) -> states.Lease:
         """Take the lease, or, with the id of the one held, have it run so long from now.
 
         Raises:
@@ -46,7 +47,7 @@ class Lease:
             self._clock() + seconds,
             until.isoformat(timespec="milliseconds"),
         )
-        return {"lease_id": self._grant.id, "seconds": seconds, "until": self._grant.until}
+        return states.Lease(lease_id=self._grant.id, seconds=seconds, until=self._grant.until)
 
     def release(self, lease_id: str) -> bool:
         """Give it back; False if it had ended before."""
@@ -66,10 +67,11 @@ class Lease:
                 until=grant.until,
             )
 
-    def summary(self) -> dict[str, Any] | None:
-        """What `state.get` tells; the id stays its holder's."""
+    @property
+    def holder(self) -> LeaseHolder | None:
+        """Who has it, as `state.get` tells; the id stays its holder's."""
         grant = self._current
-        return {"client": grant.client, "until": grant.until} if grant else None
+        return LeaseHolder(client=grant.client, until=grant.until) if grant else None
 
     @property
     def _current(self) -> _Grant | None:

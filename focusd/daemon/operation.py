@@ -13,6 +13,7 @@ import structlog
 from focusd.daemon.rig import Rig
 from focusd.errors import CancelledJobError, FocusdError, InternalError
 from focusd.focus.frame import Frame
+from focusd.protocol.results import SecondsByStage
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ class Stopwatch:
         """Time since the operation began."""
         return time.perf_counter() - self._began_s
 
-    def split(self) -> dict[str, float]:
+    def split(self) -> SecondsByStage:
         """Return the seconds by stage; `waiting` is what no stage accounts for."""
         camera_s, stage_s, _ = self._before
         seconds = {
@@ -57,7 +58,7 @@ class Stopwatch:
             "moving": self._rig.stage.busy_s - stage_s,
             "scoring": self._scoring_s,
         }
-        return {**seconds, "waiting": max(0.0, self.elapsed_s - sum(seconds.values()))}
+        return SecondsByStage(**seconds, waiting=max(0.0, self.elapsed_s - sum(seconds.values())))
 
 
 class Operation:

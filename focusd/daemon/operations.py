@@ -4,10 +4,9 @@ goes back to where it began.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import anyio
 import numpy as np
@@ -23,15 +22,17 @@ from focusd.daemon.operation import operation_on
 from focusd.daemon.rig import Rig
 from focusd.daemon.slidemap import SlideMap, map_files
 from focusd.errors import FocusdError
-from focusd.focus.focus import Surface
+from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import RecentFrames
+from focusd.focus.refocus import RefocusRun
+from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
+from focusd.protocol.results import CalibrationResult, MoveResult, RefocusResult, Score
+from focusd.protocol.states import RigState
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.single import score_of
 from focusd.scoring.spectra import Region
 from focusd.storage.store import CalibrationStore
 from focusd.storage.worker import Look
-
-Result = dict[str, Any]
 
 MAPPED = ("objective", "magnification", "na", "immersion_index", "camera")
 """Of a calibration's fingerprint, what a focus map belongs to."""
@@ -54,85 +55,54 @@ class RigOperations:
         self._calibrated = Look(lambda: self.calibrations.state())
         self._turn = anyio.CapacityLimiter(1)  # clients' frames wait for one another, not the rig's for them
 
-    async def calibrate(
-        self,
-        *,
-        range_um: float | None,
-        step_um: float | None,
-        planes_um: list[float] | None,
-        report: Report,
-    ) -> Result:
+    async def calibrate(self, asked: CalibrateParams, report: Report) -> CalibrationResult:
         """Take a stack around where the stage stands, fit b_calib(z), save it, go back.
 
         Args:
-            range_um, step_um: half the stack and the distance of its planes; None: as configured.
-            planes_um: the planes themselves, instead of range and step.
             report: receives `focus.progress` after each plane and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError: no usable curve; NoSampleError: an empty field; and what the hardware raises.
         """
-        begin = partial(
-            self.autofocus.calibrate,
-            range_um=range_um,
-            step_um=step_um,
-            planes_um=planes_um,
-            recent=self._recent,
-        )
+        calibrate: Callable[..., CalibrationRun] = self.autofocus.calibrate
+        begin = partial(calibrate, recent=self._recent, **asked.options())
         with _reported(report, "calibrate"):
             async with operation_on(self._rig) as operation:
                 run = await to_thread.run_sync(begin, operation.start_um)
                 result = await CalibrationDriving(operation, run, report).drive()
-        report("focus.done", {"kind": "calibrate", **result})
+        report("focus.done", {"kind": "calibrate", **result.model_dump()})
         return result
 
     async def refocus(
         self,
-        *,
-        roi: Region | None,
-        strategy: str | None,
-        max_exposures: int | None,
-        max_seconds: float | None = None,
-        max_dose_ms: float | None = None,
-        target_um: float | None = None,
-        usable_um: float | None = None,
-        prior: tuple[float, float] | None = None,
-        within_um: tuple[float, float] | None = None,
-        surface: Surface | None = None,
+        asked: RefocusParams,
         report: Report,
-    ) -> Result:
-        """Bring the sample into focus, and stay there; the params are those of `Autofocus.refocus`.
+        *,
+        usable_um: float | None = None,
+        within_um: tuple[float, float] | None = None,
+    ) -> RefocusResult:
+        """Bring the sample into focus, and stay there.
 
         Args:
+            usable_um: σ with which the search may end when its budget is spent, as in `Autofocus.refocus`.
             within_um: lowest and highest z to expose at or to move to, besides the limits.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
         """
-        begin = partial(
-            self.autofocus.refocus,
-            roi=roi,
-            strategy=strategy,
-            max_exposures=max_exposures,
-            max_seconds=max_seconds,
-            max_dose_ms=max_dose_ms,
-            target_um=target_um,
-            usable_um=usable_um,
-            prior=prior,
-            surface=surface,
-            recent=self._recent,
-        )
+        refocus: Callable[..., RefocusRun] = self.autofocus.refocus
+        begin = partial(refocus, recent=self._recent, usable_um=usable_um, **asked.options())
         self.slide.forget_focus()
         with _reported(report, "refocus"):
             async with operation_on(self._rig) as operation:
                 run = await to_thread.run_sync(begin, operation.start_um, within_um)
                 result = await RefocusDriving(operation, run, report).drive()
-        self.slide.focused(result["z_found_um"], result["sigma_um"])
-        report("focus.done", {"kind": "refocus", **result})
+        self.slide.focused(result.z_found_um, result.sigma_um)
+        report("focus.done", {"kind": "refocus", **result.model_dump()})
         return result
 
-    async def move(self, *, z_um: float, report: Report) -> Result:
+    async def move(self, asked: MoveParams, report: Report) -> MoveResult:
         """Move the stage to an absolute z, through the guard.
 
         Raises:
@@ -140,8 +110,8 @@ class RigOperations:
         """
         async with operation_on(self._rig) as operation:
             operation.leave()
-            reached_um = await self._rig.move_to(z_um)
-        return {"z_start_um": operation.start_um, "z_um": reached_um}
+            reached_um = await self._rig.move_to(asked.z_um)
+        return MoveResult(z_start_um=operation.start_um, z_um=reached_um)
 
     @property
     def z_um(self) -> float | None:
@@ -161,7 +131,7 @@ class RigOperations:
         """
         return await to_thread.run_sync(self.autofocus.depth_of_field_um)
 
-    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Result:
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Score:
         """The scores of a frame that somebody else has exposed: b over the tiles that show something, or None.
 
         Raises:
@@ -179,22 +149,22 @@ class RigOperations:
         with QUEUE.labels("frames").track_inprogress():
             return await to_thread.run_sync(score, limiter=self._turn)
 
-    async def state(self) -> Result:
+    async def state(self) -> RigState:
         """Where the stage is, what is calibrated, and what is wrong; never waits for the hardware."""
-        return {
-            "rig": self._config.name,
-            "microscope": self._config.microscope.kind,
-            **({"note": self._config.note} if self._config.note else {}),
-            "objective": self._config.objective.name,
-            "camera": self._rig.camera_name,
-            "z_um": self._rig.last_z_um,
-            "limits_um": [self._config.stage.min_um, self._config.stage.max_um],
-            "fault": self._rig.fault,
-            "unrecorded": self._rig.unrecorded,
-            "model": self.autofocus.scorer.model.name,
-            "backend": self.autofocus.scorer.backend,
-            "calibration": await self._calibrated.seen(),
-        }
+        return RigState(
+            rig=self._config.name,
+            microscope=self._config.microscope.kind,
+            note=self._config.note or None,
+            objective=self._config.objective.name,
+            camera=self._rig.camera_name,
+            z_um=self._rig.last_z_um,
+            limits_um=[self._config.stage.min_um, self._config.stage.max_um],
+            fault=self._rig.fault,
+            unrecorded=self._rig.unrecorded,
+            model=self.autofocus.scorer.model.name,
+            backend=self.autofocus.scorer.backend,
+            calibration=await self._calibrated.seen(),
+        )
 
 
 @contextmanager

@@ -15,6 +15,14 @@ import anyio
 import structlog
 
 from focusd.errors import MapError, RequestError
+from focusd.protocol.slide import (
+    FocusMapResult,
+    MapAdded,
+    MapCleared,
+    MapOffsets,
+    MapPrediction,
+    MapPredictions,
+)
 from focusd.slide.focusmap import FocusMap, Position
 from focusd.storage.files import parsed, read_small_text, write_atomically
 from focusd.storage.store import file_name, own_name
@@ -22,7 +30,6 @@ from focusd.storage.worker import Worker
 
 log = structlog.get_logger(__name__)
 
-Result = dict[str, Any]
 Xy = tuple[float, float]
 
 BELONGS = "fingerprint"
@@ -72,7 +79,7 @@ class SlideMap:
 
     async def add(
         self, *, x_um: float, y_um: float, z_um: float | None, sigma_um: float | None, channel: str | None
-    ) -> Result:
+    ) -> MapAdded:
         """Put a focus on the map, in place of one measured there before.
 
         Args:
@@ -89,7 +96,7 @@ class SlideMap:
             raise RequestError("give z_um and sigma_um, or neither to take those of the last refocus")
         position = Position(x_um, y_um, z_um, sigma_um)
         changed = await self._change(lambda present: present.measured(position, channel))
-        return {**asdict(changed.positions[-1]), "positions": len(changed.positions)}
+        return MapAdded(**asdict(changed.positions[-1]), positions=len(changed.positions))
 
     def _take_focus(self, place_um: Xy) -> tuple[float, float]:
         """The last refocus, for this place and, once taken, no other."""
@@ -103,7 +110,7 @@ class SlideMap:
         focus.place_um = place_um
         return focus.z_um, focus.sigma_um
 
-    async def predict(self, *, positions: list[Xy], channel: str | None, tolerance: float) -> Result:
+    async def predict(self, *, positions: list[Xy], channel: str | None, tolerance: float) -> MapPredictions:
         """The focus at positions, whether to trust it, and where a refocus would tell most.
 
         Args:
@@ -116,26 +123,27 @@ class SlideMap:
 
     def _predict(
         self, present: FocusMap, positions: list[Xy], channel: str | None, tolerance: float
-    ) -> Result:
+    ) -> MapPredictions:
         dof_um = self._depth_of_field_um()
         predictions = present.predict(positions, tolerance * dof_um, channel)
-        return {
-            "predictions": [asdict(prediction) for prediction in predictions],
-            "next": present.next_to_measure(predictions),
-            "dof_um": dof_um,
-        }
+        return MapPredictions(
+            predictions=[MapPrediction(**asdict(prediction)) for prediction in predictions],
+            next=present.next_to_measure(predictions),
+            dof_um=dof_um,
+        )
 
-    async def get(self) -> Result:
+    async def get(self) -> FocusMapResult:
         """All positions and offsets, and the surface through them."""
         present = await self._read()
-        return await self._worker.do(present.describe) | {"path": str(self._path)}
+        described = await self._worker.do(present.describe)
+        return FocusMapResult(**dict(described), path=str(self._path))
 
-    async def offset(self, *, channel: str, offset_um: float | None) -> Result:
+    async def offset(self, *, channel: str, offset_um: float | None) -> MapOffsets:
         """Set what a channel's focus lies above the reference; None forgets it."""
         changed = await self._change(lambda present: present.with_offset(channel, offset_um))
-        return {"offsets_um": dict(changed.offsets_um)}
+        return MapOffsets(offsets_um=dict(changed.offsets_um))
 
-    async def clear(self) -> Result:
+    async def clear(self) -> MapCleared:
         """Forget all positions, for a new slide; a file that cannot be read is replaced. Offsets stay."""
         async with self._changing:
             try:
@@ -143,7 +151,7 @@ class SlideMap:
             except MapError:
                 present = FocusMap()
             await self._write(present.cleared())
-        return {"cleared": len(present.positions)}
+        return MapCleared(cleared=len(present.positions))
 
     async def _change(self, change: Callable[[FocusMap], FocusMap]) -> FocusMap:
         async with self._changing:

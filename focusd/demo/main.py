@@ -21,6 +21,7 @@ from focusd.demo.rigs import DemoDaemon, daemons, recorded_rig, simulated_rig, s
 from focusd.demo.timelapse import run_timelapse
 from focusd.errors import FocusdError
 from focusd.microscope.recorded import Stack, read_stack, stack_files
+from focusd.protocol.results import CalibrationResult, Probe
 from focusd.scoring.single import sharpness
 
 CALIBRATED_ON = "gravel"
@@ -126,22 +127,23 @@ def _recorded(demo: _Demo, path: Path) -> None:
 
 def _calibrate(
     demo: _Demo, daemon: DemoDaemon, title: str, planes_um: list[float] | None = None
-) -> dict[str, Any]:
+) -> CalibrationResult:
     calibration = daemon.client.calibrate(planes_um=planes_um)
     path = demo.out / f"calibration-{title.replace(', ', '-')}.png"
     draw_calibration(calibration, f"Calibration: {title}", path)
-    demo.tell(f"calibrated on {title}: FWHM {calibration['fwhm_um']:.0f} µm, R² {calibration['r2']:.3f}")
+    demo.tell(f"calibrated on {title}: FWHM {calibration.fwhm_um:.0f} µm, R² {calibration.r2:.3f}")
     return calibration
 
 
 def _refocus(
-    demo: _Demo, daemon: DemoDaemon, calibration: dict[str, Any], sample: str, source: str, true_um: float
+    demo: _Demo, daemon: DemoDaemon, calibration: CalibrationResult, sample: str, source: str, true_um: float
 ) -> None:
     """A refocus by each strategy from the same start, and a picture of the default one."""
-    start_um = daemon.client.state()["z_um"]
+    start_um = daemon.client.state().z_um
+    assert start_um is not None, "it was calibrated there"
     for strategy in STRATEGIES:
         daemon.client.move(start_um)
-        run = {
+        run: dict[str, Any] = {
             "sample": sample,
             "source": source,
             "strategy": strategy,
@@ -150,20 +152,20 @@ def _refocus(
             "z_found_um": None,
             "error_um": None,
             "sigma_um": None,
-            "dof_um": calibration["dof_um"],
+            "dof_um": calibration.dof_um,
             "exposures": None,
             "seconds": None,
         }
         demo.runs.append(run)
         probes = _run(demo, daemon, run)
         if strategy == STRATEGIES[0]:
-            planes = [start_um, *([] if run["z_found_um"] is None else [run["z_found_um"]])]
+            planes_um = [start_um, *([] if run["z_found_um"] is None else [run["z_found_um"]])]
             number = (len(demo.runs) + 1) // len(STRATEGIES)
             picture = demo.out / f"run-{number:02d}-{sample}.png"
-            draw_run(run, probes, calibration["curve"], photograph(daemon.config, planes), picture)
+            draw_run(run, probes, calibration.curve, photograph(daemon.config, planes_um), picture)
 
 
-def _run(demo: _Demo, daemon: DemoDaemon, run: dict[str, Any]) -> list[dict[str, float]]:
+def _run(demo: _Demo, daemon: DemoDaemon, run: dict[str, Any]) -> list[Probe]:
     """Fill in the figures of one refocus, or how it ended; returns its probes."""
     try:
         found = daemon.client.refocus(strategy=run["strategy"])
@@ -171,10 +173,10 @@ def _run(demo: _Demo, daemon: DemoDaemon, run: dict[str, Any]) -> list[dict[str,
         run["outcome"] = error.outcome
         where = f"{run['sample']} from {run['z_start_um']:.1f} µm, {run['strategy']}"
         demo.reasons.append(f"{where}: {error.message}")
-        return list(error.data.get("probes", []))
-    run |= {key: found[key] for key in ("z_found_um", "sigma_um", "exposures", "seconds", "outcome")}
-    run["error_um"] = found["z_found_um"] - run["z_true_um"]
-    return list(found["probes"])
+        return [Probe.model_validate(probe) for probe in error.data.get("probes", [])]
+    run |= {key: getattr(found, key) for key in ("z_found_um", "sigma_um", "exposures", "seconds", "outcome")}
+    run["error_um"] = found.z_found_um - run["z_true_um"]
+    return found.probes
 
 
 def _stack_files(folder: Path | None) -> list[Path]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from focusd.config import RigConfig
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.guard import GuardedStage
+from focusd.protocol.results import CalibrationCurve, Curve, Probe
 
 matplotlib.use("Agg")
 
@@ -32,16 +33,18 @@ def photograph(config: RigConfig, z_um: list[float]) -> list[Pixels]:
         microscope.close()
 
 
-def draw_calibration(calibration: dict[str, Any], title: str, path: Path) -> None:
+def draw_calibration(calibration: CalibrationCurve, title: str, path: Path) -> None:
     """The calibration curve, its profile, its full width at half maximum."""
     from matplotlib import pyplot as plt
 
-    fit = np.array(calibration["profile"]["b"])
-    half, level = calibration["fwhm_um"] / 2, (fit.min() + fit.max()) / 2
+    fit = np.array(calibration.profile.b)
+    half, level = calibration.fwhm_um / 2, (fit.min() + fit.max()) / 2
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    label = f"Moffat profile, R² {calibration['r2']:.3f}"
-    axes.plot(calibration["profile"]["z_um"], fit, color="tab:orange", label=label)
-    axes.plot(*calibration["curve"].values(), "o", color="tab:blue", markersize=4, label="measured")
+    label = f"Moffat profile, R² {calibration.r2:.3f}"
+    axes.plot(calibration.profile.z_um, fit, color="tab:orange", label=label)
+    axes.plot(
+        calibration.curve.z_um, calibration.curve.b, "o", color="tab:blue", markersize=4, label="measured"
+    )
     axes.annotate("", (-half, level), (half, level), arrowprops={"arrowstyle": "<->", "color": "grey"})
     axes.text(0, level, f"FWHM {2 * half:.0f} µm", ha="center", va="bottom", color="grey")
     axes.set(xlabel="defocus z (µm)", ylabel="blurriness b_calib", title=title, ylim=(0, None))
@@ -52,8 +55,8 @@ def draw_calibration(calibration: dict[str, Any], title: str, path: Path) -> Non
 
 def draw_run(
     run: dict[str, Any],
-    probes: list[dict[str, float]],
-    curve: dict[str, Any],
+    probes: list[Probe],
+    curve: Curve,
     frames: list[Pixels],
     path: Path,
 ) -> None:
@@ -82,15 +85,13 @@ def _told(run: dict[str, Any]) -> str:
     return f"error {error_um:+.2f} µm ({error_um / run['dof_um']:+.2f} DOF)"
 
 
-def _draw_probes(
-    axes: Any, run: dict[str, Any], probes: list[dict[str, float]], curve: dict[str, Any]
-) -> None:
+def _draw_probes(axes: Any, run: dict[str, Any], probes: list[Probe], curve: Curve) -> None:
     """The scores of the exposures over z, and the curve where the search has put it."""
     found = run["z_found_um"] is not None
-    moved_um = np.array(curve["z_um"]) + (run["z_found_um"] if found else run["z_true_um"])
+    moved_um = np.array(curve.z_um) + (run["z_found_um"] if found else run["z_true_um"])
     label = "b_calib, moved to the focus found" if found else "b_calib at the true focus"
-    axes.plot(moved_um, curve["b"], color="tab:blue", label=label)
-    z, b, sigma = ([probe[key] for probe in probes] for key in ("z_um", "b", "sigma"))
+    axes.plot(moved_um, curve.b, color="tab:blue", label=label)
+    z, b, sigma = ([getattr(probe, name) for probe in probes] for name in ("z_um", "b", "sigma"))
     axes.errorbar(
         z, b, sigma, fmt="o", color="tab:red", capsize=3, label="exposures (median of the field, σ)"
     )

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig, load_config
 from focusd.errors import FocusdError, UnreachableError
 from focusd.microscope.recorded import Stack

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from focusd.errors import NoSampleError
 from focusd.focus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
@@ -12,9 +11,10 @@ from focusd.focus.measurement import Mask, Measurement, telling_tiles
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.instrument import Instrument
+from focusd.protocol.results import CalibrationResult, Exposed, Progress, StoredCalibration
 
 
-class CalibrationRun(Run[dict[str, Any]]):
+class CalibrationRun(Run[CalibrationResult]):
     """A calibration from a stack of planes.
 
     Args:
@@ -38,7 +38,7 @@ class CalibrationRun(Run[dict[str, Any]]):
         threshold: float,
         instrument: Instrument | None,
         whole_frames: int,
-        keep: Callable[[Calibration], dict[str, Any]],
+        keep: Callable[[Calibration], StoredCalibration],
         note: str,
     ) -> None:
         super().__init__(measuring, probes_um[:1])
@@ -61,12 +61,12 @@ class CalibrationRun(Run[dict[str, Any]]):
         return not self._sees_structure
 
     @property
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """The last exposure, how many there were, and how many there will be."""
         probes = len(self._probed)
         last = (self.measurements or self._probed)[-1]
         taken = probes + len(self.measurements)
-        return summary(last) | {"exposure": taken, "of": probes + len(self._planes_um)}
+        return Progress(**dict(summary(last)), exposure=taken, of=probes + len(self._planes_um))
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -105,16 +105,17 @@ class CalibrationRun(Run[dict[str, Any]]):
             self.measurements, self._fingerprint, self._threshold, self._instrument, self._pupil
         )
         kept = self._keep(calibration)
-        self._result = kept | {
-            "planes": len(self._planes_um),
-            "exposures": self.exposures,
-            "z_focus_um": focus_um,
-            "message": "; ".join(filter(None, (kept["message"], _warning(calibration), self._note))),
-        }
+        self._result = CalibrationResult(
+            **dict(kept)
+            | {"message": "; ".join(filter(None, (kept.message, _warning(calibration), self._note)))},
+            planes=len(self._planes_um),
+            exposures=self.exposures,
+            z_focus_um=focus_um,
+        )
 
-    def spent(self) -> dict[str, Any]:
+    def spent(self) -> Exposed:
         """Return how often the sample was lit."""
-        return {"exposures": self.exposures}
+        return Exposed(exposures=self.exposures)
 
     def _take(self, measurement: Measurement) -> None:
         if self.is_probing:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.levels import two_levels
+from focusd.protocol.results import FieldGeometry, Shape
 
 Array = NDArray[np.float64]
-Shape = Literal["flat", "tilted", "stepped", "thick", "unknown"]
 Direction = Literal["increasing", "decreasing"]
 
 MIN_BLOCKS = 6
@@ -138,11 +138,10 @@ def geometry_of(
     return Geometry(plane, mean(blocks), *middle, *near, shape, reason)
 
 
-def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> dict[str, Any]:
-    """Map and geometry as JSON, None for NaN: `geometry` of a result, and what `pictures.draw_field` draws."""
+def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> FieldGeometry:
+    """Map and geometry as a result has them, and as `pictures.draw_field` draws them."""
     arrays = {name: getattr(blocks, name).tolist() for name in ("focus_um", "sigma_um", "y_px", "x_px")}
-    described = _without_nan(arrays | asdict(geometry))
-    return {**described, "block_px": blocks.block_px, "pixel_um": pixel_um}
+    return FieldGeometry(**arrays | asdict(geometry), block_px=blocks.block_px, pixel_um=pixel_um)
 
 
 def mean(blocks: LocalMap) -> float:
@@ -316,12 +315,3 @@ def _slope_shape(plane: Plane, dof_um: float) -> tuple[Shape, str]:
     if fall > dof_um:
         return "tilted", f"{told}, more than the depth of field ({dof_um:.1f} µm)"
     return "flat", f"{told}, within the depth of field ({dof_um:.1f} µm)"
-
-
-def _without_nan(value: Any) -> Any:
-    """The same lists and dicts with None for NaN."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

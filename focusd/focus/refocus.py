@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
@@ -12,6 +11,7 @@ from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.results import Progress, RefocusResult, Spent
 
 NEAR_SIGMA = 0.25
 """A stage that stands within so many σ of the focus is not moved again."""
@@ -34,7 +34,7 @@ class Field:
     surface: Surface
 
 
-class RefocusRun(Run[dict[str, Any]]):
+class RefocusRun(Run[RefocusResult]):
     """A search for the focus from a given z.
 
     Args:
@@ -43,7 +43,8 @@ class RefocusRun(Run[dict[str, Any]]):
         start_um: where the stage stands.
         limits_um: nothing outside is asked for.
         exposure_ms: of the camera, for the dose.
-        about: what is added to the result as it is.
+        strategy: name of the search.
+        note: what is added to the message.
     """
 
     def __init__(
@@ -56,13 +57,15 @@ class RefocusRun(Run[dict[str, Any]]):
         start_um: float,
         limits_um: tuple[float, float],
         exposure_ms: float,
-        about: dict[str, Any],
+        strategy: str,
+        note: str,
     ) -> None:
         self._search = search
         self._budget = budget
         self._limits_um = limits_um
         self._exposure_ms = exposure_ms
-        self._about = about
+        self._strategy = strategy
+        self._note = note
         self.field = field
         self.start_um = start_um
         self._believed: tuple[float, float] | None = None
@@ -76,14 +79,14 @@ class RefocusRun(Run[dict[str, Any]]):
         None: there is no belief yet. The opening planes are judged together.
         """
         if self._result is not None:
-            return self._result["focus_um"], self._result["sigma_um"]
+            return self._result.focus_um, self._result.sigma_um
         return self._believed
 
     @property
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """The last exposure, how many there were, and how many there may be."""
-        taken = {"exposure": len(self.measurements), "of": self._budget.exposures}
-        return summary(self.measurements[-1]) | taken
+        last = dict(summary(self.measurements[-1]))
+        return Progress(**last, exposure=len(self.measurements), of=self._budget.exposures)
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -114,18 +117,18 @@ class RefocusRun(Run[dict[str, Any]]):
         else:
             self._wanted_um = [self._inside(z_um)]
 
-    def spent(self, lit: int | None = None) -> dict[str, Any]:
+    def spent(self, lit: int | None = None) -> Spent:
         """Return exposures and dose so far, and every probe.
 
         Args:
             lit: how often the sample was lit, if a rig counted it; None: as the frames say.
         """
-        return {
-            "exposures": len(self.measurements),
-            "dose_ms": (self.exposures if lit is None else lit) * self._exposure_ms,
-            "seconds": self.elapsed_s,
-            "probes": [summary(o) for o in self.measurements],
-        }
+        return Spent(
+            exposures=len(self.measurements),
+            dose_ms=(self.exposures if lit is None else lit) * self._exposure_ms,
+            seconds=self.elapsed_s,
+            probes=[summary(m) for m in self.measurements],
+        )
 
     def _take(self, measurement: Measurement) -> None:
         self.measurements.append(measurement)
@@ -136,19 +139,19 @@ class RefocusRun(Run[dict[str, Any]]):
         geometry = geometry_of(focus.local, self.field.pixel_um, self.field.dof_um, self.field.towards_sample)
         target_um, sigma_um = surface_of(focus, geometry, self.field.surface)
         self._require_inside(target_um)
-        self._result = {
-            "outcome": "focused",
-            "message": _joined(focus.message, _warning(geometry), self._about["message"]),
-            "z_start_um": self.start_um,
-            "focus_um": target_um,
-            "z_found_um": target_um,
-            "shift_um": target_um - self.start_um,
-            "sigma_um": sigma_um,
-            "geometry": describe(focus.local, geometry, self.field.pixel_um),
-            **self.spent(),
-            "dof_um": self.field.dof_um,
-            **{name: value for name, value in self._about.items() if name != "message"},
-        }
+        self._result = RefocusResult(
+            **dict(self.spent()),
+            outcome="focused",
+            message=_joined(focus.message, _warning(geometry), self._note),
+            z_start_um=self.start_um,
+            focus_um=target_um,
+            z_found_um=target_um,
+            shift_um=target_um - self.start_um,
+            sigma_um=sigma_um,
+            geometry=describe(focus.local, geometry, self.field.pixel_um),
+            strategy=self._strategy,
+            dof_um=self.field.dof_um,
+        )
 
     def _may_expose(self) -> bool:
         """Whether one more exposure is allowed; if not, the focus is known well enough to end with.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from focusd.errors import FocusdError, RequestError
 from focusd.focus.frame import Frame, require_frame
 from focusd.focus.measurement import Mask, Measurement
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.results import Exposed, Probe, Progress
 
 Result = TypeVar("Result")
 
@@ -163,11 +164,11 @@ class Run(ABC, Generic[Result]):
 
     @property
     @abstractmethod
-    def progress(self) -> dict[str, Any]:
+    def progress(self) -> Progress:
         """What the last measurement showed, for those who watch."""
 
     @abstractmethod
-    def spent(self) -> dict[str, Any]:
+    def spent(self) -> Exposed:
         """Return the exposures so far, and what else a result or an error says of what they cost."""
 
     @contextmanager
@@ -176,7 +177,7 @@ class Run(ABC, Generic[Result]):
         try:
             yield
         except FocusdError as error:
-            error.data.update(self.spent())
+            error.data.update(self.spent().model_dump())
             self._error = error
             raise
 
@@ -189,11 +190,11 @@ class Run(ABC, Generic[Result]):
             raise RequestError("this run has ended: begin another one") from self._error
 
 
-def summary(measurement: Measurement) -> dict[str, float]:
+def summary(measurement: Measurement) -> Probe:
     """Return a measurement in the numbers that a person reads: medians over the field."""
-    return {
-        "z_um": measurement.z_um,
-        "b": float(np.nanmedian(measurement.b)),
-        "sigma": float(np.nanmedian(measurement.sigma)),
-        "structure": float(np.nanmedian(measurement.structure)),
-    }
+    return Probe(
+        z_um=measurement.z_um,
+        b=float(np.nanmedian(measurement.b)),
+        sigma=float(np.nanmedian(measurement.sigma)),
+        structure=float(np.nanmedian(measurement.structure)),
+    )

@@ -1,4 +1,4 @@
-"""What is on the wire: methods, JSON-RPC 2.0 envelopes, event frames. No sockets.
+"""What is on the wire: JSON-RPC 2.0 envelopes and event frames. No sockets.
 
 Control: `[envelope…, b"", JSON-RPC 2.0]`. Events: `[b"focusd/1/<topic>", JSON]`. JSON is strict both ways:
 NaN is refused when it comes in and sent as null.
@@ -6,40 +6,18 @@ NaN is refused when it comes in and sent as null.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
-from focusd import __version__
 from focusd.errors import FocusdError, RequestError
-from focusd.protocol.params import (
-    PROTOCOL,
-    CalibrateParams,
-    CalibrationParams,
-    Finite,
-    HelloParams,
-    HoldParams,
-    JobParams,
-    LeaseIdParams,
-    LeaseParams,
-    MapAddParams,
-    MapOffsetParams,
-    MapPredictParams,
-    Message,
-    MoveParams,
-    Name,
-    Params,
-    RefocusParams,
-    ScoreParams,
-    SinceParams,
-)
+from focusd.protocol.failure import Failure
+from focusd.protocol.methods import METHODS, SCORE
+from focusd.protocol.model import Finite, Name, Result
+from focusd.protocol.requests import PROTOCOL, Message, Params
 from focusd.terminal import printable
-
-JsonObject = dict[str, Any]
 
 STATE_TOPIC = "state"
 TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
@@ -87,81 +65,6 @@ class UnknownMethodError(FocusdError):
     code = -32601
 
 
-@dataclass(frozen=True)
-class Method:
-    """One method: its name, its params and what it does."""
-
-    name: str
-    params: type[Params]
-    summary: str
-
-    def openrpc(self) -> JsonObject:
-        """This method's part of the OpenRPC document."""
-        schema = self.params.model_json_schema()
-        required = schema.get("required", [])
-        params = [
-            {"name": name, "required": name in required, "schema": part}
-            for name, part in schema.get("properties", {}).items()
-        ]
-        result = {"name": "result", "schema": {"type": "object"}}
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "paramStructure": "by-name",
-            "params": params,
-            "result": result,
-        }
-
-
-METHODS = {
-    method.name: method
-    for method in (
-        Method("system.hello", HelloParams, "Protocol, version, session, methods and topics."),
-        Method("system.ping", Params, "Answers at once; names the session."),
-        Method(
-            "system.reconnect",
-            Params,
-            "After a fault that an operator has looked into: open the hardware again.",
-        ),
-        Method("state.get", Params, "What the rig is doing and where its stage stands."),
-        Method(
-            "focus.calibrate", CalibrateParams, "Long: take a calibration stack around the focus set by eye."
-        ),
-        Method("focus.run", RefocusParams, "Long: bring the sample into focus."),
-        Method("focus.hold", HoldParams, "Keep the sample in focus from now on."),
-        Method("focus.release", Params, "End the hold; the stage rests where it is."),
-        Method("focus.score", ScoreParams, "Scores of frames that the client sends as raw pixels."),
-        Method("stage.move", MoveParams, "Long: move the stage to an absolute z, through the guard."),
-        Method("job.cancel", JobParams, "Ask a job to end; does not wait for it."),
-        Method("job.status", JobParams, "State of a job, and its result or error."),
-        Method("lease.acquire", LeaseParams, "Keep all jobs and moves off while the client exposes."),
-        Method("lease.release", LeaseIdParams, "Give the lease back."),
-        Method("events.since", SinceParams, "Remembered events after a number, oldest first."),
-        Method("map.add", MapAddParams, "Put the last refocus, or a focus given, on the slide's focus map."),
-        Method("map.predict", MapPredictParams, "Focus at positions, and whether a refocus pays its dose."),
-        Method("map.get", Params, "Positions, offsets and the surface through them."),
-        Method("map.offset", MapOffsetParams, "Set what a channel's focus lies above the reference."),
-        Method("map.clear", Params, "Forget the positions, for a new slide; offsets stay."),
-        Method(
-            "calibrations.list", Params, "All calibrations that are kept of the objective, the latest first."
-        ),
-        Method("calibrations.show", CalibrationParams, "One of them, with its curve."),
-        Method("calibrations.use", CalibrationParams, "Put one of them in force; the other is kept."),
-        Method("calibrations.remove", CalibrationParams, "Remove one that is not in force, for good."),
-        Method("rpc.discover", Params, "This document."),
-    )
-}
-
-
-@cache
-def openrpc() -> bytes:
-    """The OpenRPC 1.3 document of this protocol, as JSON."""
-    info = {"title": PROTOCOL, "version": __version__}
-    return encode(
-        {"openrpc": "1.3.2", "info": info, "methods": [method.openrpc() for method in METHODS.values()]}
-    )
-
-
 RequestId = Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Finite
 """It comes back with the reply, which waits for a client that does not read it."""
 
@@ -171,7 +74,9 @@ class Request(Message):
 
     jsonrpc: Literal["2.0"]
     method: Name
-    params: Annotated[JsonObject, Field(max_length=MAX_PARAMS)] | list[Any] = Field(default_factory=dict)
+    params: Annotated[dict[str, object], Field(max_length=MAX_PARAMS)] | list[object] = Field(
+        default_factory=dict
+    )
     id: RequestId | None = None
 
     @property
@@ -205,7 +110,7 @@ def _explain(error: ValidationError) -> str:
     )
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """JSON; NaN becomes null, NumPy's numbers and arrays become plain ones."""
     return to_json(
         value, inf_nan_mode="null", fallback=lambda other: getattr(other, "tolist", other.__str__)()
@@ -227,9 +132,9 @@ def read_request(content: Sequence[Part]) -> Request:
     if body.count(b",") + body.count(b":") > MAX_VALUES:
         raise InvalidRequestError(f"the JSON frame holds more than {MAX_VALUES} values")
     asked = _read_json(body)
-    if len(content) > 1 and asked.method != "focus.score":
+    if len(content) > 1 and asked.method != SCORE.name:
         raise InvalidRequestError(
-            f"send one JSON frame after the empty one, not {len(content)}: only focus.score takes pixels"
+            f"send one JSON frame after the empty one, not {len(content)}: only {SCORE.name} takes pixels"
         )
     return asked
 
@@ -273,12 +178,12 @@ def split_envelope(frames: Sequence[Part]) -> tuple[list[bytes], list[Part]]:
     return [bytes(frame) for frame in frames[: end + 1]], list(frames[end + 1 :])
 
 
-def request(method: str, params: JsonObject, request_id: str | int) -> bytes:
+def request(method: str, params: Mapping[str, object], request_id: str | int) -> bytes:
     """A request's JSON."""
     return encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
-def result_reply(request_id: str | float | None, result: JsonObject | bytes) -> bytes:
+def result_reply(request_id: str | float | None, result: Result | bytes) -> bytes:
     """The reply's JSON to a request that succeeded; the result may be JSON already."""
     if isinstance(result, bytes):
         return b'{"jsonrpc":"2.0","id":' + encode(request_id) + b',"result":' + result + b"}"
@@ -302,9 +207,9 @@ def page(session: str, events: Iterable[bytes]) -> bytes:
     return b'{"session":' + encode(session) + b',"events":[' + b",".join(one_page(events)) + b"]}"
 
 
-def error_reply(request_id: str | float | None, error: JsonObject) -> bytes:
-    """The reply's JSON to a request that failed; `error` holds code, message and data."""
-    return encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+def error_reply(request_id: str | float | None, error: Exception) -> bytes:
+    """The reply's JSON to a request that failed."""
+    return encode({"jsonrpc": "2.0", "id": request_id, "error": Failure.of(error)})
 
 
 def is_subscription(prefix: bytes) -> bool:

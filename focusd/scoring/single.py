@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.protocol.results import Score, ScoreOutcome
 from focusd.scoring.measuring import require_numbers
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -19,7 +18,7 @@ def score_of(
     *,
     threshold: float,
     max_saturated: float,
-) -> dict[str, Any]:
+) -> Score:
     """Score a frame; `b` is None if it shows nothing.
 
     Args:
@@ -34,14 +33,15 @@ def score_of(
     require_numbers(measured)
     seen = measured.structure >= threshold
     saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > max_saturated
-    outcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
-    return {
-        "outcome": outcome,
-        "b": measured.mean_b(seen) if outcome == "scored" else None,
-        "sigma": float(np.median(measured.sigma)),
-        "structure": float(np.median(measured.structure)),
-        "sharpness": sharpness(pixels, roi),
-    }
+    outcome: ScoreOutcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
+    return Score(
+        outcome=outcome,
+        b=measured.mean_b(seen) if outcome == "scored" else None,
+        sigma=float(np.median(measured.sigma)),
+        structure=float(np.median(measured.structure)),
+        sharpness=sharpness(pixels, roi),
+        tracked=False,
+    )
 
 
 def sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:

@@ -8,62 +8,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any
 
 import anyio
 import anyio.lowlevel
-import numpy as np
 import structlog
 import zmq
 import zmq.asyncio
 from anyio.abc import TaskGroup
 
-from focusd import __version__
 from focusd.config import ServerConfig
 from focusd.daemon.events import Event, EventBus
 from focusd.daemon.hold import Hold
-from focusd.daemon.jobs import Job, Jobs
+from focusd.daemon.jobs import Jobs
 from focusd.daemon.metrics import QUEUE
+from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import Record
-from focusd.errors import BusyError, CancelledJobError, FocusdError, RequestError, error_object, rebuild_error
-from focusd.protocol import messages
-from focusd.protocol.messages import MAX_MESSAGE_BYTES, InvalidRequestError, JsonObject, Part, Request
-from focusd.protocol.params import (
-    PROTOCOL,
-    CalibrateParams,
-    HelloParams,
-    HoldParams,
-    JobParams,
-    LeaseIdParams,
-    LeaseParams,
-    LongParams,
-    MoveParams,
-    Params,
-    RefocusParams,
-    ScoreParams,
-    SinceParams,
-)
+from focusd.errors import BusyError, FocusdError
+from focusd.protocol import messages, methods
+from focusd.protocol.events import StateUnknown
+from focusd.protocol.messages import MAX_MESSAGE_BYTES, InvalidRequestError, Part, Request
+from focusd.protocol.model import Result
+from focusd.protocol.states import State
 from focusd.server.admission import Admission, Load
-from focusd.server.callers import Caller, Inbox, Turns, content_of
+from focusd.server.answers import Answers, Reconnect
+from focusd.server.callers import Caller, Inbox, content_of
 from focusd.server.door import Door
-from focusd.server.operations import Operations
 from focusd.server.publisher import Publisher, serving_subscribers
 from focusd.server.ratelimit import RateLimit
 from focusd.server.sockets import Endpoints, open_sockets
-from focusd.storage.worker import Worker
 
 log = structlog.get_logger(__name__)
-
-Reconnect = Callable[[], Awaitable[None]]
 
 HEARTBEAT_S = 1.0
 FRAME_COST = 4.0
 """Of a frame to be scored, in requests: it takes a core as long as hundreds of them do."""
-CANCEL = "job.cancel"
+CANCEL = methods.CANCEL.name
 """Never refused for its sender's haste: it is how harm is stopped."""
+CHANGING = {
+    method.name for method in (methods.HOLD, methods.RELEASE, methods.ACQUIRE_LEASE, methods.RELEASE_LEASE)
+}
+"""After these the state is looked at; after a job, an event says so."""
 STATE_S = 0.05
 """The state is not published more often, whatever changes and whoever subscribes."""
 UNDER_WAY = Load(requests=256, bytes=MAX_MESSAGE_BYTES), Load(requests=2048, bytes=2 * MAX_MESSAGE_BYTES)
@@ -81,7 +68,7 @@ LAST_REPLIES_S = 1.0
 @asynccontextmanager
 async def serve(
     config: ServerConfig,
-    operations: Operations,
+    operations: RigOperations,
     bus: EventBus,
     jobs: Jobs,
     hold: Hold,
@@ -103,9 +90,9 @@ async def serve(
         sockets, endpoints = open_sockets(config, resources)
         door = resources.enter_context(Door(endpoints.control, endpoints.events))
         limit = RateLimit(config.max_requests_per_s)
-        server = _Server(
-            sockets.control, sockets.outbox, operations, bus, jobs, hold, record, limit, door, reconnect
-        )
+        answers = Answers(operations, bus, jobs, hold, record, reconnect)
+        publisher = Publisher(sockets.outbox, record)
+        server = _Server(sockets.control, publisher, answers, bus, limit, door)
         resources.enter_context(bus.subscribed(server.hear))
         loop = asyncio.get_running_loop()
         greet = partial(_unless_ended, loop, server.greet)
@@ -133,60 +120,23 @@ class _Server:
     def __init__(
         self,
         control: zmq.asyncio.Socket,
-        outbox: zmq.asyncio.Socket,
-        operations: Operations,
+        publisher: Publisher,
+        answers: Answers,
         bus: EventBus,
-        jobs: Jobs,
-        hold: Hold,
-        record: Record,
         limit: RateLimit,
         door: Door,
-        reconnect: Reconnect,
     ) -> None:
         self._control = control
-        self.publisher = Publisher(outbox, record)
-        self._operations = operations
+        self.publisher = publisher
+        self._answers = answers
         self._bus = bus
-        self._jobs = jobs
-        self._hold = hold
-        self._record = record
         self._limit = limit
         self._door = door
         self._under_way = Admission(*UNDER_WAY)
         self._reading = RateLimit(READING_PER_S, at_once=READING_AT_ONCE)
-        self._scoring = Turns()
-        self._paging = Worker("events")
-        self._encoding = anyio.Lock()
-        self._ask_to_reconnect = reconnect
-        self._state: JsonObject = {}
+        self._state: State | StateUnknown | None = None
         self._someone_is_new = False
         self._look_at_state = anyio.Event()
-        self._handlers: dict[str, Callable[[Any], Awaitable[JsonObject | bytes]]] = {
-            "system.hello": self._hello,
-            "system.ping": self._ping,
-            "system.reconnect": self._reconnect,
-            "state.get": self._get_state,
-            "focus.calibrate": self._calibrate,
-            "focus.run": self._refocus,
-            "focus.hold": self._engage,
-            "focus.release": self._release,
-            "stage.move": self._move,
-            CANCEL: self._cancel,
-            "job.status": self._status,
-            "lease.acquire": self._acquire_lease,
-            "lease.release": self._release_lease,
-            "events.since": self._since,
-            "map.add": self._answering(operations.slide.add),
-            "map.predict": self._answering(operations.slide.predict),
-            "map.get": self._answering(operations.slide.get),
-            "map.offset": self._answering(operations.slide.offset),
-            "map.clear": self._answering(operations.slide.clear),
-            "calibrations.list": self._answering(operations.calibrations.listed),
-            "calibrations.show": self._answering(operations.calibrations.show),
-            "calibrations.use": self._answering(operations.calibrations.use),
-            "calibrations.remove": self._answering(operations.calibrations.remove),
-            "rpc.discover": self._discover,
-        }
 
     def start(self, listening: TaskGroup, answering: TaskGroup) -> None:
         """Start the loops, and with them everything a client can see."""
@@ -216,7 +166,7 @@ class _Server:
             with QUEUE.labels("requests").track_inprogress():
                 reply = await self._reply(content, caller)
         except InvalidRequestError as error:
-            envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error_object(error))
+            envelope, reply = [bytes(frames[0]), b""], messages.error_reply(None, error)
         if reply:
             self._limit.charge(caller.name, _cost(reply, BYTES_A_REPLY) - 1)
             await self._control.send_multipart([*envelope, reply])
@@ -236,7 +186,7 @@ class _Server:
             with self._charged(caller, is_long):
                 request = messages.read_request(content)
         except FocusdError as error:
-            return messages.error_reply(None, error_object(error))
+            return messages.error_reply(None, error)
         try:
             if request.method == CANCEL:
                 result = await self._result(request, [], caller)
@@ -247,21 +197,21 @@ class _Server:
                     result = await self._result(request, content[1:], caller, is_long)
             reply = messages.result_reply(request.id, result)
         except FocusdError as error:
-            reply = messages.error_reply(request.id, error_object(error))
+            reply = messages.error_reply(request.id, error)
         except Exception as error:
             log.exception("a request failed on a fault of focusd", method=request.method)
-            reply = messages.error_reply(request.id, error_object(error))
+            reply = messages.error_reply(request.id, error)
         return None if request.is_notification else reply
 
     async def _result(
         self, request: Request, pixels: list[Part], caller: Caller, is_long: bool = False
-    ) -> JsonObject | bytes:
+    ) -> Result | bytes:
         with self._charged(caller, is_long):
             params = request.checked_params()
-        if isinstance(params, ScoreParams):
-            async with self._scoring.of(caller.name):
-                return await self._score(params, pixels, caller)
-        return await self._handlers[request.method](params)
+        result = await self._answers.answer(request.method, params, pixels, caller)
+        if request.method in CHANGING:
+            self._look_at_state.set()
+        return result
 
     @contextmanager
     def _charged(self, caller: Caller, is_long: bool) -> Iterator[None]:
@@ -274,120 +224,6 @@ class _Server:
             self._limit.charge(caller.name, max(0.0, cost - 1))
             if is_long:
                 self._reading.charge(None, cost)
-
-    async def _hello(self, params: HelloParams) -> JsonObject:
-        if params.protocol != PROTOCOL:
-            raise RequestError(f"this daemon speaks {PROTOCOL}, not {params.protocol!r}")
-        return {
-            "protocols": [PROTOCOL],
-            "version": __version__,
-            "session": self._bus.session,
-            "methods": list(messages.METHODS),
-            "topics": list(messages.TOPICS),
-        }
-
-    async def _ping(self, _params: Params) -> JsonObject:
-        return {"session": self._bus.session}
-
-    async def _reconnect(self, _params: Params) -> JsonObject:
-        await self._ask_to_reconnect()
-        return {"session": self._bus.session}
-
-    async def _get_state(self, _params: Params) -> JsonObject:
-        return await self._current_state()
-
-    async def _calibrate(self, params: CalibrateParams) -> JsonObject:
-        return await self._run_long("calibrate", self._operations.calibrate, params)
-
-    async def _refocus(self, params: RefocusParams) -> JsonObject:
-        return await self._run_long("refocus", self._operations.refocus, params)
-
-    async def _move(self, params: MoveParams) -> JsonObject:
-        return await self._run_long("move", self._operations.move, params)
-
-    async def _run_long(
-        self, kind: str, operation: Callable[..., Awaitable[JsonObject]], params: LongParams
-    ) -> JsonObject:
-        arguments = params.operation()
-        job = self._jobs.start(
-            kind,
-            lambda report: operation(**arguments, report=report),
-            params.client,
-            params.request_key,
-            arguments,
-            lease_id=params.lease_id,
-        )
-        return await _outcome(job) if params.wait else {"job_id": job.id}
-
-    async def _cancel(self, params: JobParams) -> JsonObject:
-        return self._jobs.cancel(params.job_id).summary()
-
-    async def _status(self, params: JobParams) -> JsonObject:
-        return self._jobs.status(params.job_id).summary()
-
-    async def _engage(self, params: HoldParams) -> JsonObject:
-        held = await self._hold.engage(
-            client=params.client, roi=params.roi, position=params.position, tags=params.tags
-        )
-        self._look_at_state.set()
-        return held
-
-    async def _release(self, _params: Params) -> JsonObject:
-        released = await self._hold.release()
-        self._look_at_state.set()
-        return released
-
-    async def _score(self, params: ScoreParams, pixels: list[Part], caller: Caller) -> JsonObject:
-        """Score a client's frames, one after the other, and let the hold learn from them."""
-        params.check_pixels(pixels)
-        scores = []
-        for frame, content in zip(params.frames, pixels, strict=True):
-            if caller.line.has_ended:
-                raise CancelledJobError("the client has gone, and nobody waits for these scores")
-            image = np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
-            score = await self._operations.score(pixels=image, roi=params.roi)
-            learns = params.track and score["b"] is not None
-            tracked = learns and self._hold.saw(score["sharpness"], frame.z_um, params.tags)
-            scores.append(score | {"tracked": tracked})
-        return {"scores": scores}
-
-    async def _acquire_lease(self, params: LeaseParams) -> JsonObject:
-        granted = await self._jobs.acquire_lease(params.client, params.seconds, params.lease_id)
-        self._look_at_state.set()
-        return granted
-
-    async def _release_lease(self, params: LeaseIdParams) -> JsonObject:
-        released = self._jobs.lease.release(params.lease_id)
-        self._look_at_state.set()
-        return {"released": released}
-
-    async def _since(self, params: SinceParams) -> bytes:
-        """From memory if it reaches so far back, else from the record, which has no heartbeats.
-
-        Either way what is answered is on disk, as far as the disk takes it.
-        """
-        session = params.session or self._bus.session
-        if session == self._bus.session and self._bus.remembers(params.seq):
-            events = self._bus.since(params.seq, params.limit)
-            await self._record.flushed()
-        else:
-            events = await self._record.since(session, params.seq, params.limit)
-        return await self._paging.do(messages.page, self._bus.session, events)
-
-    def _answering(
-        self, operation: Callable[..., Awaitable[JsonObject]]
-    ) -> Callable[[Params], Awaitable[JsonObject | bytes]]:
-        """The handler of a method that may have much to tell: one answer is encoded after the other."""
-
-        async def answer(params: Params) -> bytes:
-            result = await operation(**dict(params))
-            async with self._encoding:
-                return messages.encode(result)
-
-        return answer
-
-    async def _discover(self, _params: Params) -> bytes:
-        return messages.openrpc()
 
     def hear(self, event: Event) -> None:
         """A subscriber of the event bus."""
@@ -407,25 +243,13 @@ class _Server:
                 await self._look_at_state.wait()
             self._look_at_state = anyio.Event()
             someone_is_new, self._someone_is_new = self._someone_is_new, False
-            state = await self._state_or_fault()
+            state = await self._answers.state_or_fault()
             if state != self._state:
                 self._state = state
-                self._bus.publish(messages.STATE_TOPIC, state)
+                self._bus.publish(messages.STATE_TOPIC, state.model_dump())
             elif someone_is_new:
-                self.publisher.greet(state, self._bus)
+                self.publisher.greet(state.model_dump(), self._bus)
             await anyio.sleep(STATE_S)
-
-    async def _state_or_fault(self) -> JsonObject:
-        try:
-            return await self._current_state()
-        except Exception as error:
-            return {"fault": str(error)}
-
-    async def _current_state(self) -> JsonObject:
-        job = self._jobs.running
-        summary = {"job_id": job.id, "kind": job.kind, "client": job.client} if job else None
-        holding = {"lease": self._jobs.lease.summary(), "hold": self._hold.state()}
-        return {**await self._operations.state(), "job": summary, **holding}
 
     async def _beat(self) -> None:
         started_s = time.perf_counter()
@@ -441,11 +265,3 @@ def _hasty() -> BusyError:
 def _cost(json: Part, bytes_a_request: int) -> float:
     """In requests."""
     return max(1.0, len(json) / bytes_a_request)
-
-
-async def _outcome(job: Job) -> JsonObject:
-    """The end of a job as the reply to the request that waited for it."""
-    await job.wait()
-    if job.error:
-        raise rebuild_error(job.error)
-    return {"job_id": job.id, **(job.result or {})}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import RequestError
+from focusd.protocol.slide import MapPosition, MapSlopes, MapSurface, SlideSurface
 from focusd.slide.surface import Surface, fit_surface
 
 FORMAT = 1
@@ -186,37 +187,28 @@ class FocusMap:
             raise ValueError("a number is not finite, or a σ not positive")
         return cls(positions, offsets)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SlideSurface:
         """Positions, offsets, and the surface: what `pictures.draw_map` draws."""
+        offsets_um = dict(self.offsets_um)
         if not self.positions:
-            return {
-                "positions": [],
-                "offsets_um": dict(self.offsets_um),
-                "slopes_mrad": None,
-                "surface": None,
-            }
-        slopes, slope_sigma = self.surface.slopes()
-        return {
-            "positions": [asdict(p) | told for p, told in zip(self.positions, self._judged(), strict=True)],
-            "offsets_um": dict(self.offsets_um),
-            "slopes_mrad": {
-                "x": slopes[0],
-                "y": slopes[1],
-                "sigma_x": slope_sigma[0],
-                "sigma_y": slope_sigma[1],
-            },
-            "surface": self._grid(),
-        }
+            return SlideSurface(positions=[], offsets_um=offsets_um, slopes_mrad=None, surface=None)
+        (x, y), (sigma_x, sigma_y) = self.surface.slopes()
+        return SlideSurface(
+            positions=self._judged(),
+            offsets_um=offsets_um,
+            slopes_mrad=MapSlopes(x=x, y=y, sigma_x=sigma_x, sigma_y=sigma_y),
+            surface=self._grid(),
+        )
 
-    def _judged(self) -> list[dict[str, Any]]:
+    def _judged(self) -> list[MapPosition]:
         """Whether each position counts, and its distance from where the others alone expect it."""
         off_um = self.surface.z_um - self.surface.expected[0]
         return [
-            {"counts": bool(counts), "off_um": float(off)}
-            for counts, off in zip(self.surface.kept, off_um, strict=True)
+            MapPosition(**asdict(position), counts=bool(counts), off_um=float(off))
+            for position, counts, off in zip(self.positions, self.surface.kept, off_um, strict=True)
         ]
 
-    def _grid(self) -> dict[str, Any]:
+    def _grid(self) -> MapSurface:
         """The surface and its σ over the measured part of the slide."""
         low, high = self.surface.xy_um.min(0), self.surface.xy_um.max(0)
         margin = max(0.05 * float((high - low).max()), 100.0)
@@ -225,7 +217,7 @@ class FocusMap:
         z, sigma = (
             values.reshape(GRID, GRID).tolist() for values in self.surface.predict(places.reshape(-1, 2))
         )
-        return {"x_um": x.tolist(), "y_um": y.tolist(), "z_um": z, "sigma_um": sigma}
+        return MapSurface(x_um=x.tolist(), y_um=y.tolist(), z_um=z, sigma_um=sigma)
 
 
 _COORDINATES = ("x_um", "y_um", "z_um", "sigma_um")

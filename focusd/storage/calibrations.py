@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from focusd.errors import CalibrationError
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.optics.instrument import Instrument
+from focusd.protocol.calibrations import (
+    CalibrationRemoved,
+    KeptCalibration,
+    KeptCalibrations,
+    ShownCalibration,
+)
+from focusd.protocol.results import CalibrationCurve, CalibrationFigures, Curve, StoredCalibration
+from focusd.protocol.states import Unusable, Usable
 from focusd.storage.store import CalibrationStore, Kept
 from focusd.storage.worker import Worker
-
-Result = dict[str, Any]
 
 
 class Calibrations:
@@ -58,11 +62,8 @@ class Calibrations:
         """
         self._store.require_room()
 
-    def add(self, calibration: Calibration) -> Result:
+    def add(self, calibration: Calibration) -> StoredCalibration:
         """Keep a calibration, and put it in force unless the one in force is plainly better. Writes to the disk.
-
-        Returns:
-            `id`, `path`, `in_force`, and a `message` that says why it is not in force, else empty.
 
         Raises:
             CalibrationError: the disk refuses; the one in force stays as it was.
@@ -75,12 +76,13 @@ class Calibrations:
             f"it is kept as {name} and is not in force, since the calibration in force is better: "
             f"{'; '.join(shortcomings)}; `focusctl calibrations use {name}` puts it in force all the same"
         )
-        return {
-            "id": name,
-            "path": str(self._store.path(self._objective)),
-            "in_force": not shortcomings,
-            "message": told if shortcomings else "",
-        }
+        return StoredCalibration(
+            **dict(self.describe(calibration)),
+            id=name,
+            path=str(self._store.path(self._objective)),
+            in_force=not shortcomings,
+            message=told if shortcomings else "",
+        )
 
     def _shortcomings(self, calibration: Calibration) -> list[str]:
         """Against the one in force; none if there is none that fits the rig."""
@@ -89,37 +91,38 @@ class Calibrations:
         except CalibrationError:
             return []
 
-    def state(self) -> Result:
+    def state(self) -> Usable | Unusable:
         """Whether searches can be made, and with what. Reads the disk."""
         try:
-            return {"usable": True, **self.figures(self.in_force())}
+            return Usable(usable=True, **dict(self.figures(self.in_force())))
         except CalibrationError as error:
-            return {"usable": False, "reason": error.message}
+            return Unusable(usable=False, reason=error.message)
 
-    def figures(self, calibration: Calibration) -> Result:
+    def figures(self, calibration: Calibration) -> CalibrationFigures:
         """What there is to know of a calibration."""
-        return {
-            "objective": self._objective,
-            "fwhm_um": calibration.fwhm_um,
-            "range_um": calibration.transfer.z_um[[0, -1]].tolist(),
-            "origin": calibration.origin,
-            "r2": calibration.r2,
-            "dof_um": self.depth_of_field_um(calibration),
-        }
+        return CalibrationFigures(
+            objective=self._objective,
+            fwhm_um=calibration.fwhm_um,
+            range_um=calibration.transfer.z_um[[0, -1]].tolist(),
+            origin=calibration.origin,
+            r2=calibration.r2,
+            dof_um=self.depth_of_field_um(calibration),
+        )
 
-    def describe(self, calibration: Calibration) -> Result:
+    def describe(self, calibration: Calibration) -> CalibrationCurve:
         """The same with the curve itself, to be drawn."""
         fine_um = np.linspace(calibration.min_um, calibration.max_um, 201)
-        return self.figures(calibration) | {
-            "curve": {"z_um": calibration.z_um.tolist(), "b": calibration.b.tolist()},
-            "profile": {"z_um": fine_um.tolist(), "b": calibration.profile(fine_um).tolist()},
-        }
+        return CalibrationCurve(
+            **dict(self.figures(calibration)),
+            curve=Curve(z_um=calibration.z_um.tolist(), b=calibration.b.tolist()),
+            profile=Curve(z_um=fine_um.tolist(), b=calibration.profile(fine_um).tolist()),
+        )
 
-    async def listed(self) -> Result:
+    async def listed(self) -> KeptCalibrations:
         """All that are kept of this objective, the latest first."""
         return await self._worker.do(self._listed)
 
-    async def show(self, *, id: str) -> Result:
+    async def show(self, *, id: str) -> ShownCalibration:
         """One of them, with its curve.
 
         Raises:
@@ -127,7 +130,7 @@ class Calibrations:
         """
         return await self._worker.do(self._shown, id)
 
-    async def use(self, *, id: str) -> Result:
+    async def use(self, *, id: str) -> KeptCalibration:
         """Put one of them in force; the one that was in force is kept.
 
         Raises:
@@ -136,38 +139,36 @@ class Calibrations:
         """
         return await self._worker.do(self._use, id)
 
-    async def remove(self, *, id: str) -> Result:
+    async def remove(self, *, id: str) -> CalibrationRemoved:
         """Remove one of them for good.
 
         Raises:
             RequestError: there is none of this id, or it is in force.
         """
         await self._worker.do(self._store.remove, self._objective, id)
-        return {"removed": id}
+        return CalibrationRemoved(removed=id)
 
-    def _listed(self) -> Result:
-        return {
-            "objective": self._objective,
-            "calibrations": [self._line(kept) for kept in self._store.all(self._objective)],
-        }
+    def _listed(self) -> KeptCalibrations:
+        kept = self._store.all(self._objective)
+        return KeptCalibrations(objective=self._objective, calibrations=[self._line(one) for one in kept])
 
-    def _shown(self, name: str) -> Result:
+    def _shown(self, name: str) -> ShownCalibration:
         kept = self._store.get(self._objective, name)
-        return self._line(kept) | self.describe(kept.calibration)
+        return ShownCalibration(**dict(self._line(kept)) | dict(self.describe(kept.calibration)))
 
-    def _use(self, name: str) -> Result:
+    def _use(self, name: str) -> KeptCalibration:
         self._store.get(self._objective, name).calibration.check(self._fingerprint)
         return self._line(self._store.use(self._objective, name))
 
-    def _line(self, kept: Kept) -> Result:
-        return {
-            "id": kept.id,
-            "written": kept.written,
-            "in_force": kept.id == self._store.id_in_force(self._objective),
-            **self.figures(kept.calibration),
-            "planes": len(kept.calibration.transfer.z_um),
-            "remark": self._remark(kept.calibration),
-        }
+    def _line(self, kept: Kept) -> KeptCalibration:
+        return KeptCalibration(
+            **dict(self.figures(kept.calibration)),
+            id=kept.id,
+            written=kept.written,
+            in_force=kept.id == self._store.id_in_force(self._objective),
+            planes=len(kept.calibration.transfer.z_um),
+            remark=self._remark(kept.calibration),
+        )
 
     def _remark(self, calibration: Calibration) -> str:
         try:

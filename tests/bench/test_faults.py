@@ -18,7 +18,7 @@ from bench.faults.run import _calibrated, _once
 from bench.faults.service import config_of, running
 from bench.faults.status import run_status
 from focusd.microscope.guard import StageGuard
-from focusd.protocol.messages import METHODS
+from focusd.protocol.methods import METHODS
 from focusd.scoring.scorer import Scorer
 
 FAR_S = 150.0
@@ -46,11 +46,11 @@ def test_status_answers_while_the_hardware_hangs(
     shutil.copytree(matrix[0] / "calibrated", tmp_path / "state")
     config = config_of(tmp_path / "state", stage={"timeout_s": FAR_S})
     with running(config, matrix[1]) as service, service.connect() as client, fault.done(service, Random(1)):
-        job_id = client.refocus(wait=False)["job_id"]
+        job_id = client.refocus(wait=False).job_id
         while service.microscope.fired_s is None:
             time.sleep(0.001)
         states = [client.state() for _ in range(20)]
-    assert {(state["job"]["job_id"], state["fault"]) for state in states} == {(job_id, None)}
+    assert {(state.job and state.job.job_id, state.fault) for state in states} == {(job_id, None)}
 
 
 def test_status_answers_in_another_process_too(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_in_phase_contrast_a_calibration_serves_also_where_the_score_tells_no_mo
     gravel = TransmittedLight(PHASE_CONTRAST, "gravel", 0, 0.7)
     engine = engine_of(gravel.setting, tmp_path)
     known = calibrated(engine.calibrate(0.0, planes_um=PLANES_UM.tolist()), gravel.frame)
-    assert known["z_focus_um"] == pytest.approx(0.7, abs=1.0)
-    curve_um = known["curve"]["z_um"]
+    assert known.z_focus_um == pytest.approx(0.7, abs=1.0)
+    curve_um = known.curve.z_um
     assert -80 < curve_um[0] < -15
     assert 15 < curve_um[-1] < 80
     for focus_um in (12.0, -55.0):

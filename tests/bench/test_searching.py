@@ -41,7 +41,7 @@ def engine(tmp_path: Path) -> Autofocus:
     """Calibrated."""
     scorer = ScriptedScorer()
     engine = Autofocus(config_of(tmp_path), scorer, CalibrationStore(tmp_path / "calibrations"))
-    assert calibrated(engine.calibrate(0.0), Specimen().frame)["z_focus_um"] == pytest.approx(0.0, abs=0.1)
+    assert calibrated(engine.calibrate(0.0), Specimen().frame).z_focus_um == pytest.approx(0.0, abs=0.1)
     scorer.focus_um = FOCUS_UM
     return engine
 

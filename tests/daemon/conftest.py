@@ -49,7 +49,7 @@ def calibration_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def make() -> str:
         async with operations_of(config_of(state), ScriptedMicroscope(), ScriptedScorer()) as operations:
-            return str((await calibrate_at_focus(operations))["path"])
+            return str((await calibrate_at_focus(operations)).path)
 
     return Path(anyio.run(make))
 

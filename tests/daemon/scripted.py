@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.config import RigConfig
+from focusd.daemon.jobs import Report
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.focus.frame import Frame
 from focusd.focus.measurement import Measurement
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.requests import CalibrateParams, RefocusParams
+from focusd.protocol.results import CalibrationResult, RefocusResult
 from focusd.scoring.network import FocusNet
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -193,12 +196,13 @@ async def operations_of(
         await rig.aclose()
 
 
-async def calibrate_at_focus(operations: RigOperations) -> dict[str, Any]:
+async def calibrate_at_focus(operations: RigOperations) -> CalibrationResult:
     """A calibration as configured."""
-    return await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=Reports())
+    return await operations.calibrate(CalibrateParams(), Reports())
 
 
-async def refocus(operations: RigOperations, **given: Any) -> dict[str, Any]:
+async def refocus(operations: RigOperations, report: Report | None = None, **given: Any) -> RefocusResult:
     """A refocus by the published search, which looks at scores alone, but for what is given."""
-    asked = {"roi": None, "strategy": "published", "max_exposures": None, "report": Reports()}
-    return await operations.refocus(**(asked | given))
+    besides = {name: given.pop(name) for name in ("usable_um", "within_um") if name in given}
+    asked = RefocusParams(**{"strategy": "published"} | given)
+    return await operations.refocus(asked, report or Reports(), **besides)

@@ -16,6 +16,10 @@ from focusd.daemon.rig import Rig
 from focusd.errors import CalibrationError, NoSampleError, RequestError, TravelLimitError
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
 from focusd.optics.instrument import Instrument
+from focusd.protocol.calibrations import CalibrationRemoved, KeptCalibration
+from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
+from focusd.protocol.results import CalibrationResult
+from focusd.protocol.states import Usable
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.weights import load_model
 from focusd.storage.store import CalibrationStore
@@ -32,14 +36,19 @@ from tests.daemon.scripted import (
 pytestmark = pytest.mark.anyio
 
 
-async def calibrate(operations: RigOperations, **given: Any) -> dict[str, Any]:
-    asked = {"range_um": None, "step_um": None, "planes_um": None, "report": Reports()}
-    return await operations.calibrate(**(asked | given))
+async def calibrate(operations: RigOperations, **given: Any) -> CalibrationResult:
+    return await operations.calibrate(CalibrateParams(**given), Reports())
 
 
-async def kept(operations: RigOperations) -> dict[str, dict[str, Any]]:
+async def range_in_force(operations: RigOperations) -> list[float]:
+    calibration = (await operations.state()).calibration
+    assert isinstance(calibration, Usable)
+    return calibration.range_um
+
+
+async def kept(operations: RigOperations) -> dict[str, KeptCalibration]:
     """All calibrations, by their ids."""
-    return {line["id"]: line for line in (await operations.calibrations.listed())["calibrations"]}
+    return {line.id: line for line in (await operations.calibrations.listed()).calibrations}
 
 
 @pytest.mark.parametrize(
@@ -56,18 +65,18 @@ async def test_a_worse_calibration_is_kept_beside_the_one_in_force(
     good = await calibrate_at_focus(operations)
     worse = await calibrate(operations, **asked)
 
-    assert (good["in_force"], worse["in_force"]) == (True, False)
-    assert reason in worse["message"]
-    assert f"`focusctl calibrations use {worse['id']}`" in worse["message"]
+    assert (good.in_force, worse.in_force) == (True, False)
+    assert reason in worse.message
+    assert f"`focusctl calibrations use {worse.id}`" in worse.message
     lines = await kept(operations)
-    assert {name: line["in_force"] for name, line in lines.items()} == {good["id"]: True, worse["id"]: False}
-    assert reason in lines[worse["id"]]["remark"]
-    assert (await operations.state())["calibration"]["range_um"] == good["range_um"]
+    assert {name: line.in_force for name, line in lines.items()} == {good.id: True, worse.id: False}
+    assert reason in lines[worse.id].remark
+    assert await range_in_force(operations) == good.range_um
 
-    assert (await operations.calibrations.use(id=worse["id"]))["in_force"]
-    assert (await operations.state())["calibration"]["range_um"] == worse["range_um"]
+    assert (await operations.calibrations.use(id=worse.id)).in_force
+    assert await range_in_force(operations) == worse.range_um
     better = await calibrate_at_focus(operations)
-    assert (better["in_force"], better["message"]) == (True, "")
+    assert (better.in_force, better.message) == (True, "")
     assert len(await kept(operations)) == 3
 
 
@@ -75,7 +84,7 @@ async def test_a_less_regular_curve_is_worse(operations: RigOperations, scorer: 
     await calibrate_at_focus(operations)
     usual, noise = scorer.blur, np.random.default_rng(1)
     scorer.blur = lambda z: usual(z) + noise.normal(0, 0.06)
-    assert "its curve is less regular (R² 0." in (await calibrate_at_focus(operations))["message"]
+    assert "its curve is less regular (R² 0." in (await calibrate_at_focus(operations)).message
 
 
 async def test_after_a_change_of_the_rig_the_new_calibration_is_in_force_however_poor(
@@ -84,11 +93,11 @@ async def test_after_a_change_of_the_rig_the_new_calibration_is_in_force_however
     good = await calibrate_at_focus(operations)
     async with operations_of(config_of(tmp_path, camera={"binning": 2}), microscope, scorer) as changed:
         poor = await calibrate(changed, range_um=40.0)
-        assert poor["in_force"]
-        assert "binning was 1, is 2" in (await kept(changed))[good["id"]]["remark"]
+        assert poor.in_force
+        assert "binning was 1, is 2" in (await kept(changed))[good.id].remark
         with pytest.raises(CalibrationError, match="binning was 1, is 2"):
-            await changed.calibrations.use(id=good["id"])
-        assert (await changed.state())["calibration"]["usable"]
+            await changed.calibrations.use(id=good.id)
+        assert (await changed.state()).calibration.usable
 
 
 async def test_one_is_shown_with_its_curve_and_removed_unless_it_is_in_force(
@@ -96,14 +105,14 @@ async def test_one_is_shown_with_its_curve_and_removed_unless_it_is_in_force(
 ) -> None:
     first, second = await calibrate_at_focus(operations), await calibrate_at_focus(operations)
 
-    shown = await operations.calibrations.show(id=first["id"])
-    assert (shown["curve"], shown["in_force"]) == (first["curve"], False)
+    shown = await operations.calibrations.show(id=first.id)
+    assert (shown.curve, shown.in_force) == (first.curve, False)
     with pytest.raises(RequestError, match="in force"):
-        await operations.calibrations.remove(id=second["id"])
-    assert await operations.calibrations.remove(id=first["id"]) == {"removed": first["id"]}
-    assert list(await kept(operations)) == [second["id"]]
+        await operations.calibrations.remove(id=second.id)
+    assert await operations.calibrations.remove(id=first.id) == CalibrationRemoved(removed=first.id)
+    assert list(await kept(operations)) == [second.id]
     with pytest.raises(RequestError, match="there is no calibration"):
-        await operations.calibrations.show(id=first["id"])
+        await operations.calibrations.show(id=first.id)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +147,7 @@ async def test_a_way_that_is_too_long_costs_no_light_and_the_advice_is_right(
             await calibrate_at_focus(operations)
         assert microscope.snaps == []
         widest_um = float(refused.value.message.split("±")[1].split()[0])
-        assert (await calibrate(operations, range_um=widest_um - 5))["in_force"]
+        assert (await calibrate(operations, range_um=widest_um - 5)).in_force
 
 
 async def test_an_empty_field_ends_a_stack_after_a_few_planes(
@@ -166,7 +175,7 @@ async def test_a_field_that_shows_nothing_in_its_focus_alone_is_calibrated(
 
     scorer.score = vanishing  # type: ignore[method-assign, assignment]
     result = await calibrate_at_focus(operations)
-    assert result["exposures"] == result["planes"] + 2
+    assert result.exposures == result.planes + 2
     assert (np.diff(microscope.snaps[2:]) > 0).all()
 
 
@@ -218,11 +227,11 @@ async def test_after_a_good_calibration_nonsense_changes_nothing_and_the_focus_i
         microscope.set_scene("cells", 0, 4.0)
         poor = await calibrate(operations, planes_um=np.arange(-16.0, 80.0, 6.0).tolist())
 
-        assert not poor["in_force"]
-        assert (await operations.state())["calibration"]["range_um"] == good["range_um"]
+        assert not poor.in_force
+        assert await range_in_force(operations) == good.range_um
         for sample, start_um in (("cells", 40.0), ("gravel", -35.0)):
             microscope.set_scene(sample, 1, 4.0)
-            await operations.move(z_um=start_um, report=Reports())
-            found = await operations.refocus(roi=None, strategy=None, max_exposures=None, report=Reports())
-            assert found["outcome"] == "focused"
-            assert abs(found["z_found_um"] - 4.0) <= found["dof_um"] / 2
+            await operations.move(MoveParams(z_um=start_um), Reports())
+            found = await operations.refocus(RefocusParams(), Reports())
+            assert found.outcome == "focused"
+            assert abs(found.z_found_um - 4.0) <= found.dof_um / 2

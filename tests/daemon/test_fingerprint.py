@@ -10,6 +10,7 @@ import pytest
 from focusd.daemon import operations as operations_module
 from focusd.daemon.operations import RigOperations
 from focusd.errors import CalibrationError
+from focusd.protocol.states import Unusable
 from focusd.scoring.views import PREPROCESSING_VERSION
 from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_calibration_records_all_that_it_depends_on(operations: RigOperations) -> None:
-    path = Path((await calibrate_at_focus(operations))["path"])
+    path = Path((await calibrate_at_focus(operations)).path)
 
     assert CalibrationStore(path.parent).load("10x/0.3").fingerprint == {
         "objective": "10x/0.3",
@@ -70,7 +71,7 @@ async def test_calibration_of_another_instrument_is_refused_by_name(
 
     assert refused.value.data["field"] == field
     assert len(microscope.snaps) == exposed, "nothing is exposed in vain"
-    assert state["calibration"] == {"usable": False, "reason": refused.value.message}
+    assert state.calibration == Unusable(usable=False, reason=refused.value.message)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ from focusd.errors import (
     HardwareError,
     NoSampleError,
 )
+from focusd.protocol import states
+from focusd.protocol.requests import HoldParams, MoveParams, RefocusParams
+from focusd.protocol.results import MoveResult, RefocusResult
+from focusd.protocol.states import Disengaged, HoldReport
 from tests.daemon.scripted import ScriptedMicroscope, ScriptedScorer
 
 pytestmark = pytest.mark.anyio
@@ -55,9 +59,15 @@ class Holding:
     microscope: ScriptedMicroscope
     scorer: ScriptedScorer
 
-    async def engage(self, **given: Any) -> dict[str, Any]:
-        asked: dict[str, Any] = {"client": "ann", "roi": None, "position": "A1", "tags": {"celsius": 37.0}}
-        return await self.hold.engage(**(asked | given))
+    async def engage(self, client: str = "ann") -> HoldReport:
+        return await self.hold.engage(HoldParams(client=client, position="A1", tags={"celsius": 37.0}))
+
+    @property
+    def state(self) -> states.Holding:
+        """Of a hold that is engaged."""
+        state = self.hold.state()
+        assert isinstance(state, states.Holding)
+        return state
 
     async def pass_s(self, seconds: float, drift_um_per_min: float = 0.0) -> None:
         """Let time pass and the sample drift; the hold does what it finds due."""
@@ -104,8 +114,8 @@ async def test_a_drifting_sample_stays_in_focus_at_few_exposures(held: Holding) 
     await held.pass_s(1200)
     await held.pass_s(3600, drift_um_per_min=1.0)
     assert abs(held.error_um) < 4.1
-    assert held.hold.state()["state"] == "locked"
-    assert held.hold.state()["exposures"] == len(held.microscope.snaps) < 150
+    assert held.state.state == "locked"
+    assert held.state.exposures == len(held.microscope.snaps) < 150
     assert {e["kind"] for e in (x["data"] for x in held.events if x["topic"] == "job")} == {
         "hold-check",
         "hold-follow",
@@ -130,15 +140,15 @@ async def test_lost_it_lets_the_stage_rest_says_why_and_comes_back(held: Holding
     await held.pass_s(300, drift_um_per_min=1.0)
     held.scorer.structure = 0.0
     await held.pass_s(2000, drift_um_per_min=1.0)
-    lost = held.hold.state()
+    lost = held.state
     rests_um = held.microscope.z_um
-    assert lost["state"] == "lost"
-    assert "holds nothing to focus on" in lost["reason"]
+    assert lost.state == "lost"
+    assert "holds nothing to focus on" in lost.reason
     since_lost = [d["z_um"] for d in held.drift if d["state"] == "lost"]
     assert set(since_lost) == {rests_um}, "it never chases"
     held.scorer.structure = 1.0
     await held.pass_s(1800)
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
     assert abs(held.error_um) < 4.1
 
 
@@ -174,7 +184,7 @@ async def test_one_error_of_the_hardware_is_one_failed_check(held: Holding) -> N
     failed = [d for d in held.drift if d["source"] == "failed"]
     assert [d["last_check"]["outcome"] for d in failed] == ["hardware_error"]
     assert "lost" not in {d["state"] for d in held.drift}
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
     assert abs(held.error_um) < 4.1
 
 
@@ -190,9 +200,9 @@ async def test_three_errors_lose_the_hold_ten_more_end_it(held: Holding) -> None
     failed = [d["state"] for d in held.drift if d["source"] == "failed"]
     assert "lost" not in failed[:2]
     assert failed[2:] == ["lost"] * 11
-    state = held.hold.state()
-    assert state["next_check"] is None
-    assert "13 checks in a row have failed: release and hold again" in state["reason"]
+    state = held.state
+    assert state.next_check is None
+    assert "13 checks in a row have failed: release and hold again" in state.reason
     assert len(held.microscope.snaps) == snaps
 
 
@@ -205,14 +215,14 @@ async def test_a_latched_fault_ends_all_trying(held: Holding) -> None:
     await held.pass_s(60)
     held.microscope.at_snap = broken
     await held.pass_s(5000)
-    assert held.hold.state()["state"] == "lost"
+    assert held.state.state == "lost"
     assert len([d for d in held.drift if d["source"] == "failed"]) == 1
 
 
 async def test_what_no_drift_can_be_loses_the_hold_at_once_with_its_reason_and_may_pass(
     held: Holding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def lying(**_: Any) -> dict[str, Any]:
+    async def lying(*_: Any, **__: Any) -> RefocusResult:
         raise AmbiguousError("all frames are the same: the camera is frozen", suspect="camera")
 
     await held.engage()
@@ -225,16 +235,16 @@ async def test_what_no_drift_can_be_loses_the_hold_at_once_with_its_reason_and_m
     assert [d["state"] for d in failed] == ["lost"]
     assert failed[0]["reason"] == "all frames are the same: the camera is frozen"
     await held.pass_s(600)
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
 
 
 async def test_a_check_is_told_how_far_it_may_go(held: Holding, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, Any, float]] = []
     refocus = held.hold._operations.refocus
 
-    async def watched(**given: Any) -> dict[str, Any]:
-        asked.append((given["prior"], given["within_um"], held.microscope.z_um))
-        return await refocus(**given)
+    async def watched(params: RefocusParams, report: Report, **given: Any) -> RefocusResult:
+        asked.append((params.prior, given["within_um"], held.microscope.z_um))
+        return await refocus(params, report, **given)
 
     monkeypatch.setattr(held.hold._operations, "refocus", watched)
     await held.engage()
@@ -248,32 +258,33 @@ async def test_a_check_is_told_how_far_it_may_go(held: Holding, monkeypatch: pyt
 
 async def test_status_tells_what_has_happened_so_far(held: Holding) -> None:
     await held.engage()
-    before = held.hold.state()
-    assert (before["checks"], before["moves"], before["last_check"]) == (0, 0, None)
-    assert before["reason"] == "no check has been made yet"
-    seen: list[dict[str, Any]] = []
-    held.microscope.at_snap = lambda number: seen.append(held.hold.state()) if number == 2 else None
+    before = held.state
+    assert (before.checks, before.moves, before.last_check) == (0, 0, None)
+    assert before.reason == "no check has been made yet"
+    seen: list[states.Holding] = []
+    held.microscope.at_snap = lambda number: seen.append(held.state) if number == 2 else None
     await held.hold.turn()
-    assert (seen[0]["checks"], seen[0]["last_check"]) == (0, None), "one under way has not been made"
-    after = held.hold.state()
-    assert after["checks"] == 1
-    assert after["last_check"]["outcome"] == "focused"
-    assert after["moves"] >= 1, "the check has moved the stage to the focus"
-    assert after["reason"] == "found once, to be confirmed by a second check"
+    assert (seen[0].checks, seen[0].last_check) == (0, None), "one under way has not been made"
+    after = held.state
+    assert after.checks == 1
+    assert after.last_check is not None
+    assert after.last_check.outcome == "focused"
+    assert after.moves >= 1, "the check has moved the stage to the focus"
+    assert after.reason == "found once, to be confirmed by a second check"
     assert held.drift[-1]["next_check_s"] == pytest.approx(SOONEST_S, abs=0.5)
-    assert after["next_check"] > after["last_check"]["time"]
+    assert (after.next_check or "") > after.last_check.time
 
 
 async def test_it_says_locked_only_while_the_focus_is_known(held: Holding) -> None:
     await held.engage()
     await held.pass_s(300, drift_um_per_min=6.0)
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
     await held.jobs.acquire_lease("bob", 10_000.0, None)
     z_um = held.microscope.z_um
     await held.pass_s(600, drift_um_per_min=6.0)
     assert held.microscope.z_um == z_um
-    state = held.hold.state()
-    assert (state["state"], state["reason"]) == ("acquiring", "too uncertain where the focus is")
+    state = held.state
+    assert (state.state, state.reason) == ("acquiring", "too uncertain where the focus is")
 
 
 @pytest.mark.parametrize("velocity", [0.0, 1.0, -6.0, 20.0])
@@ -284,20 +295,20 @@ async def test_it_stays_in_focus_at_any_drift_with_the_defaults(held: Holding, v
         await held.pass_s(10, drift_um_per_min=velocity)
         errors_um.append(abs(held.error_um))
     assert max(errors_um) <= held.drift[-1]["dof_um"] / 2
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
 
 
 async def test_a_refocus_of_a_client_runs_in_between_and_the_hold_measures_anew(held: Holding) -> None:
     await held.engage()
     await held.pass_s(60)
 
-    async def move(report: Report) -> dict[str, Any]:
-        return await held.hold._operations.move(z_um=20.0, report=report)
+    async def move(report: Report) -> MoveResult:
+        return await held.hold._operations.move(MoveParams(z_um=20.0), report)
 
     job = held.jobs.start("move", move, "bob")
     await job.wait()
-    state = held.hold.state()
-    assert (state["state"], state["reason"]) == (
+    state = held.state
+    assert (state.state, state.reason) == (
         "acquiring",
         "a move job of bob has used the stage since the last check",
     )
@@ -308,10 +319,10 @@ async def test_a_refocus_of_a_client_runs_in_between_and_the_hold_measures_anew(
 
 async def refocused(held: Holding, roi: tuple[int, int, int, int] | None = None) -> None:
     """Bob refocuses."""
-    asked: dict[str, Any] = {"roi": roi, "strategy": None, "max_exposures": None}
+    asked = RefocusParams(roi=roi)
 
-    async def refocus(report: Report) -> dict[str, Any]:
-        return await held.hold._operations.refocus(**asked, target_um=None, report=report)
+    async def refocus(report: Report) -> RefocusResult:
+        return await held.hold._operations.refocus(asked, report)
 
     job = held.jobs.start("refocus", refocus, "bob", params=asked)
     await job.wait()
@@ -321,13 +332,13 @@ async def refocused(held: Holding, roi: tuple[int, int, int, int] | None = None)
 async def test_a_refocus_of_a_client_counts_as_a_check_and_is_not_measured_again(held: Holding) -> None:
     await held.engage()
     await held.pass_s(60)
-    exposures, checks = held.hold.state()["exposures"], held.hold.state()["checks"]
+    exposures, checks = held.state.exposures, held.state.checks
     await refocused(held)
     snaps = len(held.microscope.snaps)
     await held.pass_s(SOONEST_S - 1)
     assert len(held.microscope.snaps) == snaps, "no second dose"
-    assert held.hold.state()["state"] == "locked"
-    assert (held.hold.state()["exposures"], held.hold.state()["checks"]) == (exposures, checks)
+    assert held.state.state == "locked"
+    assert (held.state.exposures, held.state.checks) == (exposures, checks)
     last = held.drift[-1]
     assert (last["source"], last["state"]) == ("refocus", "locked")
     assert abs(last["focus_um"] - held.scorer.focus_um) < 1.0
@@ -342,12 +353,12 @@ async def test_a_refocus_that_finds_the_focus_elsewhere_is_confirmed_before_the_
     await refocused(held)
     snaps = len(held.microscope.snaps)
     await held.pass_s(0.1)
-    state = held.hold.state()
-    assert state["state"] == "acquiring"
-    assert state["reason"] == "a refocus job of bob has found the focus, to be confirmed by a check"
+    state = held.state
+    assert state.state == "acquiring"
+    assert state.reason == "a refocus job of bob has found the focus, to be confirmed by a check"
     assert len(held.microscope.snaps) == snaps
     await held.pass_s(SOONEST_S + 1)
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
     assert abs(held.error_um) < 1.0
 
 
@@ -356,10 +367,11 @@ async def test_a_refocus_finds_a_lost_focus_again(held: Holding) -> None:
     await held.pass_s(60)
     for _ in range(3):
         held.hold._held.lock.failed(held.clock(), "an empty field")  # type: ignore[union-attr]
-    assert held.hold.state()["state"] == "lost"
+    lost = held.state
+    assert lost.state == "lost"
     await refocused(held)
     await held.pass_s(SOONEST_S + 1)
-    assert held.hold.state()["state"] == "locked"
+    assert held.state.state == "locked"
 
 
 async def test_a_refocus_of_another_region_tells_nothing_of_the_held_one(held: Holding) -> None:
@@ -379,21 +391,21 @@ async def test_a_hold_of_the_last_run_is_told_until_somebody_takes_notice(
         before = len(microscope.snaps), len(microscope.moves)
         held.hold._interrupted = "a hold of ann at A1"
         await held.pass_s(300)
-        state = held.hold.state()
-        assert state["state"] == "disengaged"
-        assert state["reason"].startswith("a hold of ann at A1 ended with the last run of focusd")
+        state = held.state
+        assert state.state == "disengaged"
+        assert state.reason.startswith("a hold of ann at A1 ended with the last run of focusd")
         assert (len(microscope.snaps), len(microscope.moves)) == before, "nothing moves by itself"
         await held.engage()
         await held.hold.release()
-        assert held.hold.state() == {"state": "disengaged"}
+        assert held.hold.state() == Disengaged(state="disengaged")
 
 
 async def test_a_check_gives_way_to_a_client_and_that_is_no_failure(held: Holding) -> None:
     await held.engage()
     started, loop = anyio.Event(), asyncio.get_running_loop()
 
-    async def refocus(_report: Report) -> dict[str, Any]:
-        return {"z_found_um": 0.0, "sigma_um": 0.1}
+    async def refocus(_report: Report) -> MoveResult:
+        return MoveResult(z_start_um=0.0, z_um=0.0)
 
     held.microscope.at_snap = lambda number: number == 2 and loop.call_soon_threadsafe(started.set)
     async with anyio.create_task_group() as tasks:
@@ -414,7 +426,7 @@ async def test_under_a_lease_it_neither_checks_nor_moves(held: Holding) -> None:
     snaps, moves = len(held.microscope.snaps), len(held.microscope.moves)
     await held.pass_s(599, drift_um_per_min=1.0)
     assert (len(held.microscope.snaps), len(held.microscope.moves)) == (snaps, moves)
-    held.jobs.lease.release(granted["lease_id"])
+    held.jobs.lease.release(granted.lease_id)
     await held.pass_s(60)
     assert len(held.microscope.moves) > moves
     assert abs(held.error_um) < 4.1
@@ -423,15 +435,15 @@ async def test_under_a_lease_it_neither_checks_nor_moves(held: Holding) -> None:
 async def test_frames_of_the_acquisition_bring_a_check_forward_or_put_it_off(held: Holding) -> None:
     await held.engage()
     await held.pass_s(300)
-    checks = held.hold.state()["checks"]
+    checks = held.state.checks
     assert held.hold.saw(5.0, None, {"frame": "1"})
     assert held.drift[-1]["tags"] == {"celsius": 37.0, "frame": "1"}
     await held.pass_s(SOONEST_S)
-    assert held.hold.state()["checks"] == checks
+    assert held.state.checks == checks
     assert held.hold.saw(4.0, None, {})
     assert held.drift[-1]["dropped"] is True
     await held.pass_s(1)
-    assert held.hold.state()["checks"] == checks + 1
+    assert held.state.checks == checks + 1
 
 
 async def test_frames_from_another_plane_tell_it_nothing(held: Holding) -> None:
@@ -443,15 +455,16 @@ async def test_frames_from_another_plane_tell_it_nothing(held: Holding) -> None:
 
 
 async def test_it_is_held_once_and_released_with_its_bill(held: Holding) -> None:
-    assert (await held.hold.release()) == {"state": "disengaged"}
+    assert (await held.hold.release()) == Disengaged(state="disengaged")
     await held.engage()
-    assert (await held.engage())["state"] == "acquiring", "asked again it goes on"
+    assert (await held.engage()).state == "acquiring", "asked again it goes on"
     with pytest.raises(BusyError, match="held already for ann; release it first"):
         await held.engage(client="bob")
     await held.pass_s(60)
     bill = await held.hold.release()
+    assert isinstance(bill, states.Holding)
     snaps = len(held.microscope.snaps)
-    assert (bill["state"], bill["exposures"]) == ("disengaged", snaps)
+    assert (bill.state, bill.exposures) == ("disengaged", snaps)
     await held.pass_s(5000)
     assert len(held.microscope.snaps) == snaps
 
@@ -462,7 +475,7 @@ async def test_without_a_calibration_nothing_is_held(
     async with holding(operations, microscope, scorer) as held:
         with pytest.raises(CalibrationError, match="focusctl calibrate"):
             await held.engage()
-        assert held.hold.state() == {"state": "disengaged"}
+        assert held.hold.state() == Disengaged(state="disengaged")
 
 
 @dataclass
@@ -482,8 +495,13 @@ class Scripted:
         return 2.0 + self.velocity_um_per_s * self.clock.now_s
 
     async def refocus(
-        self, *, within_um: tuple[float, float] | None, report: Report, **_: Any
-    ) -> dict[str, Any]:
+        self,
+        asked: RefocusParams,
+        report: Report,
+        *,
+        usable_um: float | None = None,
+        within_um: tuple[float, float] | None = None,
+    ) -> RefocusResult:
         self.windows.append(within_um)
         start_um, outcome = self.z_um, self.outcomes.pop(0) if self.outcomes else None
         for z_um in (start_um, self.focus_um):
@@ -495,11 +513,12 @@ class Scripted:
         if outcome is not None:
             self._go(start_um)
             raise outcome
-        return {"z_start_um": start_um, "z_found_um": self.z_um, "sigma_um": 0.3}
+        return RefocusResult.model_construct(z_start_um=start_um, z_found_um=self.z_um, sigma_um=0.3)
 
-    async def move(self, *, z_um: float, report: Report) -> dict[str, Any]:
-        self._go(z_um)
-        return {"z_um": z_um}
+    async def move(self, asked: MoveParams, report: Report) -> MoveResult:
+        start_um = self.z_um
+        self._go(asked.z_um)
+        return MoveResult(z_start_um=start_um, z_um=asked.z_um)
 
     async def depth_of_field_um(self) -> float:
         return 8.3
@@ -535,16 +554,17 @@ def test_counters_state_and_windows_agree_with_what_has_happened(
             jobs = Jobs(bus, tasks, clock)
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0, clock)
             with bus.subscribed(events.append):
-                await hold.engage(client="ann", roi=None, position=None, tags={})
+                await hold.engage(HoldParams(client="ann"))
                 while clock.now_s < 1800:
                     clock.now_s += await hold.turn()
                     state = hold.state()
+                    assert isinstance(state, states.Holding)
                     kinds = [e["data"]["kind"] for e in events if e["topic"] == "job" and _has_ended(e)]
-                    assert state["checks"] == kinds.count(CHECK) == len(operations.windows)
-                    assert state["moves"] == len(operations.went)
-                    assert (state["last_check"] is None) == (state["checks"] == 0)
-                    if state["state"] == "locked":
-                        assert state["reason"] == ""
+                    assert state.checks == kinds.count(CHECK) == len(operations.windows)
+                    assert state.moves == len(operations.went)
+                    assert (state.last_check is None) == (state.checks == 0)
+                    if state.state == "locked":
+                        assert state.reason == ""
                 assert len(kinds) == kinds.count(CHECK) + kinds.count(FOLLOW)
             await jobs.shutdown()
         for window in operations.windows:

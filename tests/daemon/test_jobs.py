@@ -17,6 +17,8 @@ from focusd.daemon.devices import Devices, DeviceThread
 from focusd.daemon.events import EventBus
 from focusd.daemon.jobs import KEY_LIFETIME_S, Jobs, Report
 from focusd.errors import BusyError, CancelledJobError, NoSampleError, RequestError
+from focusd.protocol.requests import RefocusParams
+from focusd.protocol.results import MoveResult
 from tests.told import told
 
 pytestmark = pytest.mark.anyio
@@ -36,14 +38,17 @@ async def running_jobs() -> AsyncIterator[tuple[Jobs, EventBus]]:
         await jobs.shutdown()
 
 
-async def quick(report: Report) -> dict[str, Any]:
+MOVED = MoveResult(z_start_um=0.0, z_um=1.0)
+
+
+async def quick(report: Report) -> MoveResult:
     report("focus.done", {"z_um": 1.0})
-    return {"z_um": 1.0}
+    return MOVED
 
 
-async def endless(_report: Report) -> dict[str, Any]:
+async def endless(_report: Report) -> MoveResult:
     await anyio.sleep_forever()
-    return {}
+    return MOVED
 
 
 async def test_a_job_succeeds_and_its_events_carry_its_id() -> None:
@@ -51,12 +56,12 @@ async def test_a_job_succeeds_and_its_events_carry_its_id() -> None:
         job = jobs.start("refocus", quick, client="test")
         assert job.state == "queued"
         await job.wait()
-        assert jobs.status(job.id).summary() == {
+        assert jobs.status(job.id).status().model_dump() == {
             "job_id": job.id,
             "kind": "refocus",
             "client": "test",
             "state": "succeeded",
-            "result": {"z_um": 1.0},
+            "result": {"z_start_um": 0.0, "z_um": 1.0},
             "error": None,
         }
         events = told(bus.since(0, 10))
@@ -79,10 +84,10 @@ async def test_only_one_runs_at_a_time() -> None:
 
 
 async def test_failures_are_kept_and_do_not_spread() -> None:
-    async def empty(_report: Report) -> dict[str, Any]:
+    async def empty(_report: Report) -> MoveResult:
         raise NoSampleError("nothing here", structure=0.1)
 
-    async def broken(_report: Report) -> dict[str, Any]:
+    async def broken(_report: Report) -> MoveResult:
         raise KeyError("z")
 
     async with running_jobs() as (jobs, _):
@@ -91,7 +96,8 @@ async def test_failures_are_kept_and_do_not_spread() -> None:
         crashed = jobs.start("refocus", broken)
         await crashed.wait()
         await jobs.start("refocus", quick).wait()
-    assert failed.error == {
+    assert failed.error is not None
+    assert failed.error.model_dump() == {
         "code": -32013,
         "message": "nothing here",
         "data": {
@@ -103,19 +109,19 @@ async def test_failures_are_kept_and_do_not_spread() -> None:
         },
     }
     assert crashed.error is not None
-    assert crashed.error["code"] == -32603
-    assert "KeyError" in crashed.error["message"]
+    assert crashed.error.code == -32603
+    assert "KeyError" in crashed.error.message
 
 
 async def test_cancelling_lets_the_work_end_cleanly_and_say_where() -> None:
-    async def returns_home(_report: Report) -> dict[str, Any]:
+    async def returns_home(_report: Report) -> MoveResult:
         try:
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await anyio.lowlevel.checkpoint()
             raise CancelledJobError("cancelled; the stage is back at 3 µm", z_um=3.0) from None
-        return {}
+        return MOVED
 
     async with running_jobs() as (jobs, bus):
         job = jobs.start("refocus", returns_home)
@@ -125,7 +131,7 @@ async def test_cancelling_lets_the_work_end_cleanly_and_say_where() -> None:
         await anyio.lowlevel.checkpoint()  # nothing of the cancellation is left behind
         assert told(bus.since(0, 10))[-1]["data"]["state"] == job.state == "cancelled"
         assert job.error is not None
-        assert job.error["data"]["z_um"] == 3.0
+        assert job.error.data.model_dump()["z_um"] == 3.0
         assert jobs.cancel(job.id).state == "cancelled"
 
 
@@ -161,11 +167,11 @@ async def test_a_key_gives_the_same_job_for_ten_minutes() -> None:
     now_s = 0.0
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(EventBus(), tasks, clock=lambda: now_s)
-        first = jobs.start("refocus", quick, request_key="k", params={"roi": None})
+        first = jobs.start("refocus", quick, request_key="k", params=RefocusParams())
         await first.wait()
         now_s = KEY_LIFETIME_S
-        assert jobs.start("refocus", quick, request_key="k", params={"roi": None}) is first
-        for kind, params in (("refocus", {"roi": (0, 0, 1, 1)}), ("calibrate", {"roi": None})):
+        assert jobs.start("refocus", quick, request_key="k", params=RefocusParams()) is first
+        for kind, params in (("refocus", RefocusParams(roi=(0, 0, 1, 1))), ("calibrate", RefocusParams())):
             with pytest.raises(RequestError, match="request_key"):
                 jobs.start(kind, quick, request_key="k", params=params)
         now_s = KEY_LIFETIME_S + 1
@@ -191,13 +197,13 @@ async def test_every_log_line_of_a_job_says_whose_it_is_in_every_thread() -> Non
     def note() -> None:
         seen.append(structlog.contextvars.get_contextvars())
 
-    async def work(_report: Report) -> dict[str, Any]:
+    async def work(_report: Report) -> MoveResult:
         device = DeviceThread("camera", Devices(10.0))
         note()
         await to_thread.run_sync(note)
         await device.call(note)
         device.close()
-        return {}
+        return MOVED
 
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(EventBus(), tasks)

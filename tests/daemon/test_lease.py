@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +11,7 @@ from focusd.daemon.events import EventBus
 from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.lease import Lease
 from focusd.errors import BusyError, RequestError
+from focusd.protocol.results import MoveResult
 
 pytestmark = pytest.mark.anyio
 
@@ -24,19 +24,22 @@ class Clock:
         return self.now_s
 
 
-async def nothing(_report: Report) -> dict[str, Any]:
-    return {}
+MOVED = MoveResult(z_start_um=0.0, z_um=1.0)
 
 
-async def for_ever(_report: Report) -> dict[str, Any]:
+async def nothing(_report: Report) -> MoveResult:
+    return MOVED
+
+
+async def for_ever(_report: Report) -> MoveResult:
     await anyio.sleep_forever()
-    return {}
+    return MOVED
 
 
 def test_it_ends_by_itself_and_only_its_holder_prolongs_it() -> None:
     clock = Clock()
     lease = Lease(clock)
-    mine = lease.acquire("ann", 60.0)["lease_id"]
+    mine = lease.acquire("ann", 60.0).lease_id
     clock.now_s = 30.0
     with pytest.raises(BusyError, match="leased by ann until"):
         lease.acquire("bob", 60.0)
@@ -50,18 +53,18 @@ def test_it_ends_by_itself_and_only_its_holder_prolongs_it() -> None:
     lease.check(None)
     with pytest.raises(RequestError, match="has ended"):
         lease.acquire("ann", 60.0, mine)
-    assert lease.acquire("bob", 1.0)["lease_id"] != mine
+    assert lease.acquire("bob", 1.0).lease_id != mine
 
 
 def test_only_its_id_releases_it() -> None:
     lease = Lease()
-    mine = lease.acquire("ann", 60.0)["lease_id"]
+    mine = lease.acquire("ann", 60.0).lease_id
     assert not lease.release("a guess")
-    assert lease.summary() is not None
-    assert mine not in str(lease.summary()), "the id stays its holder's"
+    assert lease.holder is not None
+    assert mine not in str(lease.holder), "the id stays its holder's"
     assert lease.release(mine)
     assert not lease.release(mine)
-    assert lease.summary() is None
+    assert lease.holder is None
 
 
 async def test_under_a_lease_nothing_starts_but_its_holders_jobs() -> None:
@@ -72,7 +75,7 @@ async def test_under_a_lease_nothing_starts_but_its_holders_jobs() -> None:
         for background in (False, True):
             with pytest.raises(BusyError, match="leased by ann"):
                 jobs.start("refocus", nothing, "bob", background=background)
-        job = jobs.start("refocus", nothing, "ann", lease_id=granted["lease_id"])
+        job = jobs.start("refocus", nothing, "ann", lease_id=granted.lease_id)
         await job.wait()
         assert job.state == "succeeded"
         clock.now_s = 60.0
@@ -91,7 +94,7 @@ async def test_a_job_of_a_client_keeps_the_lease_away() -> None:
 async def test_a_lease_is_given_when_the_background_job_has_ended_and_no_other_begins() -> None:
     at_rest = anyio.Event()
 
-    async def check(_report: Report) -> dict[str, Any]:
+    async def check(_report: Report) -> MoveResult:
         try:
             await anyio.sleep_forever()
         finally:
@@ -101,7 +104,7 @@ async def test_a_lease_is_given_when_the_background_job_has_ended_and_no_other_b
                         jobs.start("hold-check", nothing, background=True)
                     await anyio.lowlevel.checkpoint()
                 at_rest.set()
-        return {}
+        return MOVED
 
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(EventBus(), tasks)
@@ -115,18 +118,18 @@ async def test_a_lease_is_given_when_the_background_job_has_ended_and_no_other_b
 async def test_a_background_job_gives_way_and_the_other_begins_when_it_has_ended() -> None:
     order: list[str] = []
 
-    async def check(_report: Report) -> dict[str, Any]:
+    async def check(_report: Report) -> MoveResult:
         try:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.wait_all_tasks_blocked()
                 order.append("stage at rest")
-        return {}
+        return MOVED
 
-    async def refocus(_report: Report) -> dict[str, Any]:
+    async def refocus(_report: Report) -> MoveResult:
         order.append("refocus")
-        return {}
+        return MOVED
 
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(EventBus(), tasks)
@@ -143,13 +146,13 @@ async def test_a_background_job_gives_way_and_the_other_begins_when_it_has_ended
 async def test_a_job_cancelled_while_it_waits_for_the_background_one_lets_nothing_overtake() -> None:
     released = anyio.Event()
 
-    async def check(_report: Report) -> dict[str, Any]:
+    async def check(_report: Report) -> MoveResult:
         try:
             await anyio.sleep_forever()
         finally:
             with anyio.CancelScope(shield=True):
                 await released.wait()
-        return {}
+        return MOVED
 
     async with anyio.create_task_group() as tasks:
         jobs = Jobs(EventBus(), tasks)

@@ -22,7 +22,8 @@ from focusd.daemon.events import EventBus
 from focusd.daemon.metrics import HOST, REGISTRY, Bookkeeper, MetricsError, served
 from focusd.daemon.operations import RigOperations
 from focusd.demo.rigs import free_ports
-from focusd.errors import NoSampleError, error_object
+from focusd.errors import NoSampleError
+from focusd.protocol.failure import Failure
 from tests.daemon.scripted import refocus
 
 DASHBOARD = Path(__file__).parents[2] / "configs" / "grafana-dashboard.json"
@@ -37,7 +38,7 @@ def test_jobs_are_counted_by_how_they_end() -> None:
     with bus.subscribed(Bookkeeper().hear):
         bus.publish("job", {"kind": "refocus", "client": "", "state": "running"}, "j")
         assert value("focusd_job_running") == 1
-        error = error_object(NoSampleError("empty"))
+        error = Failure.of(NoSampleError("empty")).model_dump()
         bus.publish("job", {"kind": "refocus", "client": "", "state": "failed", "error": error}, "j")
     assert value("focusd_job_running") == 0
     assert value("focusd_jobs_total", kind="refocus", outcome="no_sample") == before + 1
@@ -107,9 +108,9 @@ async def test_dose_and_latency_come_from_the_rig_itself(calibrated: RigOperatio
     before = [value(name, **labels) for name, labels in names]
     result = await refocus(calibrated)
     grown = [value(name, **labels) - old for (name, labels), old in zip(names, before, strict=True)]
-    assert grown[0] == grown[2] == grown[4] == result["exposures"]
-    assert grown[1] == pytest.approx(result["exposures"] / 1000)
-    assert grown[3] >= result["exposures"] - 1  # each further exposure lies elsewhere
+    assert grown[0] == grown[2] == grown[4] == result.exposures
+    assert grown[1] == pytest.approx(result.exposures / 1000)
+    assert grown[3] >= result.exposures - 1  # each further exposure lies elsewhere
 
 
 async def page(port: int) -> str:

@@ -19,6 +19,8 @@ from focusd.errors import FocusdError, HardwareError, InternalError
 from focusd.focus.frame import Frame
 from focusd.focus.planes import stack_um
 from focusd.optics.instrument import Instrument
+from focusd.protocol.model import Result
+from focusd.protocol.requests import CalibrateParams, MoveParams
 from tests.daemon.scripted import (
     HOME_UM,
     Reports,
@@ -43,18 +45,18 @@ OBJECTIVES = [
 ]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
-Requested = Callable[[RigOperations], Awaitable[dict[str, Any]]]
+Requested = Callable[[RigOperations], Awaitable[Result]]
 
 
-def short_stack(operations: RigOperations) -> Awaitable[dict[str, Any]]:
-    return operations.calibrate(range_um=30, step_um=10, planes_um=None, report=Reports())
+def short_stack(operations: RigOperations) -> Awaitable[Result]:
+    return operations.calibrate(CalibrateParams(range_um=30, step_um=10), Reports())
 
 
-def published(operations: RigOperations) -> Awaitable[dict[str, Any]]:
+def published(operations: RigOperations) -> Awaitable[Result]:
     return refocus(operations)
 
 
-def posterior(operations: RigOperations) -> Awaitable[dict[str, Any]]:
+def posterior(operations: RigOperations) -> Awaitable[Result]:
     return refocus(operations, strategy="posterior")
 
 
@@ -74,7 +76,7 @@ async def test_operations_end_where_moves_take_several_steps(
     scorer.focus_um = 9.0
     with anyio.fail_after(PATIENCE_S):
         expected = await operation(calibrated)
-        await calibrated.move(z_um=HOME_UM, report=Reports())
+        await calibrated.move(MoveParams(z_um=HOME_UM), Reports())
         before = len(microscope.moves)
         config = config_of(tmp_path, stage={"max_step_um": max_step_um})
         async with operations_of(config, microscope, scorer) as operations:
@@ -82,7 +84,7 @@ async def test_operations_end_where_moves_take_several_steps(
     steps_um = np.abs(np.diff([HOME_UM, *microscope.moves[before:]]))
     assert steps_um.max() <= max_step_um + 1e-9
     found = "z_focus_um" if operation is short_stack else "z_found_um"
-    assert result[found] == pytest.approx(expected[found], abs=0.1)
+    assert getattr(result, found) == pytest.approx(getattr(expected, found), abs=0.1)
 
 
 async def swept(stage: StageConfig, camera: CameraConfig, planes_um: list[float]) -> ScriptedMicroscope:
@@ -188,7 +190,7 @@ async def test_a_stage_that_says_nonsense_is_an_error_with_the_last_z_that_was_n
     says: Any,
     error: type[FocusdError],
 ) -> None:
-    await calibrated.move(z_um=HOME_UM, report=Reports())
+    await calibrated.move(MoveParams(z_um=HOME_UM), Reports())
     microscope.z_um = says
     with pytest.raises(error) as raised:
         await operation(calibrated)

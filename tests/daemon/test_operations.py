@@ -23,6 +23,8 @@ from focusd.errors import (
     SaturatedError,
     TravelLimitError,
 )
+from focusd.protocol.requests import CalibrateParams, MoveParams
+from focusd.protocol.results import MoveResult
 from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import (
     HOME_UM,
@@ -59,14 +61,14 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
     result = await calibrate_at_focus(operations)
 
     assert microscope.z_um == HOME_UM
-    assert (result["planes"], result["exposures"], len(microscope.snaps)) == (81, 82, 82)
+    assert (result.planes, result.exposures, len(microscope.snaps)) == (81, 82, 82)
     assert microscope.snaps == pytest.approx([HOME_UM, *np.arange(-97, 103.5, 2.5)])
-    assert result["z_focus_um"] == pytest.approx(0, abs=0.5)
-    assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
-    assert list(stored(tmp_path)) == [Path(result["path"])]
-    assert (result["in_force"], result["message"]) == (True, "")
-    saved = CalibrationStore(Path(result["path"]).parent).load("10x/0.3")
-    assert (saved.fwhm_um, saved.r2) == (result["fwhm_um"], result["r2"])
+    assert result.z_focus_um == pytest.approx(0, abs=0.5)
+    assert result.range_um == pytest.approx([-97, 103], abs=0.5)
+    assert list(stored(tmp_path)) == [Path(result.path)]
+    assert (result.in_force, result.message) == (True, "")
+    saved = CalibrationStore(Path(result.path).parent).load("10x/0.3")
+    assert (saved.fwhm_um, saved.r2) == (result.fwhm_um, result.r2)
 
 
 async def test_a_stack_that_nobody_configured_is_the_objectives(
@@ -82,10 +84,10 @@ async def test_a_stack_that_nobody_configured_is_the_objectives(
 async def test_calibration_reports_each_plane_and_its_end(operations: RigOperations) -> None:
     reports = Reports()
 
-    result = await operations.calibrate(range_um=40, step_um=8, planes_um=None, report=reports)
+    result = await operations.calibrate(CalibrateParams(range_um=40, step_um=8), reports)
 
     assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 12) for n in range(1, 13)]
-    assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result})
+    assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result.model_dump()})
 
 
 async def test_a_score_that_tells_no_more_before_the_stack_ends_is_told_and_stored(
@@ -96,14 +98,14 @@ async def test_a_score_that_tells_no_more_before_the_stack_ends_is_told_and_stor
 
     result = await calibrate_at_focus(operations)
 
-    low_um, high_um = result["curve"]["z_um"][0], result["curve"]["z_um"][-1]
+    low_um, high_um = result.curve.z_um[0], result.curve.z_um[-1]
     assert -45 < low_um < -20
     assert 20 < high_um < 45
-    assert result["range_um"] == pytest.approx([-97, 103], abs=0.5)
-    assert f"from {low_um:.3g} to {high_um:.3g} µm only" in result["message"]
-    assert "of 81 planes" in result["message"]
-    saved = CalibrationStore(Path(result["path"]).parent).load("10x/0.3")
-    assert (len(saved.z_um), len(saved.transfer.z_um)) == (len(result["curve"]["z_um"]), 81)
+    assert result.range_um == pytest.approx([-97, 103], abs=0.5)
+    assert f"from {low_um:.3g} to {high_um:.3g} µm only" in result.message
+    assert "of 81 planes" in result.message
+    saved = CalibrationStore(Path(result.path).parent).load("10x/0.3")
+    assert (len(saved.z_um), len(saved.transfer.z_um)) == (len(result.curve.z_um), 81)
 
 
 async def test_given_planes_are_taken_in_ascending_order(
@@ -111,10 +113,10 @@ async def test_given_planes_are_taken_in_ascending_order(
 ) -> None:
     planes = [50.0, -60.0, -50.0, -40.0, -30.0, -20.0, -10.0, -5.0, 5.0, 10.0, 20.0, 30.0, 40.0, 61.0]
 
-    result = await operations.calibrate(range_um=None, step_um=None, planes_um=planes, report=Reports())
+    result = await operations.calibrate(CalibrateParams(planes_um=planes), Reports())
 
     assert microscope.snaps == [HOME_UM, *sorted(planes)]
-    assert result["planes"] == 14
+    assert result.planes == 14
     assert microscope.z_um == HOME_UM
 
 
@@ -166,7 +168,7 @@ async def test_calibration_that_fails_changes_nothing(
     reports = Reports()
 
     with pytest.raises(error, match=message) as raised:
-        await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=reports)
+        await operations.calibrate(CalibrateParams(), reports)
 
     assert microscope.snaps, "it failed on the way"
     assert microscope.z_um == HOME_UM
@@ -185,7 +187,7 @@ async def test_cancelled_calibration_goes_home_and_keeps_the_last_one(
     scope = anyio.CancelScope()
     reports = Reports(at_progress=at(5, scope.cancel))
     with scope, pytest.raises(CancelledJobError) as raised:
-        await operations.calibrate(range_um=80, step_um=5, planes_um=None, report=reports)
+        await operations.calibrate(CalibrateParams(range_um=80, step_um=5), reports)
 
     assert microscope.z_um == raised.value.data["stage_z_um"] == HOME_UM
     assert len(reports.of("focus.progress")) == 5
@@ -198,11 +200,9 @@ async def test_stack_beyond_the_limits_is_refused(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
     with pytest.raises(TravelLimitError, match=r"stage\.min_um"):
-        await operations.calibrate(range_um=200, step_um=10, planes_um=None, report=Reports())
+        await operations.calibrate(CalibrateParams(range_um=200, step_um=10), Reports())
     with pytest.raises(TravelLimitError, match=r"stage\.max_um.*a stack of ±147 µm is the widest"):
-        await operations.calibrate(
-            range_um=None, step_um=None, planes_um=[100, 110, 120, 130, 140, 150, 151], report=Reports()
-        )
+        await operations.calibrate(CalibrateParams(planes_um=[100, 110, 120, 130, 140, 150, 151]), Reports())
     assert (microscope.moves, microscope.snaps) == ([], []), "no light is spent, nothing moves"
 
 
@@ -211,7 +211,7 @@ async def test_stack_of_too_few_or_too_many_planes_is_refused_before_it_begins(
     operations: RigOperations, microscope: ScriptedMicroscope, range_um: float, step_um: float
 ) -> None:
     with pytest.raises(RequestError, match="3 to 500 steps"):
-        await operations.calibrate(range_um=range_um, step_um=step_um, planes_um=None, report=Reports())
+        await operations.calibrate(CalibrateParams(range_um=range_um, step_um=step_um), Reports())
     assert not microscope.snaps
 
 
@@ -228,14 +228,14 @@ async def test_a_calibration_that_could_not_be_stored_takes_no_light(
 async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
     calibrated: RigOperations, microscope: ScriptedMicroscope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = (await calibrated.state())["calibration"]
+    before = (await calibrated.state()).calibration
     microscope.at_snap = lambda number: monkeypatch.setattr(os, "fsync", refuse) if number == 9 else None
     with pytest.raises(CalibrationError, match=r"cannot be written .No space left on device"):
         await calibrate_at_focus(calibrated)
     monkeypatch.undo()
     assert len(microscope.snaps) == 82
     assert microscope.z_um == HOME_UM
-    assert (await calibrated.state())["calibration"] == before
+    assert (await calibrated.state()).calibration == before
 
 
 def refuse(_descriptor: int) -> None:
@@ -245,9 +245,11 @@ def refuse(_descriptor: int) -> None:
 async def test_moves_inside_the_limits_only(
     operations: RigOperations, microscope: ScriptedMicroscope
 ) -> None:
-    assert await operations.move(z_um=-20.0, report=Reports()) == {"z_start_um": HOME_UM, "z_um": -20.0}
+    assert await operations.move(MoveParams(z_um=-20.0), Reports()) == MoveResult(
+        z_start_um=HOME_UM, z_um=-20.0
+    )
     with pytest.raises(TravelLimitError, match=r"stage\.max_um"):
-        await operations.move(z_um=150.1, report=Reports())
+        await operations.move(MoveParams(z_um=150.1), Reports())
     assert microscope.z_um == -20
 
 
@@ -256,7 +258,7 @@ async def test_a_move_that_goes_wrong_is_taken_back(
 ) -> None:
     microscope.slips_to_um = 55.0
     with pytest.raises(HardwareError, match="reads back 55"):
-        await operations.move(z_um=20.0, report=Reports())
+        await operations.move(MoveParams(z_um=20.0), Reports())
     assert microscope.moves == [20, HOME_UM]
 
 
@@ -267,14 +269,14 @@ async def test_the_state_tells_where_the_rig_stands(
     await calibrate_at_focus(operations)
     after = await operations.state()
 
-    assert before["z_um"] is None
-    assert before["calibration"]["usable"] is False
-    assert "focusctl calibrate" in before["calibration"]["reason"]
-    assert (after["z_um"], after["limits_um"], after["fault"]) == (HOME_UM, [-150, 150], None)
-    assert (after["rig"], after["camera"], after["model"]) == ("scripted", "scripted", "scripted")
-    assert after["backend"] == "cpu"
-    assert after["calibration"]["usable"] is True
-    assert after["calibration"]["fwhm_um"] > 0
+    assert before.z_um is None
+    assert before.calibration.usable is False
+    assert "focusctl calibrate" in before.calibration.reason
+    assert (after.z_um, after.limits_um, after.fault) == (HOME_UM, [-150, 150], None)
+    assert (after.rig, after.camera, after.model) == ("scripted", "scripted", "scripted")
+    assert after.backend == "cpu"
+    assert after.calibration.usable is True
+    assert after.calibration.fwhm_um > 0
 
 
 async def test_the_state_answers_after_a_fault_and_the_hardware_is_left_alone(
@@ -287,12 +289,13 @@ async def test_the_state_answers_after_a_fault_and_the_hardware_is_left_alone(
         with pytest.raises(HardwareError, match="the camera did not answer"):
             await calibrate_at_focus(operations)
         left_at_um, moved = microscope.z_um, len(microscope.moves)
-        for refused in (operations.move(z_um=0.0, report=Reports()), calibrate_at_focus(operations)):
+        for refused in (operations.move(MoveParams(z_um=0.0), Reports()), calibrate_at_focus(operations)):
             with pytest.raises(HardwareError, match="an operator has to check it"):
                 await refused
         state = await operations.state()
         released.set()
 
-    assert "the camera did not answer" in state["fault"]
-    assert (state["z_um"], len(microscope.moves)) == (left_at_um, moved)
+    assert state.fault is not None
+    assert "the camera did not answer" in state.fault
+    assert (state.z_um, len(microscope.moves)) == (left_at_um, moved)
     assert left_at_um != HOME_UM, "a rig at fault is not moved, not even home"

@@ -23,6 +23,9 @@ from focusd.focus.frame import Frame
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.search import PosteriorSearch
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.requests import CalibrateParams, MoveParams
+from focusd.protocol.results import RefocusResult
+from focusd.protocol.states import Ended
 from focusd.scoring.backends import Backends, CpuBackend
 from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.spectra import Region
@@ -43,18 +46,18 @@ pytestmark = pytest.mark.anyio
 PATIENCE_S = 30.0
 FEW_TILES = np.array([[True, False, False], [False, False, True]])
 
-Operation = Callable[[RigOperations, Report], Coroutine[Any, Any, dict[str, Any]]]
+Operation = Callable[[RigOperations, Report], Coroutine[Any, Any, Ended]]
 
 
-def short_stack(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
-    return operations.calibrate(range_um=30, step_um=10, planes_um=None, report=report)
+def short_stack(operations: RigOperations, report: Report) -> Coroutine[Any, Any, Ended]:
+    return operations.calibrate(CalibrateParams(range_um=30, step_um=10), report)
 
 
-def published(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
+def published(operations: RigOperations, report: Report) -> Coroutine[Any, Any, Ended]:
     return refocus(operations, report=report)
 
 
-def posterior(operations: RigOperations, report: Report) -> Coroutine[Any, Any, dict[str, Any]]:
+def posterior(operations: RigOperations, report: Report) -> Coroutine[Any, Any, RefocusResult]:
     return refocus(operations, strategy="posterior", report=report)
 
 
@@ -165,13 +168,13 @@ async def test_a_wrong_guess_is_never_exposed_and_changes_no_answer(
 ) -> None:
     scorer.focus_um = 9.0
     right = await posterior(calibrated, Reports())
-    await calibrated.move(z_um=HOME_UM, report=Reports())
+    await calibrated.move(MoveParams(z_um=HOME_UM), Reports())
     exposed_um = microscope.snaps.copy()
     monkeypatch.setattr(PosteriorSearch, "likely_um", lambda *_: wrong_um)
     misled = await posterior(calibrated, Reports())
     assert wrong_um in microscope.moves
     assert microscope.snaps[len(exposed_um) :] == pytest.approx(exposed_um, abs=0.1)
-    assert misled["z_found_um"] == microscope.z_um == pytest.approx(right["z_found_um"], abs=0.1)
+    assert misled.z_found_um == microscope.z_um == pytest.approx(right.z_found_um, abs=0.1)
 
 
 async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
@@ -183,10 +186,10 @@ async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
     scorer.focus_um = 9.0
     scorer.asked.clear()
     result = await posterior(calibrated, Reports())
-    assert result["z_found_um"] == pytest.approx(9.0, abs=0.3)
+    assert result.z_found_um == pytest.approx(9.0, abs=0.3)
     assert scorer.asked[0] is None
     assert all(only is FEW_TILES for only in scorer.asked[1:])
-    assert all(np.isfinite(probe["b"]) for probe in result["probes"])
+    assert all(probe.b is not None for probe in result.probes)
 
 
 @pytest.mark.parametrize("telling", [None, FEW_TILES])
@@ -224,9 +227,7 @@ async def test_a_fit_ahead_that_fails_leaves_the_fit_to_the_end(
 
     expected = await calibrate_at_focus(operations)
     monkeypatch.setattr(calibrating, "pupil_ahead", fails)
-    assert (await calibrate_at_focus(operations))["z_focus_um"] == pytest.approx(
-        expected["z_focus_um"], abs=0.05
-    )
+    assert (await calibrate_at_focus(operations)).z_focus_um == pytest.approx(expected.z_focus_um, abs=0.05)
 
 
 async def test_few_frames_are_alive_at_any_time(
@@ -273,11 +274,13 @@ async def test_cancelled_at_any_await_the_stage_is_back_and_the_daemon_serves(
             if job.state == "cancelled":
                 cancelled += 1
                 assert job.error is not None
-                assert job.error["data"].get("stage_z_um", HOME_UM) == microscope.z_um == HOME_UM, chosen
+                assert job.error.data.model_dump().get("stage_z_um", HOME_UM) == microscope.z_um == HOME_UM, (
+                    chosen
+                )
             else:  # not, or too late
                 assert job.result is not None, job.error
-                assert job.result.get("z_found_um", HOME_UM) == microscope.z_um, chosen
-                await calibrated.move(z_um=HOME_UM, report=Reports())
+                assert job.result.model_dump().get("z_found_um", HOME_UM) == microscope.z_um, chosen
+                await calibrated.move(MoveParams(z_um=HOME_UM), Reports())
             if awaits < chosen:
                 break
         assert cancelled > 20
@@ -341,7 +344,7 @@ async def test_what_fails_on_the_way_ends_all_stages_and_the_stage_is_back(
 
     assert microscope.z_um == raised.value.data["stage_z_um"] == HOME_UM
     assert len(microscope.snaps) <= 5
-    assert (await calibrated.move(z_um=5.0, report=Reports()))["z_um"] == 5
+    assert (await calibrated.move(MoveParams(z_um=5.0), Reports())).z_um == 5
 
 
 @pytest.mark.parametrize("operation", [short_stack, published, posterior])
@@ -362,8 +365,8 @@ async def test_a_device_that_hangs_on_the_way_is_left_alone_and_the_last_z_is_to
         with pytest.raises(HardwareError, match=f"the {device} did not answer") as raised:
             await operation(operations, Reports())
         state = await operations.state()
-        assert raised.value.data["stage_z_um"] == state["z_um"]
-        assert device in state["fault"]
+        assert raised.value.data["stage_z_um"] == state.z_um
+        assert device in (state.fault or "")
         left = (len(microscope.moves), len(microscope.snaps))
         with pytest.raises(HardwareError, match="an operator has to check it"):
             await operation(operations, Reports())

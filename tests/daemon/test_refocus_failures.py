@@ -24,6 +24,7 @@ from focusd.errors import (
     SaturatedError,
 )
 from focusd.focus.frame import Frame
+from focusd.protocol.requests import MoveParams
 from tests.daemon.scripted import (
     FULL_SCALE,
     HOME_UM,
@@ -229,8 +230,8 @@ async def test_a_focus_beyond_the_calibrated_range_is_never_guessed(
     for focus_um in [*range(-160, -109, 10), *range(120, 171, 10)]:
         scorer.focus_um = float(focus_um)
         with suppress(*NO_FOCUS):
-            guessed[focus_um] = (await refocus(calibrated))["z_found_um"]
-        await calibrated.move(z_um=HOME_UM, report=Reports())
+            guessed[focus_um] = (await refocus(calibrated)).z_found_um
+        await calibrated.move(MoveParams(z_um=HOME_UM), Reports())
     assert guessed == {}
 
 
@@ -240,7 +241,7 @@ async def test_an_unknown_strategy_is_refused_before_anything_moves(
     with pytest.raises(RequestError, match="unknown strategy 'guess'"):
         await refocus(calibrated, strategy="guess")
     assert (microscope.snaps, microscope.moves) == ([], [])
-    assert (await refocus(calibrated, strategy="published"))["outcome"] == "focused"
+    assert (await refocus(calibrated, strategy="published")).outcome == "focused"
 
 
 async def test_without_a_calibration_nothing_is_exposed(

@@ -16,6 +16,8 @@ from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import CancelledJobError, FocusdError, HardwareError
 from focusd.microscope.simulated import SimulatedCamera, SimulatedMicroscope, open_simulated
+from focusd.protocol.requests import CalibrateParams, MoveParams
+from focusd.protocol.results import CalibrationResult
 from focusd.storage.store import CalibrationStore
 from tests.daemon.scripted import Reports, ScriptedScorer, config_of
 
@@ -55,10 +57,10 @@ class Bench:
     def streams(self) -> bool:
         return bool(self.microscope._core.isSequenceRunning())
 
-    async def stack(self, at_plane: Any = lambda _number: None) -> dict[str, Any]:
+    async def stack(self, at_plane: Any = lambda _number: None) -> CalibrationResult:
         planes = np.linspace(-40, 40, PLANES).tolist()
         reports = Reports(at_progress=at_plane)
-        return await self.operations.calibrate(range_um=None, step_um=None, planes_um=planes, report=reports)
+        return await self.operations.calibrate(CalibrateParams(planes_um=planes), reports)
 
 
 class SpectralScorer(ScriptedScorer):
@@ -90,7 +92,7 @@ async def test_the_camera_streams_through_an_operation_and_rests_after_it(bench:
 
 
 async def test_a_move_lights_nothing(bench: Bench) -> None:
-    await bench.operations.move(z_um=5.0, report=Reports())
+    await bench.operations.move(MoveParams(z_um=5.0), Reports())
     assert not bench.streams
 
 

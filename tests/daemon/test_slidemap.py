@@ -43,7 +43,7 @@ async def add(slide: SlideMap, x_um: float = 0.0, z_um: float | None = 10.0) -> 
     """Add a position; return how many there are."""
     sigma_um = None if z_um is None else 0.2
     added = await slide.add(x_um=x_um, y_um=0.0, z_um=z_um, sigma_um=sigma_um, channel=None)
-    return int(added["positions"])
+    return int(added.positions)
 
 
 def content_of(path: Path) -> bytes:
@@ -56,7 +56,7 @@ def spoil(path: Path, content: bytes) -> None:
 
 
 async def count(slide: SlideMap) -> int:
-    return len((await slide.get())["positions"])
+    return len((await slide.get()).positions)
 
 
 async def test_a_map_survives_a_restart(slide: SlideMap, path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_map_survives_a_restart(slide: SlideMap, path: Path) -> None:
     later = slide_at(path)
 
     assert await later.get() == await slide.get()
-    assert (await later.get())["offsets_um"] == {"DAPI": 1.2}
+    assert (await later.get()).offsets_um == {"DAPI": 1.2}
     assert json.loads(content_of(path))["format"] == 1
 
 
@@ -81,13 +81,14 @@ async def test_nothing_is_written_before_the_first_change(slide: SlideMap, path:
 async def test_the_tolerance_is_in_depths_of_field(slide: SlideMap) -> None:
     await add(slide)
     told = await slide.predict(positions=[(100.0, 0.0)], channel=None, tolerance=0.5)
-    sigma_um = told["predictions"][0]["sigma_um"]
+    sigma_um = told.predictions[0].sigma_um
+    assert sigma_um is not None
 
     just = await slide.predict(positions=[(100.0, 0.0)], channel=None, tolerance=2.001 * sigma_um / DOF_UM)
     short = await slide.predict(positions=[(100.0, 0.0)], channel=None, tolerance=1.999 * sigma_um / DOF_UM)
 
-    assert (just["predictions"][0]["advice"], just["next"]) == ("trust", None)
-    assert (short["predictions"][0]["advice"], short["next"]) == ("refocus", 0)
+    assert (just.predictions[0].advice, just.next) == ("trust", None)
+    assert (short.predictions[0].advice, short.next) == ("refocus", 0)
 
 
 async def test_the_last_refocus_is_added_at_one_place_only(slide: SlideMap) -> None:
@@ -158,7 +159,7 @@ async def test_an_unreadable_map_says_what_to_do_and_that_helps(
             await asked()
     assert content_of(path) == content, "nothing is thrown away unasked"
 
-    assert await slide.clear() == {"cleared": 0}
+    assert (await slide.clear()).cleared == 0
     assert await add(slide) == 1
 
 
@@ -176,9 +177,9 @@ async def test_clearing_keeps_the_offsets(slide: SlideMap) -> None:
     await slide.offset(channel="DAPI", offset_um=1.2)
     await add(slide)
 
-    assert await slide.clear() == {"cleared": 1}
-    assert (await slide.get())["positions"] == []
-    assert (await slide.offset(channel="Cy5", offset_um=2.0))["offsets_um"] == {"DAPI": 1.2, "Cy5": 2.0}
+    assert (await slide.clear()).cleared == 1
+    assert (await slide.get()).positions == []
+    assert (await slide.offset(channel="Cy5", offset_um=2.0)).offsets_um == {"DAPI": 1.2, "Cy5": 2.0}
 
 
 async def test_a_refocus_is_what_is_added(calibrated: RigOperations) -> None:
@@ -186,9 +187,9 @@ async def test_a_refocus_is_what_is_added(calibrated: RigOperations) -> None:
 
     added = await calibrated.slide.add(x_um=1.0, y_um=2.0, z_um=None, sigma_um=None, channel=None)
 
-    assert (added["z_um"], added["sigma_um"]) == (result["z_found_um"], result["sigma_um"])
+    assert (added.z_um, added.sigma_um) == (result.z_found_um, result.sigma_um)
     predicted = await calibrated.slide.predict(positions=[(1.0, 2.0)], channel=None, tolerance=0.5)
-    assert predicted["dof_um"] == result["dof_um"]
+    assert predicted.dof_um == result.dof_um
 
 
 async def test_a_refocus_that_fails_leaves_nothing_to_add(

@@ -26,6 +26,7 @@ from focusd.focus.refocus import Field, RefocusRun
 from focusd.focus.run import Run
 from focusd.focus.search import PosteriorSearch
 from focusd.optics.bands import BlockSpectra
+from focusd.protocol.results import Curve, StoredCalibration
 from tests.focus.exposures import exposure
 
 DOF_UM = 8.3
@@ -128,7 +129,8 @@ class Asked:
             start_um=self.start_um,
             limits_um=self.limits_um,
             exposure_ms=1.0,
-            about={"strategy": self.strategy, "message": ""},
+            strategy=self.strategy,
+            note="",
         )
 
     def search(self) -> Search:
@@ -145,6 +147,22 @@ class Asked:
         )
 
 
+KEPT = StoredCalibration(
+    objective="10x",
+    fwhm_um=60.0,
+    range_um=[-100.0, 100.0],
+    origin="sharpest",
+    r2=1.0,
+    dof_um=DOF_UM,
+    curve=Curve(z_um=[], b=[]),
+    profile=Curve(z_um=[], b=[]),
+    id="1",
+    path="",
+    in_force=True,
+    message="",
+)
+
+
 def calibration_run(measure: Script) -> CalibrationRun:
     return CalibrationRun(
         measure,
@@ -154,7 +172,7 @@ def calibration_run(measure: Script) -> CalibrationRun:
         threshold=0.5,
         instrument=None,
         whole_frames=4,
-        keep=lambda _: {"message": ""},
+        keep=lambda _: KEPT,
         note="",
     )
 
@@ -190,7 +208,7 @@ asked = st.builds(
 )
 
 
-def driven(run: Run[dict[str, Any]], told: list[list[Told]], elapsed_s: float = 0.2) -> Iterator[int]:
+def driven(run: Run[Any], told: list[list[Told]], elapsed_s: float = 0.2) -> Iterator[int]:
     """Tell the run what it asks for, as `told` says and then exactly, until it ends; yield the frames so far."""
     count = 0
     calls = iter(told)
@@ -208,16 +226,16 @@ def driven(run: Run[dict[str, Any]], told: list[list[Told]], elapsed_s: float = 
         yield count
 
 
-def error_of(run: Run[dict[str, Any]]) -> FocusdError | None:
+def error_of(run: Run[Any]) -> FocusdError | None:
     """The error with which a run ended; None: it has a result."""
     try:
-        assert run.result["exposures"] >= 1
+        assert run.result.exposures >= 1
     except FocusdError as error:
         return error
     return None
 
 
-def require_ended(run: Run[dict[str, Any]]) -> None:
+def require_ended(run: Run[Any]) -> None:
     """It has a result or an error, the error says what was spent, and nothing can be told any more."""
     assert run.has_ended
     assert run.expose_um == ()
@@ -248,7 +266,7 @@ def test_every_search_ends_within_its_budget_and_asks_for_nothing_outside_its_li
         assert len(error.data["probes"]) == len(run.measurements)
         assert error.data["dose_ms"] == run.exposures
         return
-    focus_um, sigma_um = run.result["focus_um"], run.result["sigma_um"]
+    focus_um, sigma_um = run.result.focus_um, run.result.sigma_um
     assert low_um <= focus_um <= high_um
     assert math.isfinite(sigma_um)
     assert run.believed == (focus_um, sigma_um)
@@ -265,7 +283,7 @@ def test_frames_beside_the_planes_asked_for_lead_to_the_focus_all_the_same(
     run = Asked().run(Script([Shown(focus_um)]))
     for _ in driven(run, told):
         pass
-    assert run.result["focus_um"] == pytest.approx(focus_um, abs=0.1 * DOF_UM)
+    assert run.result.focus_um == pytest.approx(focus_um, abs=0.1 * DOF_UM)
 
 
 @thorough
@@ -285,8 +303,8 @@ def test_a_calibration_of_an_even_field_ends_at_its_focus_and_one_of_nothing_say
     for each in (run, empty):
         for _ in driven(each, []):
             pass
-    assert run.result["z_focus_um"] == pytest.approx(HONEST.focus_um, abs=0.5)
-    assert run.result["exposures"] == 1 + len(PLANES_UM)
+    assert run.result.z_focus_um == pytest.approx(HONEST.focus_um, abs=0.5)
+    assert run.result.exposures == 1 + len(PLANES_UM)
     with pytest.raises(NoSampleError):
         empty.result  # noqa: B018
 

@@ -14,6 +14,7 @@ import pytest
 from focusd.daemon.operations import RigOperations
 from focusd.errors import CancelledJobError
 from focusd.microscope.guard import GuardedStage
+from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,
@@ -152,16 +153,16 @@ def test_all_operations_are_known() -> None:
 async def test_every_operation_moves_through_the_guard_and_comes_home_through_it(tmp_path: Path) -> None:
     microscope, scorer = GuardedMicroscope(), ScriptedScorer()
     async with operations_of(config_of(tmp_path), microscope, scorer) as operations:
-        await operations.move(z_um=3.0, report=Reports())
+        await operations.move(MoveParams(z_um=3.0), Reports())
         await calibrate_at_focus(operations)
         scorer.focus_um = 20.0
         for strategy in ("posterior", "published"):
-            await operations.refocus(roi=None, strategy=strategy, max_exposures=None, report=Reports())
+            await operations.refocus(RefocusParams(strategy=strategy), Reports())
         there = len(microscope.moves)
         with anyio.CancelScope() as scope:
             cancelling = Reports(at_progress=at(5, scope.cancel))
             with pytest.raises(CancelledJobError):
-                await operations.calibrate(range_um=None, step_um=None, planes_um=None, report=cancelling)
+                await operations.calibrate(CalibrateParams(), cancelling)
         assert len(microscope.moves) > there + 5, "it moved, and went home"
     assert microscope.past_the_guard == []
     with pytest.raises(AssertionError, match="past the guard"):

@@ -26,11 +26,13 @@ from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs, Report
 from focusd.daemon.logs import configure_logging
 from focusd.daemon.operation import operation_on
-from focusd.daemon.operations import Result, RigOperations
+from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import Record, recorded
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
 from focusd.focus.geometry import LocalMap, describe, geometry_of
+from focusd.protocol.requests import RefocusParams
+from focusd.protocol.results import FieldGeometry, RefocusResult, Score
 from focusd.scoring.spectra import Region
 from focusd.server.server import serve
 from focusd.server.sockets import LOOP, Endpoints
@@ -46,8 +48,8 @@ from tests.daemon.scripted import (
 
 ANYWHERE = ServerConfig(control="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
 FOCUS_UM = 12.5
-SCENES = ("wait", "fail", "crash", "mapped", "unmapped")
-"""A refocus that waits, finds an empty field, stumbles over a fault of focusd, has a tilted field, has no map of it."""
+SCENES = ("wait", "fail", "crash", "mapped")
+"""A refocus that waits, finds an empty field, stumbles over a fault of focusd, has a tilted field."""
 
 
 class StagedOperations(RigOperations):
@@ -67,20 +69,20 @@ class StagedOperations(RigOperations):
         self.release = anyio.Event()
         self.fails: FocusdError | None = None
 
-    async def refocus(self, *, strategy: str | None, report: Report, **given: Any) -> Result:
+    async def refocus(self, asked: RefocusParams, report: Report, **within: Any) -> RefocusResult:
         """A real refocus, before, behind or instead of a scene."""
         self.runs += 1
         self._fail()
-        search = None if strategy in SCENES else strategy
-        if strategy == "wait":
-            return await self._waiting(strategy=search, report=report, **given)
-        self.scorer.structure = 0.0 if strategy == "fail" else 1.0
-        self.scorer.crashes = strategy == "crash"
-        found = await super().refocus(strategy=search, report=report, **given)
-        fields = {"mapped": tilted_field(), "unmapped": None}
-        return found | ({"geometry": fields[strategy]} if strategy in fields else {})
+        scene = asked.strategy if asked.strategy in SCENES else None
+        really = asked.model_copy(update={"strategy": None}) if scene else asked
+        if scene == "wait":
+            return await self._waiting(really, report)
+        self.scorer.structure = 0.0 if scene == "fail" else 1.0
+        self.scorer.crashes = scene == "crash"
+        found = await super().refocus(really, report, **within)
+        return found.model_copy(update={"geometry": tilted_field()}) if scene == "mapped" else found
 
-    async def _waiting(self, *, report: Report, **given: Any) -> Result:
+    async def _waiting(self, asked: RefocusParams, report: Report) -> RefocusResult:
         """A refocus that has shown its exposures and does not end before `release`, or before it is cancelled."""
         last: list[tuple[str, dict[str, Any]]] = []
 
@@ -90,14 +92,14 @@ class StagedOperations(RigOperations):
             else:
                 last.append((topic, data))
 
-        found = await super().refocus(report=held_back, **given)
+        found = await super().refocus(asked, held_back)
         async with operation_on(self._rig):
             await self.release.wait()
         for topic, data in last:
             report(topic, data)
         return found
 
-    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Result:
+    async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Score:
         """A real score, unless it is to fail."""
         self._fail()
         return await super().score(pixels=pixels, roi=roi)
@@ -107,7 +109,7 @@ class StagedOperations(RigOperations):
             raise self.fails
 
 
-def tilted_field() -> dict[str, Any]:
+def tilted_field() -> FieldGeometry:
     """The geometry of a field of 3×4 blocks that falls by 30 µm along x; one does not count."""
     y, x = np.meshgrid(128.0 + 128 * np.arange(3), 128.0 + 128 * np.arange(4), indexing="ij")
     focus_um = 30 * x / (3 * 128 + 256)
@@ -131,7 +133,7 @@ def calibration() -> tuple[str, bytes]:
 
     async def make(folder: Path) -> str:
         async with operations_of(config_of(folder), ScriptedMicroscope(), ScriptedScorer()) as operations:
-            return str((await calibrate_at_focus(operations))["path"])
+            return (await calibrate_at_focus(operations)).path
 
     with TemporaryDirectory() as folder:
         path = Path(anyio.run(make, Path(folder)))

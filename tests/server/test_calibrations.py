@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.errors import RequestError
 from focusd.focus.calibration import calibrate
 from tests.focus.exposures import exposure
@@ -23,7 +23,7 @@ def taken(threaded_daemon: Daemon) -> tuple[str, str]:
     stacks = (np.arange(-half, half + 1, 4.0) for half in (100.0, 60.0))
     fingerprint = threaded_daemon.operations.autofocus.fingerprint
     curves = [calibrate([exposure(z) for z in planes], fingerprint, 0.5)[0] for planes in stacks]
-    good, poor = (threaded_daemon.operations.calibrations.add(curve)["id"] for curve in curves)
+    good, poor = (threaded_daemon.operations.calibrations.add(curve).id for curve in curves)
     return good, poor
 
 
@@ -41,16 +41,16 @@ def ctl(client: Client, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def in_force(client: Client) -> list[str]:
-    return [line["id"] for line in client.calibrations()["calibrations"] if line["in_force"]]
+    return [line.id for line in client.calibrations().calibrations if line.in_force]
 
 
 def test_they_are_listed_shown_put_in_force_and_removed(client: Client, taken: tuple[str, str]) -> None:
     good, poor = taken
-    listed = {line["id"]: line for line in client.calibrations()["calibrations"]}
+    listed = {line.id: line for line in client.calibrations().calibrations}
     assert {good, poor} < set(listed), "and the one that the daemon began with"
     assert in_force(client) == [good]
-    assert "reaches only 60 µm" in listed[poor]["remark"]
-    assert len(client.show_calibration(poor)["curve"]["z_um"]) == 31
+    assert "reaches only 60 µm" in listed[poor].remark
+    assert len(client.show_calibration(poor).curve.z_um) == 31
 
     client.use_calibration(poor)
     assert in_force(client) == [poor]
@@ -72,7 +72,7 @@ def test_a_terminal_shows_which_one_is_in_force_and_changes_it(
     assert shown.returncode == 0, shown.stderr
     assert next(line for line in shown.stdout.splitlines() if good in line).count("in force") == 1
     assert f"{poor}: it reaches only 60 µm" in shown.stdout
-    assert json.loads(ctl(client, "list", "--json").stdout) == client.calibrations()
+    assert json.loads(ctl(client, "list", "--json").stdout) == client.calibrations().model_dump(mode="json")
     assert "fwhm_um" in ctl(client, "show", poor).stdout
 
     assert ctl(client, "use", poor).returncode == 0

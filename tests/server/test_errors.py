@@ -11,8 +11,9 @@ import pytest
 from anyio import to_thread
 
 import focusd
-from focusd.client.client import AsyncClient, Client
+from focusd.client import AsyncClient, Client
 from focusd.errors import FocusdError
+from focusd.protocol.events import JobEvent
 from tests.server.daemon import Daemon
 
 pytestmark = pytest.mark.anyio
@@ -57,19 +58,20 @@ def test_there_are_all_of_them_and_no_two_have_one_name() -> None:
 async def test_an_error_is_the_same_on_every_way(daemon: Daemon, kind: type[FocusdError]) -> None:
     daemon.operations.fails = raised(kind)
     endpoints = (daemon.endpoints.control, daemon.endpoints.events)
-    async with AsyncClient(*endpoints) as client, client.events("job") as events:
+    async with AsyncClient(*endpoints) as client, client.events(JobEvent) as events:
         with pytest.raises(FocusdError) as waited:
             await client.refocus()
         assert_same(waited.value, kind)
 
         job = await client.job(waited.value.data["job_id"])
-        assert job["error"]["code"] == kind.code
-        assert job["error"]["data"]["class"] == kind.__name__
-        assert job["error"]["data"]["outcome"] == kind.outcome
+        assert job.error is not None
+        assert job.error.code == kind.code
+        assert job.error.data.error_class == kind.__name__
+        assert job.error.data.outcome == kind.outcome
         event = await anext(events)
-        while event["data"]["state"] == "running":
+        while event.data.state == "running":
             event = await anext(events)
-        assert event["data"]["error"] == job["error"]
+        assert event.data.error == job.error
 
         with pytest.raises(FocusdError) as at_once:
             await client.score([memoryview(bytes(16)).cast("B", (4, 4))])

@@ -109,7 +109,7 @@ async def test_a_message_of_very_many_parts_costs_its_sender_the_connection_and_
         with anyio.fail_after(10):
             await ended.recv_multipart()
         async with client_of(daemon) as client:
-            assert (await client.ping())["session"] == daemon.bus.session
+            assert (await client.ping()).session == daemon.bus.session
         await raw.send_multipart([b"", PING])  # who comes anew is answered
         with anyio.fail_after(10):
             assert "result" in json.loads((await raw.recv_multipart())[-1])
@@ -132,7 +132,7 @@ async def test_long_requests_of_all_together_have_a_bound_and_short_ones_are_ans
                     outcomes.append("predicted")
                 except BusyError as busy:
                     outcomes.append("long" if "long requests" in busy.message else busy.message)
-                assert (await stranger.ping())["session"] == daemon.bus.session
+                assert (await stranger.ping()).session == daemon.bus.session
     assert outcomes[0] == "predicted"
     assert outcomes[-1] == "long"
 

@@ -9,9 +9,11 @@ import anyio
 import numpy as np
 import pytest
 
-from focusd.client.client import AsyncClient
+from focusd.client import AsyncClient
 from focusd.errors import BusyError, RequestError
+from focusd.protocol.events import DriftEvent
 from focusd.protocol.messages import MAX_JSON_BYTES
+from focusd.protocol.states import Holding
 from tests.focus.exposures import curve
 from tests.server.daemon import FOCUS_UM, Daemon
 from tests.server.test_server import PING, client_of, exchange
@@ -43,9 +45,9 @@ async def test_frames_are_scored_as_they_were_sent(daemon: Daemon) -> None:
         with pytest.raises(RequestError, match="uint8 or uint16"):
             await client.score([np.zeros((3, 3, 3), np.uint8)])
     expected = curve(np.array([40.0, -30.0, 0.0]) - FOCUS_UM)
-    assert [score["b"] for score in answer["scores"]] == pytest.approx(expected.tolist())
+    assert [score.b for score in answer.scores] == pytest.approx(expected.tolist())
     assert daemon.operations.scorer.regions[-3:] == [(0, 0, 2, 2)] * 3
-    assert {score["tracked"] for score in answer["scores"]} == {False}
+    assert {score.tracked for score in answer.scores} == {False}
 
 
 @pytest.mark.parametrize(
@@ -80,53 +82,56 @@ def test_a_long_json_frame_is_refused_though_pixels_may_be_long(threaded_daemon:
 
 async def test_under_a_lease_others_are_told_busy_and_everybody_sees_it(daemon: Daemon) -> None:
     async with client_of(daemon) as holder, AsyncClient(daemon.endpoints.control, name="other") as other:
-        lease_id = (await holder.acquire_lease(30.0))["lease_id"]
+        lease_id = (await holder.acquire_lease(30.0)).lease_id
         with pytest.raises(BusyError, match="leased by test until") as busy:
             await other.refocus()
         assert (busy.value.code, busy.value.data["client"]) == (-32050, "test")
         with pytest.raises(BusyError):
             await other.acquire_lease(30.0)
-        assert (await other.state())["lease"]["client"] == "test"
-        assert (await holder.refocus(lease_id=lease_id))["outcome"] == "focused"
-        assert (await holder.acquire_lease(30.0, lease_id))["lease_id"] == lease_id
-        assert (await holder.release_lease(lease_id)) == {"released": True}
-        assert (await other.refocus())["outcome"] == "focused"
+        assert (lease := (await other.state()).lease) is not None
+        assert lease.client == "test"
+        assert (await holder.refocus(lease_id=lease_id)).outcome == "focused"
+        assert (await holder.acquire_lease(30.0, lease_id)).lease_id == lease_id
+        assert (await holder.release_lease(lease_id)).released
+        assert (await other.refocus()).outcome == "focused"
 
 
 async def test_a_lease_ends_by_itself_and_a_monitor_is_told(daemon: Daemon) -> None:
     async with client_of(daemon) as client, client.events("state") as states:
         await client.acquire_lease(0.2)
         with anyio.fail_after(10):
-            while not (await anext(states))["data"]["lease"]:
+            while not (await anext(states)).data.lease:
                 pass
-            while (await anext(states))["data"]["lease"]:
+            while (await anext(states)).data.lease:
                 pass
-        assert (await client.refocus())["outcome"] == "focused"
+        assert (await client.refocus()).outcome == "focused"
 
 
 async def test_hold_publishes_drift_and_ends_on_release(daemon: Daemon) -> None:
-    async with client_of(daemon) as client, client.events("drift") as drift:
+    async with client_of(daemon) as client, client.events(DriftEvent) as drift:
         held = await client.hold(position="A1", tags={"celsius": 37.0})
         event = await anext(drift)
-        assert (await client.state())["hold"]["client"] == "test"
+        assert isinstance(hold := (await client.state()).hold, Holding)
+        assert hold.client == "test"
         released = await client.release()
-        assert (await client.state())["hold"] == {"state": "disengaged"}
+        assert (await client.state()).hold.model_dump() == {"state": "disengaged"}
         with pytest.raises(RequestError, match="tags"):
             await client.hold(tags={"bad": [1]})  # type: ignore[dict-item]
-    assert held["state"] == "acquiring"
-    assert event["data"] | {"position": "A1", "tags": {"celsius": 37.0}} == event["data"]
-    assert event["data"]["focus_um"] == pytest.approx(FOCUS_UM, abs=0.5)
-    assert released["checks"] >= 1
+    assert held.state == "acquiring"
+    assert (event.data.position, event.data.tags) == ("A1", {"celsius": 37.0})
+    assert event.data.focus_um == pytest.approx(FOCUS_UM, abs=0.5)
+    assert isinstance(released, Holding)
+    assert released.checks >= 1
 
 
 async def test_events_older_than_memory_come_from_the_record(daemon: Daemon) -> None:
     for number in range(12_000):
         daemon.bus.publish("drift" if number % 10 == 0 else "heartbeat", {"number": number})
     async with client_of(daemon) as client:
-        old = (await client.since(0, limit=3))["events"]
-        recent = (await client.since(daemon.bus._seq - 2))["events"]
-        elsewhere = (await client.since(5, limit=3, session="another run"))["events"]
-    numbers = [event["data"].get("number") for event in [*old, *elsewhere]]
+        old = (await client.since(0, limit=3)).events
+        recent = (await client.since(daemon.bus._seq - 2)).events
+        elsewhere = (await client.since(5, limit=3, session="another run")).events
+    numbers = [event.model_dump()["data"].get("number") for event in [*old, *elsewhere]]
     assert 10 in numbers
-    assert all(event["topic"] != "heartbeat" for event in old)
-    assert [event["seq"] for event in recent] == [daemon.bus._seq - 1, daemon.bus._seq][: len(recent)]
+    assert all(event.topic != "heartbeat" for event in old)
+    assert [event.seq for event in recent] == [daemon.bus._seq - 1, daemon.bus._seq][: len(recent)]

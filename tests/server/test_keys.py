@@ -16,9 +16,8 @@ import anyio.to_thread
 import pytest
 import zmq
 
+from focusd.client import Client, requests, streams
 from focusd.client import exchange as exchange_module
-from focusd.client import requests, streams
-from focusd.client.client import Client
 from focusd.config import ServerConfig
 from focusd.errors import UnreachableError
 from focusd.protocol.keys import ClientKeys, KeyFileError, allow, allowed, load_pair, new_pair
@@ -64,7 +63,7 @@ async def asked(daemon: Daemon, keys: ClientKeys | None, ask: Callable[[Client],
 
 def first_event(client: Client) -> object:
     with client.events() as events:
-        return next(events)["session"]
+        return next(events).session
 
 
 async def test_a_client_on_the_list_asks_and_listens(folder: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from focusd.ctl.showing import line, print_result, print_table, say
 from focusd.driftlog import EventLog, read_events
-from focusd.protocol.messages import METHODS
+from focusd.protocol.events import read_event
+from focusd.protocol.methods import METHODS
+from focusd.protocol.results import MoveResult
 from focusd.terminal import one_line_json, printable
 from tests.server.daemon import Daemon
 from tests.server.test_server import exchange
@@ -98,16 +100,19 @@ def foreign(text: str) -> dict[str, Any]:
     """An event of a daemon that refuses nothing."""
     data = {"client": text, text: 1, "list": [text], "state": "locked"}
     return {
-        "session": "s", "seq": 1, "time": "2026-01-01T00:00:00.000Z", "topic": "job", "job_id": text, "data": data
+        "session": "s", "seq": 1, "time": "2026-01-01T00:00:00.000Z", "monotonic_s": 0.0, "topic": "job",
+        "job_id": text, "data": data
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_what_another_daemon_says_is_shown_and_not_obeyed(bad: str, tmp_path: Path, capsys: Any) -> None:
-    shown = line(foreign(bad))
+    shown = line(read_event(foreign(bad)))
     assert re.sub(r"\x1b\[\d+m", "", shown).isprintable(), "but for focusctl's own colours"
 
-    print_result("done", {"z_um": 1.0, "message": bad, "outcome": bad})
+    print_result(
+        "done", MoveResult.model_validate({"z_start_um": 0.0, "z_um": 1.0, "message": bad, "outcome": bad})
+    )
     print_table([[bad, bad]], [bad, bad], bad)
     say(f"cancelling job {bad}")
     printed = capsys.readouterr().out

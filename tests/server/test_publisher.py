@@ -55,8 +55,8 @@ async def test_a_subscriber_is_given_what_is_on_disk_already(
         for number in range(3):
             daemon.bus.publish("drift", {"number": number})
             event = await anext(drift)
-            assert event["data"] == {"number": number}
-            assert (event["session"], event["seq"]) in on_disk(daemon)
+            assert event.data == {"number": number}
+            assert (event.session, event.seq) in on_disk(daemon)
 
 
 async def test_events_since_answers_what_is_on_disk_already(
@@ -66,8 +66,8 @@ async def test_events_since_answers_what_is_on_disk_already(
         before = daemon.bus.publish("drift", {})
         committing(lambda: time.sleep(0.1))
         daemon.bus.publish("drift", {"number": 1})
-        events = (await client.since(before["seq"]))["events"]
-    kept = {(event["session"], event["seq"]) for event in events if event["topic"] != "heartbeat"}
+        events = (await client.since(before["seq"])).events
+    kept = {(event.session, event.seq) for event in events if event.topic != "heartbeat"}
     assert kept
     assert kept <= on_disk(daemon)
 
@@ -89,15 +89,15 @@ async def test_a_disk_that_hangs_is_reported_once_and_events_go_on_until_it_answ
                     given = [await anext(drift), await anext(drift)]
                     daemon.bus.publish("drift", {"number": 2})
                     await anext(drift)
-                    assert (await client.since(0))["events"]
+                    assert (await client.since(0)).events
                 assert not {(event["session"], event["seq"]) for event in published} & on_disk(daemon)
             finally:
                 answers.set()
         await daemon.record.since("none", 0, 1)  # all that waited is on disk
         daemon.bus.publish("drift", {"number": 3})
         event = await anext(drift)
-        assert (event["session"], event["seq"]) in on_disk(daemon)
-    assert [event["data"]["number"] for event in given] == [0, 1]
+        assert (event.session, event.seq) in on_disk(daemon)
+    assert [event.data["number"] for event in given] == [0, 1]
     assert [entry["event"] for entry in logs] == [
         "the disk does not answer: events go out before they are on record"
     ]
@@ -114,12 +114,12 @@ async def test_whoever_subscribes_anew_all_the_time_puts_nothing_on_record(daemo
                 socket.unsubscribe(b"focusd/1/state")
         daemon.bus.publish("log", {"the": "end"})
         seen = [await anext(monitor)]
-        while seen[-1]["topic"] != "log":
+        while seen[-1].topic != "log":
             seen.append(await anext(monitor))
         remembered = told(daemon.bus.since(0, 1000))
     assert sum(event["topic"] == "state" for event in remembered) == 1
     assert len(on_disk(daemon)) <= 2
-    numbers = [event["seq"] for event in seen]
+    numbers = [event.seq for event in seen]
     assert numbers == sorted(numbers)
 
 
@@ -132,9 +132,9 @@ async def test_a_new_subscriber_is_told_the_state_and_has_missed_nothing(daemon:
             state = await anext(events)
             daemon.bus.publish("drift", {})
             after = await anext(events)
-            while after["topic"] != "drift":  # a heartbeat may come in between
+            while after.topic != "drift":  # a heartbeat may come in between
                 state, after = after, await anext(events)
-    assert after["seq"] == state["seq"] + 1
+    assert after.seq == state.seq + 1
 
 
 async def test_what_xpub_does_not_expect_leaves_the_others_served(daemon: Daemon) -> None:
@@ -147,7 +147,7 @@ async def test_what_xpub_does_not_expect_leaves_the_others_served(daemon: Daemon
         async with client_of(daemon) as client, client.events("drift") as drift:
             daemon.bus.publish("drift", {"number": 1})
             with anyio.fail_after(10):
-                assert (await anext(drift))["data"] == {"number": 1}
+                assert (await anext(drift)).data == {"number": 1}
 
 
 async def test_its_thread_ends_in_peace_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

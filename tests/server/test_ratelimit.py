@@ -8,7 +8,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from focusd.client.client import AsyncClient
+from focusd.client import AsyncClient
 from focusd.config import ServerConfig
 from focusd.server.ratelimit import REMEMBERED, RateLimit
 from tests.server.daemon import running_daemon
@@ -44,7 +44,7 @@ async def test_a_hasty_client_is_answered_busy_and_may_still_cancel() -> None:
         with zmq.asyncio.Context() as context, context.socket(zmq.DEALER) as hasty:
             hasty.linger = 0
             hasty.connect(daemon.endpoints.control)
-            job_id = (await calm.refocus(strategy="wait", wait=False))["job_id"]
+            job_id = (await calm.refocus(strategy="wait", wait=False)).job_id
             methods: list[tuple[str, dict[str, str]]] = [("state.get", {})] * 20 + [
                 ("job.cancel", {"job_id": job_id})
             ]
@@ -57,4 +57,4 @@ async def test_a_hasty_client_is_answered_busy_and_may_still_cancel() -> None:
         assert 0 < len(refused) <= 15
         assert {(error["code"], error["data"]["retryable"]) for error in refused} == {(-32050, True)}
         assert next(reply for reply in replies if reply["id"] == 20)["result"]["job_id"] == job_id
-        assert (await calm.ping())["session"] == daemon.bus.session
+        assert (await calm.ping()).session == daemon.bus.session

@@ -16,10 +16,14 @@ import zmq.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from focusd.client.client import AsyncClient, Client
+from focusd.client import AsyncClient, Client
 from focusd.config import ServerConfig
 from focusd.errors import BusyError, CancelledJobError, InternalError, NoSampleError, RequestError
-from focusd.protocol.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES, MAX_PAGE_BYTES, METHODS, openrpc
+from focusd.protocol.events import JobEvent
+from focusd.protocol.messages import MAX_FRAME_BYTES, MAX_JSON_BYTES, MAX_PAGE_BYTES
+from focusd.protocol.methods import METHODS
+from focusd.protocol.openrpc import openrpc
+from focusd.protocol.results import RefocusResult, Score
 from focusd.server import server
 from focusd.server.admission import Load
 from focusd.server.sockets import EndpointError
@@ -163,29 +167,30 @@ async def test_notifications_are_obeyed_without_a_reply(daemon: Daemon) -> None:
 async def test_hello_and_discover_describe_the_protocol(daemon: Daemon) -> None:
     async with client_of(daemon) as client:
         hello = await client.hello()
-        document = await client._call("rpc.discover", {}, 5.0)
+        document = (await client.discover()).model_dump()
         with pytest.raises(RequestError, match="focusd/1"):
-            await client._call("system.hello", {"protocol": "focusd/9"}, 5.0)
-    assert hello["protocols"] == ["focusd/1"]
-    assert hello["methods"] == [method["name"] for method in document["methods"]] == list(METHODS)
+            await client.hello(protocol="focusd/9")
+    assert hello.protocols == ["focusd/1"]
+    assert hello.methods == [method["name"] for method in document["methods"]] == list(METHODS)
     run = next(method for method in document["methods"] if method["name"] == "focus.run")
     assert {"roi", "wait", "request_key"} < {param["name"] for param in run["params"]}
 
 
 async def test_of_two_clients_one_runs_the_other_is_busy_and_a_monitor_sees_all(daemon: Daemon) -> None:
     async with client_of(daemon) as first, client_of(daemon) as second, second.events() as monitor:
-        job_id = (await first.refocus(strategy="wait", wait=False))["job_id"]
+        job_id = (await first.refocus(strategy="wait", wait=False)).job_id
         with pytest.raises(BusyError) as busy:
             await second.refocus()
         assert busy.value.data | {"job_id": job_id, "kind": "refocus", "retryable": True} == busy.value.data
-        assert (await second.state())["job"] == {"job_id": job_id, "kind": "refocus", "client": "test"}
+        running = {"job_id": job_id, "kind": "refocus", "client": "test"}
+        assert (await second.state()).model_dump()["job"] == running
         daemon.operations.release.set()
         seen = [await anext(monitor)]
-        while seen[-1]["data"].get("state") != "succeeded":
+        while not isinstance(seen[-1], JobEvent) or seen[-1].data.state != "succeeded":
             seen.append(await anext(monitor))
-    numbers = [event["seq"] for event in seen]
+    numbers = [event.seq for event in seen]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    of_job = [event["topic"] for event in seen if event["job_id"] == job_id]
+    of_job = [event.topic for event in seen if event.job_id == job_id]
     assert of_job == ["job", *["focus.progress"] * (len(of_job) - 3), "focus.done", "job"]
     assert len(of_job) > 4, "each exposure is told"
 
@@ -193,7 +198,7 @@ async def test_of_two_clients_one_runs_the_other_is_busy_and_a_monitor_sees_all(
 async def test_waiting_blocks_nobody_and_cancel_ends_it(daemon: Daemon) -> None:
     async with (
         client_of(daemon) as client,
-        client.events("job") as events,
+        client.events(JobEvent) as events,
         anyio.create_task_group() as tasks,
     ):
 
@@ -203,10 +208,10 @@ async def test_waiting_blocks_nobody_and_cancel_ends_it(daemon: Daemon) -> None:
             assert cancelled.value.data["job_id"] == job_id
 
         tasks.start_soon(wait_for_it)
-        job_id = (await anext(events))["job_id"]
-        assert (await client.job(job_id))["state"] == "running"
+        job_id = (await anext(events)).job_id
+        assert (await client.job(job_id)).state == "running"
         await client.cancel(job_id)
-        assert (await anext(events))["data"]["state"] == "cancelled"
+        assert (await anext(events)).data.state == "cancelled"
 
 
 async def test_failures_come_back_as_what_they_are(daemon: Daemon) -> None:
@@ -216,8 +221,8 @@ async def test_failures_come_back_as_what_they_are(daemon: Daemon) -> None:
         assert empty.value.data | {"stage_z_um": 0.0, "exposures": 3, "dose_ms": 3.0} == empty.value.data
         with pytest.raises(InternalError, match="ZeroDivisionError"):
             await client.refocus(strategy="crash")
-        assert (await client.job(empty.value.data["job_id"]))["state"] == "failed"
-        assert (await client.refocus(roi=(1, 2, 3, 4)))["outcome"] == "focused"
+        assert (await client.job(empty.value.data["job_id"])).state == "failed"
+        assert (await client.refocus(roi=(1, 2, 3, 4))).outcome == "focused"
         assert daemon.operations.scorer.regions[-1] == (1, 2, 3, 4)
 
 
@@ -232,28 +237,28 @@ async def test_a_request_key_runs_once(daemon: Daemon) -> None:
 
 
 async def test_a_killed_client_leaves_its_job_to_end_and_the_server_serving(daemon: Daemon) -> None:
-    script = (
-        "import sys; from focusd.client.client import Client; Client(*sys.argv[1:]).refocus(strategy='wait')"
-    )
+    script = "import sys; from focusd.client import Client; Client(*sys.argv[1:]).refocus(strategy='wait')"
     endpoints = (daemon.endpoints.control, daemon.endpoints.events)
-    async with client_of(daemon) as client, client.events("job") as events:
+    async with client_of(daemon) as client, client.events(JobEvent) as events:
         async with await anyio.open_process([sys.executable, "-c", script, *endpoints]) as victim:
-            job_id = (await anext(events))["job_id"]
+            job_id = (await anext(events)).job_id
             victim.kill()
         daemon.operations.release.set()
-        assert (await anext(events))["data"]["state"] == "succeeded"
-        assert (await client.job(job_id))["result"]["z_found_um"] == pytest.approx(FOCUS_UM, abs=0.5)
+        assert (await anext(events)).data.state == "succeeded"
+        found = (await client.job(job_id)).result
+        assert isinstance(found, RefocusResult)
+        assert found.z_found_um == pytest.approx(FOCUS_UM, abs=0.5)
 
 
 async def test_the_state_is_published_when_it_changes(daemon: Daemon) -> None:
     async with client_of(daemon) as client, client.events("state") as states:
-        assert (await anext(states))["data"]["z_um"] == 0.0
+        assert (await anext(states)).data.z_um == 0.0
         found = await client.refocus()
         with anyio.fail_after(10):
-            while (state := (await anext(states))["data"])["job"] or state["z_um"] != found["z_found_um"]:
+            while (state := (await anext(states)).data).job or state.z_um != found.z_found_um:
                 pass
     idle = {"rig": "scripted", "fault": None, "lease": None, "hold": {"state": "disengaged"}}
-    assert state | idle == state
+    assert state.model_dump() | idle == state.model_dump()
 
 
 async def test_a_slow_subscriber_loses_its_own_events_and_can_ask_for_them(daemon: Daemon) -> None:
@@ -261,10 +266,10 @@ async def test_a_slow_subscriber_loses_its_own_events_and_can_ask_for_them(daemo
         for number in range(4000):
             daemon.bus.publish("log", {"number": number, "padding": "x" * 10_000})
         before = await anext(slow)
-        while (event := await anext(slow))["seq"] == before["seq"] + 1:
+        while (event := await anext(slow)).seq == before.seq + 1:
             before = event
-        missed = (await client.since(before["seq"], limit=3))["events"]
-    assert [event["seq"] for event in missed] == [before["seq"] + n for n in (1, 2, 3)]
+        missed = (await client.since(before.seq, limit=3)).events
+    assert [event.seq for event in missed] == [before.seq + n for n in (1, 2, 3)]
 
 
 async def test_the_end_answers_those_who_wait() -> None:
@@ -279,10 +284,10 @@ async def test_the_end_answers_those_who_wait() -> None:
         anyio.create_task_group() as tasks,
         running_daemon() as daemon,
         client_of(daemon) as client,
-        client.events("job") as events,
+        client.events(JobEvent) as events,
     ):
         tasks.start_soon(anyio.to_thread.run_sync, wait_for_it, daemon.endpoints.control)
-        assert (await anext(events))["data"]["state"] == "running"
+        assert (await anext(events)).data.state == "running"
     assert len(ends) == 1
 
 
@@ -299,7 +304,7 @@ async def test_a_second_daemon_is_refused_and_the_first_goes_on(tmp_path: Path, 
                 pass
         assert refused.group_contains(EndpointError, match="another focusd")
         async with client_of(first) as client:
-            assert (await client.ping())["session"] == first.bus.session
+            assert (await client.ping()).session == first.bus.session
     async with running_daemon(same):
         pass  # the address is free again
 
@@ -350,9 +355,9 @@ async def test_pixels_beyond_what_may_be_under_way_are_busy(monkeypatch: pytest.
     )
     scoring = anyio.Event()
 
-    async def score(**_: Any) -> dict[str, Any]:
+    async def score(**_: Any) -> Score:
         await scoring.wait()
-        return {"b": None}
+        return Score(outcome="no_sample", b=None, sigma=1.0, structure=0.0, sharpness=0.0, tracked=False)
 
     params = {"frames": [{"dtype": "uint8", "shape": [512, 512]}]}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "focus.score", "params": params}).encode()
@@ -363,7 +368,7 @@ async def test_pixels_beyond_what_may_be_under_way_are_busy(monkeypatch: pytest.
             for _ in range(10):
                 await socket.send_multipart([b"", body, bytes(512 * 512)])
             busy = [json.loads((await socket.recv_multipart())[-1])["error"] for _ in range(7)]
-            assert (await client.ping())["session"]
+            assert (await client.ping()).session
             scoring.set()
             rest = [json.loads((await socket.recv_multipart())[-1]) for _ in range(3)]
     assert {error["code"] for error in busy} == {BusyError.code}
@@ -387,7 +392,7 @@ async def test_requests_that_wait_for_one_job_are_bounded_and_it_can_be_cancelle
             running = daemon.jobs.running
             assert running
             async with client_of(daemon) as client:
-                assert (await client.cancel(running.id))["job_id"] == running.id
+                assert (await client.cancel(running.id)).job_id == running.id
             await running.wait()
             assert running.state == "cancelled"
 
@@ -397,10 +402,10 @@ async def test_pages_of_events_are_bounded_and_give_them_all(daemon: Daemon) -> 
         for number in range(300):
             daemon.bus.publish("log", {"number": number, "padding": "x" * 10_000})
         last, numbers = 0, []
-        while page := (await client.since(last, limit=10_000))["events"]:
-            assert sum(len(json.dumps(event)) for event in page) < 2 * MAX_PAGE_BYTES
-            numbers += [event["data"]["number"] for event in page if event["topic"] == "log"]
-            last = page[-1]["seq"]
+        while page := (await client.since(last, limit=10_000)).events:
+            assert sum(len(event.model_dump_json()) for event in page) < 2 * MAX_PAGE_BYTES
+            numbers += [event.data["number"] for event in page if event.topic == "log"]
+            last = page[-1].seq
     assert numbers == list(range(300))
 
 

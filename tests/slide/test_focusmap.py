@@ -129,18 +129,20 @@ def test_the_next_position_is_one_that_is_not_trusted() -> None:
 def test_a_bad_position_is_described_as_left_out() -> None:
     described = level_map().measured(Position(3e3, 3e3, 150.0, 0.2)).describe()
 
-    assert [p["counts"] for p in described["positions"]] == [True] * 9 + [False]
-    assert described["positions"][-1]["off_um"] == pytest.approx(150 - z_at(3e3, 3e3), abs=1)
-    assert max(abs(p["off_um"]) for p in described["positions"][:-1]) < 1
-    assert described["slopes_mrad"]["x"] == pytest.approx(2, abs=0.1)
-    assert described["slopes_mrad"]["y"] == pytest.approx(-1, abs=0.1)
+    assert [p.counts for p in described.positions] == [True] * 9 + [False]
+    assert described.positions[-1].off_um == pytest.approx(150 - z_at(3e3, 3e3), abs=1)
+    assert max(abs(p.off_um or 0.0) for p in described.positions[:-1]) < 1
+    assert described.slopes_mrad is not None
+    assert described.slopes_mrad.x == pytest.approx(2, abs=0.1)
+    assert described.slopes_mrad.y == pytest.approx(-1, abs=0.1)
 
 
 def test_the_surface_covers_the_positions() -> None:
-    surface = level_map().describe()["surface"]
+    surface = level_map().describe().surface
+    assert surface is not None
 
-    assert min(surface["x_um"]) < 0 < 1e4 < max(surface["x_um"])
-    middle = np.interp(5e3, surface["y_um"], np.array(surface["z_um"])[:, 12])
+    assert min(surface.x_um) < 0 < 1e4 < max(surface.x_um)
+    middle = np.interp(5e3, surface.y_um, np.array(surface.z_um)[:, 12])
     assert middle == pytest.approx(z_at(5e3, 5e3), abs=0.5)
 
 

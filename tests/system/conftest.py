@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from focusd.protocol.results import CalibrationResult
 from focusd.storage.files import write_atomically
 from tests.system.daemon import Daemon, rig, running
 
@@ -25,13 +26,13 @@ class Bench:
     """
 
     daemon: Daemon
-    calibration: dict[str, Any]
+    calibration: CalibrationResult
     true_focus_um: float = FOCUS_UM
     home_um: float = 0.0
 
     @property
     def calibration_file(self) -> Path:
-        return Path(self.calibration["path"])
+        return Path(self.calibration.path)
 
 
 @pytest.fixture(scope="session")

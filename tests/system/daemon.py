@@ -17,7 +17,7 @@ from typing import Any
 
 import zmq
 
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.demo.rigs import free_ports, to_toml
 from focusd.errors import UnreachableError
 
@@ -91,7 +91,7 @@ class Daemon:
 
     def answers(self) -> bool:
         """Whether it still serves."""
-        return "session" in self.client.ping() and self.process.poll() is None
+        return bool(self.client.ping().session) and self.process.poll() is None
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code; raises TimeoutExpired if it takes too long."""

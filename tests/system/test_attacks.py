@@ -73,7 +73,7 @@ def test_an_attack_costs_nobody_else_an_answer_and_little_memory(daemon: Daemon,
 
     with attacked(daemon, name) as attack:
         while attack.poll() is None:
-            assert daemon.client.state()["fault"] is None
+            assert daemon.client.state().fault is None
             time.sleep(0.02)
         assert attack.returncode == 0
 
@@ -97,5 +97,5 @@ def test_idle_connections_leave_descriptors_for_clients_and_for_a_calibration(tm
             time.sleep(4.0)  # more connections than there are descriptors
             assert attack.poll() is None
             calibration = daemon.client.calibrate()
-        assert Path(calibration["path"]).is_file()
-        assert daemon.client.state()["calibration"]["usable"]
+        assert Path(calibration.path).is_file()
+        assert daemon.client.state().calibration.usable

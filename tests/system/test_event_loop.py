@@ -15,7 +15,7 @@ import pytest
 from anyio import to_thread
 
 from bench.serving import serving
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.daemon.opening import opened_rig
 from focusd.scoring.choice import open_scorer
@@ -76,7 +76,7 @@ async def test_no_step_of_calibrating_and_refocusing_takes_50_ms_of_the_loop(
             await to_thread.run_sync(client.move, 20.0)
             result = await to_thread.run_sync(client.refocus)
             await to_thread.run_sync(client.state)
-    assert result["outcome"] == "focused"
+    assert result.outcome == "focused"
     assert len(longest) > 10
     assert of_ours(longest) == {}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from focusd.errors import CalibrationError
+from focusd.protocol.states import Unusable
 from focusd.storage.files import sealed, unsealed, write_atomically
 from tests.documents import DOCS, blocks
 from tests.system.conftest import Bench
@@ -19,36 +20,36 @@ from tests.system.conftest import Bench
 def test_the_calibration_is_that_of_the_slide(bench: Bench) -> None:
     calibration = bench.calibration
 
-    assert calibration["planes"] == 99, "what the objective asks for: ±98 µm in steps of 2 µm"
-    assert calibration["r2"] > 0.9
-    assert abs(calibration["z_focus_um"]) < calibration["dof_um"]
+    assert calibration.planes == 99, "what the objective asks for: ±98 µm in steps of 2 µm"
+    assert calibration.r2 > 0.9
+    assert abs(calibration.z_focus_um) < calibration.dof_um
     assert bench.calibration_file.is_file()
 
 
 def test_the_calibration_survives_the_restart(bench: Bench) -> None:
     state = bench.daemon.client.state()
 
-    assert state["calibration"]["usable"] is True
-    assert state["calibration"]["fwhm_um"] == bench.calibration["fwhm_um"]
-    assert (state["fault"], state["job"]) == (None, None)
+    assert state.calibration.usable is True
+    assert state.calibration.fwhm_um == bench.calibration.fwhm_um
+    assert (state.fault, state.job) == (None, None)
 
 
 def test_an_unseen_sample_is_brought_into_focus(bench: Bench) -> None:
     result = bench.daemon.client.refocus()
 
-    assert abs(result["z_found_um"] - bench.true_focus_um) <= result["dof_um"]
-    assert bench.daemon.client.state()["z_um"] == result["z_found_um"]
-    assert result["exposures"] == len(result["probes"]) >= 3
-    assert result["outcome"] == "focused"
-    assert 0 < result["sigma_um"] < bench.calibration["fwhm_um"] / 4
-    assert result["shift_um"] == pytest.approx(result["z_found_um"] - bench.home_um)
+    assert abs(result.z_found_um - bench.true_focus_um) <= result.dof_um
+    assert bench.daemon.client.state().z_um == result.z_found_um
+    assert result.exposures == len(result.probes) >= 3
+    assert result.outcome == "focused"
+    assert 0 < result.sigma_um < bench.calibration.fwhm_um / 4
+    assert result.shift_um == pytest.approx(result.z_found_um - bench.home_um)
 
 
 def test_a_region_of_interest_is_brought_into_focus(bench: Bench) -> None:
     result = bench.daemon.client.refocus(roi=(64, 0, 128, 256))
 
-    assert abs(result["z_found_um"] - bench.true_focus_um) <= result["dof_um"]
-    assert len(result["geometry"]["focus_um"]) == 1, "one row of blocks is looked at"
+    assert abs(result.z_found_um - bench.true_focus_um) <= result.dof_um
+    assert len(result.geometry.focus_um) == 1, "one row of blocks is looked at"
 
 
 def test_the_plain_client_of_the_documents_works_as_written(bench: Bench, tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_the_plain_client_of_the_documents_works_as_written(bench: Bench, tmp_pa
 
 
 def test_a_client_is_light() -> None:
-    code = "import json, sys, focusd.client.client; print(json.dumps([*sys.modules]))"
+    code = "import json, sys, focusd.client; print(json.dumps([*sys.modules]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     loaded = {name.partition(".")[0] for name in json.loads(ran.stdout)}
@@ -88,8 +89,8 @@ def test_a_calibration_of_something_else_is_refused_by_name(bench: Bench, field:
 
     assert refused.value.data["field"] == field
     state = bench.daemon.client.state()
-    assert state["z_um"] == bench.home_um
-    assert state["calibration"] == {"usable": False, "reason": refused.value.message}
+    assert state.z_um == bench.home_um
+    assert state.calibration == Unusable(usable=False, reason=refused.value.message)
 
 
 def test_without_a_calibration_the_error_says_how_to_make_one(bench: Bench) -> None:
@@ -100,4 +101,4 @@ def test_without_a_calibration_the_error_says_how_to_make_one(bench: Bench) -> N
 
     assert refused.value.code == -32016
     assert refused.value.data["retryable"] is False
-    assert bench.daemon.client.state()["z_um"] == bench.home_um
+    assert bench.daemon.client.state().z_um == bench.home_um

@@ -34,7 +34,7 @@ def wait_for_another(daemon: Daemon, session: str) -> None:
     deadline_s = time.perf_counter() + 90
     while time.perf_counter() < deadline_s:
         with suppress(UnreachableError):
-            if daemon.client.ping()["session"] != session:
+            if daemon.client.ping().session != session:
                 return
         time.sleep(0.05)
     raise AssertionError("the daemon did not start anew")
@@ -53,18 +53,18 @@ def test_after_a_hang_only_an_operator_connects_the_hardware_again(tmp_path: Pat
         assert daemon.end() == 0
     flag.unlink()
     with running(tmp_path / "second", values, start) as daemon:
-        assert daemon.client.state()["fault"].startswith(
+        assert (daemon.client.state().fault or "").startswith(
             "disconnected since the last run: the camera did not"
         )
         asks: tuple[Any, ...] = (daemon.client.calibrate, lambda: daemon.client.move(5.0))
         for ask in asks:
             with pytest.raises(HardwareError, match="focusctl reconnect"):
                 ask()
-        before = daemon.client.ping()["session"]
-        assert daemon.client.reconnect()["session"] == before
+        before = daemon.client.ping().session
+        assert daemon.client.reconnect().session == before
         wait_for_another(daemon, before)
-        assert daemon.client.state()["fault"] is None
-        assert daemon.client.move(5.0)["z_um"] == 5.0
+        assert daemon.client.state().fault is None
+        assert daemon.client.move(5.0).z_um == 5.0
         assert daemon.end() == 0
 
 
@@ -87,7 +87,7 @@ def test_a_fault_that_no_file_can_hold_outlives_a_kill(tmp_path: Path) -> None:
     values = rig(tmp_path / "state", stage={"timeout_s": 0.5})
     start = lambda path: [sys.executable, "-c", STAGE_HANGS_WHILE_FLAG, str(path), str(flag)]  # noqa: E731
     with running(tmp_path / "first", values, start) as daemon:
-        assert daemon.client.move(4.0)["z_um"] == 4.0
+        assert daemon.client.move(4.0).z_um == 4.0
         flag.touch()
         resource.prlimit(
             daemon.process.pid, resource.RLIMIT_FSIZE, (0, 0)
@@ -95,24 +95,24 @@ def test_a_fault_that_no_file_can_hold_outlives_a_kill(tmp_path: Path) -> None:
         with pytest.raises(HardwareError, match="the stage did not answer"):
             daemon.client.move(5.0)
         deadline_s = time.perf_counter() + 30
-        while not daemon.client.state()["unrecorded"] and time.perf_counter() < deadline_s:
+        while not daemon.client.state().unrecorded and time.perf_counter() < deadline_s:
             time.sleep(0.05)
-        assert "rig.json cannot be written: File too large" in daemon.client.state()["unrecorded"]
+        assert "rig.json cannot be written: File too large" in (daemon.client.state().unrecorded or "")
         daemon.process.kill()
         daemon.process.wait()
     flag.unlink()
     with running(tmp_path / "second", values, start) as daemon:
         state = daemon.client.state()
-        assert "it may have ended in a fault" in state["fault"]
-        assert state["unrecorded"] is None
-        assert state["z_um"] is None
+        assert "it may have ended in a fault" in (state.fault or "")
+        assert state.unrecorded is None
+        assert state.z_um is None
         with pytest.raises(HardwareError, match="focusctl reconnect"):
             daemon.client.move(6.0)
 
 
 def killed(daemon: Daemon, after_s: float) -> None:
     """Ask for a calibration, or a refocus where there is one, and kill the daemon after a time."""
-    usable = daemon.client.state()["calibration"]["usable"]
+    usable = daemon.client.state().calibration.usable
     (daemon.client.refocus if usable else daemon.client.calibrate)(wait=False)
     time.sleep(after_s)
     daemon.process.send_signal(signal.SIGKILL)
@@ -140,7 +140,7 @@ def test_a_kill_at_any_moment_leaves_a_consistent_state(tmp_path: Path) -> None:
             killed(daemon, moments.uniform(0, 0.5))
             consistent(daemon)
     with running(tmp_path / "last", values) as daemon:
-        assert daemon.client.move(1.0)["z_um"] == 1.0
-        if not daemon.client.state()["calibration"]["usable"]:
+        assert daemon.client.move(1.0).z_um == 1.0
+        if not daemon.client.state().calibration.usable:
             daemon.client.calibrate()
-        assert daemon.client.refocus()["outcome"] == "focused"
+        assert daemon.client.refocus().outcome == "focused"

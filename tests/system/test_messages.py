@@ -59,7 +59,7 @@ def test_bad_messages_get_an_error(bench: Bench, frames: list[bytes], code: int,
     assert says in reply["error"]["message"]
     assert reply["error"]["data"]["retryable"] is False
     assert bench.daemon.answers()
-    assert bench.daemon.client.state()["job"] is None
+    assert bench.daemon.client.state().job is None
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_what_the_rig_cannot_do_is_an_error_and_moves_nothing(
 
     assert error["code"] == code
     assert says in error["message"]
-    assert bench.daemon.client.job(error["data"]["job_id"])["state"] == "failed"
-    assert bench.daemon.client.state()["z_um"] == bench.home_um
+    assert bench.daemon.client.job(error["data"]["job_id"]).state == "failed"
+    assert bench.daemon.client.state().z_um == bench.home_um
 
 
 def test_a_huge_frame_costs_its_sender_the_connection_and_nobody_else(bench: Bench) -> None:

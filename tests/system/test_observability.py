@@ -32,8 +32,8 @@ standalone.run(config.load_config(Path(sys.argv[1])))
 def test_figures_of_a_calibration_and_a_refocus(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with running(tmp_path, rig(tmp_path / "state") | {"metrics": {"port": port}}) as daemon:
-        exposed = daemon.client.calibrate()["exposures"]
-        exposures = daemon.client.refocus()["exposures"]
+        exposed = daemon.client.calibrate().exposures
+        exposures = daemon.client.refocus().exposures
         text = urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=10).read().decode()
     assert f"focusd_exposures_total {exposed + exposures:.1f}" in text
     assert 'focusd_jobs_total{kind="refocus",outcome="succeeded"} 1.0' in text

@@ -140,7 +140,7 @@ def test_it_runs_without_terminal_home_path_docstrings_and_a_folder_to_write_in(
         return [*given, "/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command(config)]
 
     with running(tmp_path, rig(tmp_path / "state"), bare) as daemon:
-        assert daemon.client.move(2.0)["z_um"] == 2.0
+        assert daemon.client.move(2.0).z_um == 2.0
         for number in range(3):
             opened = Path(f"/proc/{daemon.process.pid}/fd/{number}")
             assert not opened.exists() or str(opened.readlink()) == os.devnull
@@ -156,4 +156,4 @@ def test_the_log_holds_one_json_object_a_line_and_nothing_below_its_level(bench:
 def test_the_first_daemon_keeps_serving(bench: Bench, second: subprocess.CompletedProcess[str]) -> None:
     assert second.returncode != 0
     assert bench.daemon.answers()
-    assert bench.daemon.client.move(2.0)["z_um"] == 2.0
+    assert bench.daemon.client.move(2.0).z_um == 2.0

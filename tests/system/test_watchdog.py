@@ -81,7 +81,9 @@ def test_a_job_that_hangs_ends_the_signs_of_life_and_status_still_answers(tmp_pa
             daemon.client.calibrate(wait=False)
             manager.pings_within(3 * WATCHDOG_S)
             assert manager.pings_within(2 * WATCHDOG_S) == 0
-            assert daemon.client.state()["job"]["kind"] == "calibrate"
+            job = daemon.client.state().job
+            assert job is not None
+            assert job.kind == "calibrate"
             assert "a job hangs" in daemon.log.read_text(encoding="utf-8")
             daemon.process.kill()
 

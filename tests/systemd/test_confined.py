@@ -20,8 +20,8 @@ def test_a_confined_daemon_calibrates_and_refocuses(tmp_path: Path) -> None:
     values = rig(tmp_path / "state")
     with running(tmp_path, values, lambda path: confined(tmp_path, command(path))) as daemon:
         status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
-        assert daemon.client.calibrate()["r2"] > 0.9
-        assert daemon.client.refocus()["outcome"] == "focused"
+        assert daemon.client.calibrate().r2 > 0.9
+        assert daemon.client.refocus().outcome == "focused"
     assert "\nSeccomp:\t2\n" in status
     assert "\nNoNewPrivs:\t1\n" in status
     assert "\nCapEff:\t0000000000000000\n" in status

@@ -1,34 +1,27 @@
-"""The params of each method: strict models, types as stated, no unknown keys."""
+"""The params of each method: strict models, types as stated, no unknown keys.
+
+A field with `kw_only=False` may be given by position to the clients' methods and to the commands of `focusctl`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from focusd.errors import RequestError
+from focusd.protocol.model import Finite, Length, Model, Name
 
 PROTOCOL = "focusd/1"
 
 
-class Message(BaseModel):
+class Message(Model):
     """Anything that comes in: types as stated, no unknown keys."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
-def _printable(text: str) -> str:
-    """What clients say is shown on terminals and in logs, and told to service managers."""
-    if not text.isprintable():
-        raise ValueError("holds a control character; take letters, digits, signs and blanks")
-    return text
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
-"""Anything that a client calls something."""
 Pixel = Annotated[int, Field(ge=0, le=1_000_000)]
 Extent = Annotated[int, Field(ge=1, le=1_000_000)]
 # JSON has no tuples: the array is accepted as one, its items stay strict.
@@ -59,6 +52,7 @@ class HelloParams(Params):
     """Params of `system.hello`."""
 
     protocol: Name = PROTOCOL
+    """What the client speaks; another one is an error."""
 
 
 class LongParams(Params):
@@ -71,39 +65,46 @@ class LongParams(Params):
     request_key: Annotated[Name, Field(min_length=8)] | None = None
     """A UUID: asking again with the same key gives the same job."""
     lease_id: Name | None = None
-    """Of the lease under which the job runs, if the client holds one."""
+    """The lease that the client holds; needed while it holds one."""
 
     ENVELOPE: ClassVar[frozenset[str]] = frozenset({"client", "wait", "request_key", "lease_id"})
 
-    def operation(self) -> dict[str, Any]:
-        """The params of the operation itself."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in self.ENVELOPE}
+    def options(self) -> dict[str, object]:
+        """The params of the operation itself, by name."""
+        return {name: value for name, value in self if name not in self.ENVELOPE}
+
+    def operation(self) -> Self:
+        """The params of the operation itself: those of two requests are equal if they ask for the same."""
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in self.ENVELOPE})
 
 
 class CalibrateParams(LongParams):
-    """Params of `focus.calibrate`; None: as configured."""
+    """Params of `focus.calibrate`; what is left out is as configured."""
 
     range_um: Length | None = None
-    """Half the stack's extent."""
+    """Half the stack's extent, µm; default: what the objective asks for."""
     step_um: Length | None = None
+    """Distance of the planes, µm; default: what the objective asks for."""
     planes_um: Annotated[list[Finite], Field(fail_fast=True, min_length=7, max_length=1000)] | None = None
-    """The planes themselves, ascending, instead of range and step: for a recorded, irregular stack."""
+    """The planes themselves, µm, ascending, instead of range and step: for a recorded, irregular stack."""
 
 
 class RefocusParams(LongParams):
-    """Params of `focus.run`; None: as configured."""
+    """Params of `focus.run`; what is left out is as configured."""
 
     roi: Roi | None = None
     """Region of interest (y, x, height, width) in pixels."""
     strategy: Name | None = None
-    """`posterior` or `published`."""
+    """How to search: `posterior` or `published`."""
     max_exposures: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Exposures allowed."""
     max_seconds: Length | None = None
-    """No exposure is begun later than this."""
+    """No exposure is begun later than this, in seconds."""
     max_dose_ms: Length | None = None
-    """Exposure time in all."""
+    """Exposure time allowed in all, ms."""
     target_um: Length | None = None
-    """Standard uncertainty at which the posterior search ends."""
+    """Standard uncertainty at which the posterior search ends, µm."""
     prior: Annotated[tuple[Finite, Length], Field(strict=False)] | None = None
     """z and σ of the focus as far as it is known, µm: a warm start."""
     surface: Literal["mean", "median", "nearest"] | None = None
@@ -113,41 +114,49 @@ class RefocusParams(LongParams):
 class MoveParams(LongParams):
     """Params of `stage.move`."""
 
-    z_um: Finite
+    z_um: Finite = Field(kw_only=False)
+    """Absolute z, µm."""
 
 
 class MapAddParams(Params):
     """Params of `map.add`."""
 
-    x_um: Coordinate
-    y_um: Coordinate
+    x_um: Coordinate = Field(kw_only=False)
+    """Where the xy stage stands, µm."""
+    y_um: Coordinate = Field(kw_only=False)
+    """Where the xy stage stands, µm."""
     z_um: Coordinate | None = None
-    """None, and σ with it: of the last refocus."""
+    """The focus, µm; default, and σ with it: that of the last refocus."""
     sigma_um: Annotated[float, Field(ge=1e-3, le=1e4)] | None = None
+    """Its standard uncertainty, µm."""
     channel: Name | None = None
-    """In which it was focused; None: the reference."""
+    """In which it was focused, its offset is taken off; default: the reference."""
 
 
 class MapPredictParams(Params):
     """Params of `map.predict`."""
 
-    positions: Annotated[list[Place], Field(fail_fast=True, min_length=1, max_length=1000)]
-    """(x, y) in µm."""
+    positions: Annotated[list[Place], Field(fail_fast=True, min_length=1, max_length=1000)] = Field(
+        kw_only=False
+    )
+    """(x, y) of each, µm."""
     channel: Name | None = None
+    """Whose offset is added; default: the reference."""
     tolerance: Annotated[float, Field(gt=0, le=100)] = 0.5
-    """How far off an image may be, in depths of field."""
+    """How far off an image may be, in depths of field; the map is trusted where 2σ are less."""
 
 
 class MapOffsetParams(Params):
     """Params of `map.offset`."""
 
-    channel: Annotated[Name, Field(min_length=1)]
-    offset_um: Annotated[float, Field(ge=-1e4, le=1e4)] | None = None
-    """What the channel's focus lies above the reference; left out, it is forgotten."""
+    channel: Annotated[Name, Field(min_length=1)] = Field(kw_only=False)
+    """The channel, as the client calls it."""
+    offset_um: Annotated[float, Field(ge=-1e4, le=1e4)] | None = Field(default=None, kw_only=False)
+    """How far the channel's focus lies above that of the reference, µm; left out, the offset is forgotten."""
 
 
 class HoldParams(Params):
-    """Params of `focus.hold`; None: as configured."""
+    """Params of `focus.hold`."""
 
     client: Name = ""
     """Who asks; shown to others while the focus is held."""
@@ -155,8 +164,8 @@ class HoldParams(Params):
     """Region of interest (y, x, height, width) in pixels."""
     position: Name | None = None
     """The place on the sample, as the client calls it; each drift event has it."""
-    tags: Tags = {}
-    """Each drift event has them."""
+    tags: Tags = Field(default={})
+    """Names with numbers or texts, such as a temperature; each drift event has them."""
 
 
 class PixelFrame(Message):
@@ -178,10 +187,12 @@ class ScoreParams(Params):
     """Params of `focus.score`; the pixels follow as frames of their own, one for each of `frames`."""
 
     frames: Annotated[list[PixelFrame], Field(fail_fast=True, min_length=1, max_length=64)]
+    """What the pixels are, which follow in as many parts of the message."""
     roi: Roi | None = None
+    """Region of interest (y, x, height, width) in pixels."""
     track: bool = False
     """They show the held field, in the channel and exposure that it is held with: the hold may learn from them."""
-    tags: Tags = {}
+    tags: Tags = Field(default={})
     """Go with the drift event of these frames."""
 
     def check_pixels(self, pixels: Sequence[bytes | memoryview]) -> None:
@@ -199,7 +210,7 @@ class ScoreParams(Params):
 class CalibrationParams(Params):
     """Params of `calibrations.show`, `calibrations.use` and `calibrations.remove`."""
 
-    id: Annotated[Name, Field(min_length=1)]
+    id: Annotated[Name, Field(min_length=1)] = Field(kw_only=False)
     """As `calibrations.list` says it."""
 
 
@@ -207,28 +218,33 @@ class LeaseParams(Params):
     """Params of `lease.acquire`."""
 
     client: Name = ""
-    seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 60.0
-    """It ends by itself after so long, whatever has become of its holder."""
-    lease_id: Name | None = None
-    """The lease to prolong."""
+    """Who asks; shown to others while the lease holds."""
+    seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = Field(default=60.0, kw_only=False)
+    """The lease ends by itself after so long, whatever has become of its holder."""
+    lease_id: Name | None = Field(default=None, kw_only=False)
+    """The lease to prolong: it runs so long from now."""
 
 
 class LeaseIdParams(Params):
     """Params of `lease.release`."""
 
-    lease_id: Name
+    lease_id: Name = Field(kw_only=False)
+    """As `lease.acquire` answered it."""
 
 
 class JobParams(Params):
     """Params of `job.status` and `job.cancel`."""
 
-    job_id: Name
+    job_id: Name = Field(kw_only=False)
+    """As the answer to the long request told it."""
 
 
 class SinceParams(Params):
     """Params of `events.since`."""
 
-    seq: Annotated[int, Field(ge=0, le=2**62)]
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    session: Name | None = None
-    """That of `seq`; None: the present one. After an earlier one's events come those of later ones."""
+    seq: Annotated[int, Field(ge=0, le=2**62)] = Field(kw_only=False)
+    """Number of the last event that the client has."""
+    limit: Annotated[int, Field(ge=1, le=10_000)] = Field(default=1000, kw_only=False)
+    """Events in the answer, at most."""
+    session: Name | None = Field(default=None, kw_only=False)
+    """That of `seq`; default: the present one. After an earlier one's events come those of later ones."""

@@ -1,0 +1,258 @@
+"""What a refocus, a calibration, a move and a score answer. z in µm, axes (y, x)."""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from focusd.protocol.model import Known, Result, if_any
+
+Grid = list[list[Known]]
+"""(rows, columns) of the blocks of a field; None where a block does not count."""
+Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""The lowest and the highest."""
+Shape = Literal["flat", "tilted", "stepped", "thick", "unknown"]
+
+
+class Started(Result):
+    """The answer of a long method that is not waited for, and what all of them answer at their end."""
+
+    job_id: str = Field(default="", exclude_if=operator.not_)
+    """Of the job: `job.status` tells its end, `job.cancel` asks for it. Left out of the result inside a job."""
+
+
+class Probe(Result):
+    """One exposure in the numbers that a person reads: medians over the tiles of the field."""
+
+    z_um: float
+    b: Known
+    """Score: magnitude of the Zernike focus coefficient; None: no tile was scored."""
+    sigma: Known
+    """Standard uncertainty of the score."""
+    structure: Known
+    """Probability that a tile shows structure."""
+
+
+class Progress(Probe):
+    """An exposure has been scored."""
+
+    run: str | None = if_any
+    """The run that a client drives."""
+    exposure: int
+    """Its number in the operation, from 1."""
+    of: int
+    """Exposures that the operation may take."""
+
+
+class SecondsByStage(Result):
+    """Where an operation's time went, seconds; exposing, moving and scoring may overlap."""
+
+    exposing: float
+    moving: float
+    scoring: float
+    waiting: float
+    """What no other stage accounts for."""
+
+
+class Exposed(Result):
+    """What a run has cost. The `data` of an error that ended one holds the same."""
+
+    exposures: int
+    """Exposures that were scored."""
+
+
+class Spent(Exposed):
+    """What a refocus has cost. The `data` of an error that ended one holds the same."""
+
+    dose_ms: float
+    """Time for which the sample was exposed in all."""
+    seconds: float
+    seconds_by_stage: SecondsByStage | None = if_any
+    """Left out where the client has moved and exposed."""
+    probes: list[Probe]
+    """Every exposure, in order."""
+
+
+class FieldPlane(Result):
+    """The plane through the blocks that count; None where they do not tell."""
+
+    z_um: Known
+    """At (y_px, x_px); where a slope is not known, that of the blocks."""
+    sigma_um: Known
+    y_px: Known
+    """Middle of the field."""
+    x_px: Known
+    height_px: float
+    """Height of the field, over which the focus changes by `tip_um`."""
+    width_px: float
+    """Width of the field, over which the focus changes by `tilt_um`."""
+    tip_um: Known
+    """Change of the focus from the first row of the field to the last."""
+    tip_sigma_um: Known
+    tilt_um: Known
+    """Change of the focus from the first column of the field to the last."""
+    tilt_sigma_um: Known
+    tip_mrad: Known
+    """The same as an angle in the sample."""
+    tilt_mrad: Known
+    residual_um: Known
+    """RMS distance of the blocks from the plane, outliers left out."""
+
+
+class FieldGeometry(Result):
+    """Where each block of the field is in focus, and the shape of the field."""
+
+    focus_um: Grid
+    """z at which a block is in focus."""
+    sigma_um: Grid
+    """Standard uncertainty of it."""
+    y_px: Grid
+    """Centres of the blocks."""
+    x_px: Grid
+    plane: FieldPlane
+    mean_um: Known
+    """Average of the blocks."""
+    median_um: Known
+    median_sigma_um: Known
+    nearest_um: Known
+    """Focus of the surface nearest to the objective."""
+    nearest_sigma_um: Known
+    shape: Shape
+    """Flat: all of the field is sharp at once; stepped: two surfaces; thick: neither plane nor step."""
+    reason: str
+    """The shape in words."""
+    block_px: float
+    """Side of a block; blocks overlap."""
+    pixel_um: float | None
+    """A pixel in the sample; None: it is not known."""
+
+
+class RefocusResult(Started, Spent):
+    """The sample is in focus, and the stage stands there."""
+
+    outcome: Literal["focused"]
+    message: str
+    """What a user should know of the field or the rig; empty: nothing."""
+    z_start_um: float
+    """Where the stage stood before."""
+    focus_um: float
+    """The focus that was decided on."""
+    z_found_um: float
+    """Where the stage stands now, read back."""
+    shift_um: float
+    """From `z_start_um` to `z_found_um`."""
+    sigma_um: float
+    """Standard uncertainty of the focus."""
+    geometry: FieldGeometry
+    """How the focus runs over the field."""
+    strategy: str
+    dof_um: float
+    """Depth of field, which errors of the focus are measured in."""
+
+
+class CalibrationFigures(Result):
+    """What there is to know of a calibration."""
+
+    objective: str
+    fwhm_um: float
+    """Width of the score's curve at half its depth."""
+    range_um: Ends
+    """Defocus of the first and the last plane."""
+    origin: str
+    """How the focus was found in the stack: `pupil` or `sharpest`."""
+    r2: float
+    """Of the curve's fit."""
+    dof_um: float
+    """Depth of field."""
+
+
+class Curve(Result):
+    """Score against defocus."""
+
+    z_um: list[float]
+    b: list[float]
+
+
+class CalibrationCurve(CalibrationFigures):
+    """The same with the curve itself, to be drawn."""
+
+    curve: Curve
+    """As measured."""
+    profile: Curve
+    """The fit."""
+
+
+class StoredCalibration(CalibrationCurve):
+    """What has become of a new calibration."""
+
+    id: str
+    """By which `calibrations.show`, `use` and `remove` know it."""
+    path: str
+    """The file of the objective's calibrations, on the daemon's disk."""
+    in_force: bool
+    """Whether searches use it from now on; `message` says why they do not."""
+    message: str
+
+
+class CalibrationResult(Started, StoredCalibration):
+    """The calibration stack was taken, and its calibration is kept; the stage stands where it stood before."""
+
+    planes: int
+    """Planes of the stack."""
+    exposures: int
+    """Exposures in all, those that looked for structure before the stack included."""
+    z_focus_um: float
+    """The focus of the stack."""
+
+
+class MoveResult(Started):
+    """The stage stands at the z that was asked for."""
+
+    z_start_um: float
+    z_um: float
+    """Read back."""
+
+
+ScoreOutcome = Literal["scored", "no_sample", "saturated"]
+
+
+class Score(Result):
+    """The scores of a frame that the client has exposed."""
+
+    outcome: ScoreOutcome
+    b: float | None
+    """Mean score of the tiles that show structure; None: no tile does, or the frame is saturated."""
+    sigma: Known
+    """Median uncertainty of a tile's score."""
+    structure: Known
+    """Median probability that a tile shows structure."""
+    sharpness: float
+    """A gradient's energy: comparable between frames of one field only."""
+    tracked: bool
+    """Whether a hold has learnt from it."""
+
+
+class Scores(Result):
+    """One score for each frame, in their order."""
+
+    scores: list[Score]
+
+
+class RunAnswer(Result):
+    """Which planes a run that a client drives wants exposed next, or its end."""
+
+    run: str
+    """By which `focus.tell` and `focus.drop` know it."""
+    expose_um: list[float]
+    """In this order; empty at the end."""
+    result: RefocusResult | CalibrationResult | None
+    """None: the run goes on."""
+
+
+class RunDropped(Result):
+    """The run is given up."""
+
+    dropped: bool
+    """False: there was none."""
