@@ -164,7 +164,7 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
                 )
                 tasks.start_soon(recorder.keep)
                 tasks.start_soon(hold.run)
-                async with serve(config.server, operations, bus, jobs, hold, record, reconnect):
+                async with serve(config.server, operations, bus, jobs, hold, record, reconnect, config.http):
                     notifier.tell("READY=1")
                     tasks.start_soon(keep_alive, notifier, watch(jobs, rig))
                     await ending.asked.wait()

@@ -16,7 +16,7 @@ GOOD = (CONFIGS / "simulated-10x.toml").read_text(encoding="utf-8")
 def test_one_shipped_configuration_per_kind_loads() -> None:
     kinds = [load_config(path).microscope.kind for path in CONFIGS.glob("*.toml")]
 
-    assert sorted(kinds) == ["recorded", "rehearsal", "simulated"]
+    assert sorted(kinds) == ["client", "recorded", "rehearsal", "simulated"]
 
 
 def test_a_rehearsed_rig_becomes_a_real_one_as_its_file_says(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from focusd.errors import RequestError
 from focusd.protocol import methods, requests
 from focusd.protocol.methods import Method
 from focusd.protocol.requests import LongParams, Params, Roi, Tags
+from focusd.protocol.runs import AskParams, RunParams
 
 if TYPE_CHECKING:
     from focusd.client.client import AsyncClient, Client
@@ -78,6 +79,26 @@ def score(
     views = [memoryview(frame) for frame in frames]
     described = [_described(view, z_um) for view in views]
     return {"frames": described, "roi": roi, "track": track, "tags": tags}, [v.tobytes() for v in views]
+
+
+def tell(
+    run: str, frames: Sequence[Any], z_um: Sequence[float], full_scale: int | None = None
+) -> tuple[dict[str, object], list[bytes]]:
+    """The params of `focus.tell` and the pixels that follow them.
+
+    Args:
+        run: as `focus.ask` answered it.
+        frames: (y, x) arrays of uint8 or uint16, or whatever shows such memory.
+        z_um: of each, where the stage stood, in µm.
+        full_scale: largest value that a pixel can have; None: that of its type.
+
+    Raises:
+        RequestError: these are no such frames.
+    """
+    views = [memoryview(frame) for frame in frames]
+    scale = {} if full_scale is None else {"full_scale": full_scale}
+    described = [_described(view, z) | scale for view, z in zip(views, z_um, strict=True)]
+    return {"run": run, "frames": described}, [view.tobytes() for view in views]
 
 
 def _described(view: memoryview, z_um: float | None) -> dict[str, object]:
@@ -183,6 +204,9 @@ class Calls(ABC):
     refocus = Call(methods.REFOCUS, Refocus)
     move = Call(methods.MOVE, Move)
     score = Call(methods.SCORE, score, SCORE_S)
+    _ask = Call(methods.ASK, AskParams)
+    _tell = Call(methods.TELL, tell, SCORE_S)
+    _drop = Call(methods.DROP, RunParams)
     hold = Call(methods.HOLD, requests.HoldParams)
     release = Call(methods.RELEASE, Params, SETTLED_S)
     job = Call(methods.JOB, requests.JobParams)

@@ -14,10 +14,12 @@ import zmq
 
 from focusd.addresses import CONTROL, EVENTS
 from focusd.client.calls import Calls
+from focusd.client.driving import AsyncDrivenRun, DrivenRun
 from focusd.client.exchange import Exchange
 from focusd.client.streams import AsyncEventStream, EventStream, connect
 from focusd.protocol.events import E, Event, topic_of
 from focusd.protocol.keys import ClientKeys
+from focusd.protocol.runs import Kind
 
 R = TypeVar("R")
 
@@ -78,6 +80,19 @@ class Client(_Connected):
         """
         return EventStream(self._context, self.events_endpoint, _topics(kinds), silence_s, self.keys)
 
+    def ask(self, kind: Kind = "refocus", *, z_um: float, **options: Any) -> DrivenRun:
+        """Begin a run with your own camera and stage: `for z_um in run: run.tell(snap(z_um))`.
+
+        Args:
+            kind: `refocus` or `calibrate`.
+            z_um: where your stage stands, µm.
+            options: as in `focusd.protocol.runs.AskParams`: `limits_um`, `rig`, and those of the kind.
+
+        Raises:
+            FocusdError: the run cannot begin.
+        """
+        return DrivenRun(self, self._ask(kind, z_um=z_um, **options))
+
     def _call(self, exchange: Exchange[R]) -> R:
         with self._context.socket(zmq.DEALER) as socket:
             connect(socket, self.endpoint, self.keys)
@@ -112,6 +127,10 @@ class AsyncClient(_Connected):
     def events(self, *kinds: Any, silence_s: float | None = None) -> AsyncEventStream[Any]:
         """As `Client.events`."""
         return AsyncEventStream(self._context, self.events_endpoint, _topics(kinds), silence_s, self.keys)
+
+    async def ask(self, kind: Kind = "refocus", *, z_um: float, **options: Any) -> AsyncDrivenRun:
+        """As `Client.ask`."""
+        return AsyncDrivenRun(self, await self._ask(kind, z_um=z_um, **options))
 
     async def _call(self, exchange: Exchange[R]) -> R:
         with self._context.socket(zmq.DEALER) as socket:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import structlog
@@ -23,10 +23,10 @@ from focusd.errors import BusyError, CalibrationError, FocusdError, RequestError
 from focusd.focus.frame import Frame
 from focusd.focus.run import Run
 from focusd.protocol.results import CalibrationResult, RefocusResult, RunAnswer, RunDropped
+from focusd.protocol.runs import AskParams, Kind
 
 log = structlog.get_logger(__name__)
 
-Kind = Literal["refocus", "calibrate"]
 Report = Callable[[str, Payload], object]
 
 MOST_RUNS = 16
@@ -89,38 +89,27 @@ class AskedRuns:
         self._runs: dict[str, AskedRun] = {}
         self._scoring = anyio.CapacityLimiter(2)  # one decides while another is scored
 
-    async def ask(
-        self,
-        owner: Hashable,
-        kind: Kind,
-        z_um: float,
-        limits_um: tuple[float, float] | None,
-        rig: dict[str, Any],
-        options: dict[str, Any],
-    ) -> RunAnswer:
+    async def ask(self, owner: Hashable, asked: AskParams) -> RunAnswer:
         """Begin a run, and say which planes to expose first.
 
         Args:
-            owner: who asks: a key or a connection.
-            z_um: where the client's stage stands.
-            limits_um: nothing outside is asked for.
-            rig: what the client says of its objective, camera and light, by the names of a calibration's fingerprint.
-            options: of `Autofocus.refocus` or `Autofocus.calibrate`.
+            owner: who asks: a name, a key or a connection.
 
         Raises:
             CalibrationError: there is no calibration, or the client's rig is another one.
             FocusdError: what beginning the run raises.
         """
-        self._require_rig(rig)
+        self._require_rig(asked.rig)
+        options = asked.options()
         begin: Callable[..., Run[Any]] = (
-            self._autofocus.refocus if kind == "refocus" else self._autofocus.calibrate
+            self._autofocus.refocus if asked.kind == "refocus" else self._autofocus.calibrate
         )
-        run = await to_thread.run_sync(partial(begin, z_um, limits_um, **options))
+        run = await to_thread.run_sync(partial(begin, asked.z_um, asked.limits_um, **options))
+        self._make_room()
         now_s = time.perf_counter()
-        asked = AskedRun(secrets.token_hex(8), kind, owner, run, now_s, now_s)
-        self._make_room(now_s)
-        self._runs[asked.id] = asked
-        return asked.answer()
+        begun = AskedRun(secrets.token_hex(8), asked.kind, owner, run, now_s, now_s)
+        self._runs[begun.id] = begun
+        return begun.answer()
 
     async def tell(self, run_id: str, frames: Sequence[Frame]) -> RunAnswer:
         """Tell a run what the client exposed; without frames it says again what it wants, or its result.
@@ -169,7 +158,7 @@ class AskedRuns:
             asked.end(run.result)
             self._report("focus.done", run.result.model_dump() | about)
 
-    def _require_rig(self, rig: dict[str, Any]) -> None:
+    def _require_rig(self, rig: Mapping[str, object]) -> None:
         """Refuse what the client says of its rig where it contradicts the configuration.
 
         Raises:
@@ -198,7 +187,7 @@ class AskedRuns:
                 "the daemon was started anew; ask for another one"
             ) from None
 
-    def _make_room(self, now_s: float) -> None:
+    def _make_room(self) -> None:
         """Keep the number of runs bounded: nobody's runs may push out those of clients that have fewer."""
         self.expire()
         if len(self._runs) < MOST_RUNS:

@@ -14,7 +14,7 @@ from anyio import to_thread
 from numpy.typing import NDArray
 
 from focusd.autofocus import Autofocus
-from focusd.config import RigConfig
+from focusd.config import ClientConfig, RigConfig
 from focusd.daemon.driving import CalibrationDriving, RefocusDriving
 from focusd.daemon.jobs import Report
 from focusd.daemon.metrics import QUEUE
@@ -25,6 +25,7 @@ from focusd.errors import FocusdError
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import RecentFrames
 from focusd.focus.refocus import RefocusRun
+from focusd.microscope.disconnected import ClientsMicroscope
 from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
 from focusd.protocol.results import CalibrationResult, MoveResult, RefocusResult, Score
 from focusd.protocol.states import RigState
@@ -112,6 +113,20 @@ class RigOperations:
             operation.leave()
             reached_um = await self._rig.move_to(asked.z_um)
         return MoveResult(z_start_um=operation.start_um, z_um=reached_um)
+
+    def require_hardware(self) -> None:
+        """Refuse what needs a camera and a stage of the daemon's own.
+
+        Raises:
+            RequestError: they are the clients'.
+        """
+        if isinstance(self._config.microscope, ClientConfig):
+            raise ClientsMicroscope.refusal()
+
+    def found_by_client(self, result: RefocusResult) -> None:
+        """Remember where a client has found the focus, for the map of the slide, if the microscope is the clients'."""
+        if isinstance(self._config.microscope, ClientConfig):
+            self.slide.focused(result.focus_um, result.sigma_um)
 
     @property
     def z_um(self) -> float | None:

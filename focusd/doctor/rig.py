@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from focusd.config import CoreConfig, RigConfig, StageConfig
+from focusd.config import ClientConfig, CoreConfig, RigConfig, StageConfig
 from focusd.daemon.opening import hold_hardware
 from focusd.doctor.finding import Ask, Finding, failure, ok, skipped, warning
 from focusd.focus.frame import Frame
@@ -128,6 +128,9 @@ def calibration(config: RigConfig) -> Iterator[Finding]:
 
 def devices(config: RigConfig, ask: Ask | None) -> Iterator[Finding]:
     """Camera and stage, opened: one position read, one exposure taken; nothing is moved unless a person agrees."""
+    if isinstance(config.microscope, ClientConfig):
+        yield skipped("devices", "camera and stage are the clients'")
+        return
     with ExitStack() as resources:
         hold_hardware(config, resources)
         microscope = open_microscope(config)

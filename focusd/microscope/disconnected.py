@@ -43,6 +43,11 @@ class ClientsMicroscope(DisconnectedMicroscope):
     """Camera and stage belong to the clients (`microscope.kind = "client"`)."""
 
     def _error(self) -> FocusdError:
+        return self.refusal()
+
+    @staticmethod
+    def refusal() -> RequestError:
+        """What everybody is told who asks the daemon to move or expose."""
         return RequestError(
             'this daemon has no camera and no stage (microscope.kind = "client"): send it your frames with focus.ask '
             "and focus.tell, which say where to expose next"

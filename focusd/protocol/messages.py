@@ -14,14 +14,15 @@ from pydantic_core import from_json, to_json
 
 from focusd.errors import FocusdError, RequestError
 from focusd.protocol.failure import Failure
-from focusd.protocol.methods import METHODS, SCORE
+from focusd.protocol.methods import METHODS
 from focusd.protocol.model import Finite, Name, Result
-from focusd.protocol.requests import PROTOCOL, Message, Params
+from focusd.protocol.requests import PROTOCOL, Message, Params, PixelParams
 from focusd.terminal import printable
 
 STATE_TOPIC = "state"
 TOPICS = (STATE_TOPIC, "job", "focus.progress", "focus.done", "focus.failed", "drift", "log", "heartbeat")
 
+WITH_PIXELS = [name for name, method in METHODS.items() if issubclass(method.params, PixelParams)]
 MAX_JSON_BYTES = 1 << 18
 """Ten times what any request needs: a thousand positions, or planes."""
 MAX_FRAME_BYTES = 1 << 25
@@ -132,9 +133,9 @@ def read_request(content: Sequence[Part]) -> Request:
     if body.count(b",") + body.count(b":") > MAX_VALUES:
         raise InvalidRequestError(f"the JSON frame holds more than {MAX_VALUES} values")
     asked = _read_json(body)
-    if len(content) > 1 and asked.method != SCORE.name:
+    if len(content) > 1 and asked.method not in WITH_PIXELS:
         raise InvalidRequestError(
-            f"send one JSON frame after the empty one, not {len(content)}: only {SCORE.name} takes pixels"
+            f"send one JSON frame after the empty one, not {len(content)}: only {' and '.join(WITH_PIXELS)} take pixels"
         )
     return asked
 

@@ -34,7 +34,15 @@ from focusd.protocol.calibrations import (
 )
 from focusd.protocol.events import EventPage
 from focusd.protocol.requests import LongParams, Params
-from focusd.protocol.results import CalibrationResult, MoveResult, RefocusResult, Scores
+from focusd.protocol.results import (
+    CalibrationResult,
+    MoveResult,
+    RefocusResult,
+    RunAnswer,
+    RunDropped,
+    Scores,
+)
+from focusd.protocol.runs import AskParams, RunParams, TellParams
 from focusd.protocol.slide import FocusMapResult, MapAdded, MapCleared, MapOffsets, MapPredictions
 from focusd.protocol.states import (
     Discovery,
@@ -105,6 +113,7 @@ def _method(
 _JOB = (BusyError, CancelledJobError, HardwareError, TravelLimitError)
 _EXPOSED = (*_JOB, CalibrationError, NoSampleError, SaturatedError)
 _SOUGHT = (*_EXPOSED, BudgetError, NoConvergenceError, OutOfRangeError, AmbiguousError)
+_SOUGHT_BY_CLIENTS = tuple(error for error in _SOUGHT if error is not CancelledJobError)
 
 HELLO = _method("system.hello", asked.HelloParams, Hello, "Protocol, version, session, methods and topics.")
 PING = _method("system.ping", Params, Session, "Answers at once; names the session.")
@@ -143,6 +152,21 @@ SCORE = _method(
     "Scores of frames that the client sends as raw pixels.",
     (BusyError,),
 )
+ASK = _method(
+    "focus.ask",
+    AskParams,
+    RunAnswer,
+    "Begin a run with your own camera and stage; the answer says where to expose first.",
+    _SOUGHT_BY_CLIENTS,
+)
+TELL = _method(
+    "focus.tell",
+    TellParams,
+    RunAnswer,
+    "Tell a run what you have exposed, as raw pixels; the answer says where to expose next, or holds the result.",
+    _SOUGHT_BY_CLIENTS,
+)
+DROP = _method("focus.drop", RunParams, RunDropped, "Give a run up.")
 MOVE = _method(
     "stage.move", asked.MoveParams, MoveResult, "Move the stage to an absolute z, within its limits.", _JOB
 )

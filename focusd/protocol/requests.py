@@ -79,8 +79,8 @@ class LongParams(Params):
         return self.model_copy(update={name: fields[name].default for name in self.ENVELOPE})
 
 
-class CalibrateParams(LongParams):
-    """Params of `focus.calibrate`; what is left out is as configured."""
+class CalibrateOptions(Params):
+    """How to calibrate; what is left out is as configured."""
 
     range_um: Length | None = None
     """Half the stack's extent, µm; default: what the objective asks for."""
@@ -90,8 +90,12 @@ class CalibrateParams(LongParams):
     """The planes themselves, µm, ascending, instead of range and step: for a recorded, irregular stack."""
 
 
-class RefocusParams(LongParams):
-    """Params of `focus.run`; what is left out is as configured."""
+class CalibrateParams(CalibrateOptions, LongParams):
+    """Params of `focus.calibrate`; what is left out is as configured."""
+
+
+class RefocusOptions(Params):
+    """How to refocus; what is left out is as configured."""
 
     roi: Roi | None = None
     """Region of interest (y, x, height, width) in pixels."""
@@ -109,6 +113,10 @@ class RefocusParams(LongParams):
     """z and σ of the focus as far as it is known, µm: a warm start."""
     surface: Literal["mean", "median", "nearest"] | None = None
     """What of a field that is not flat is brought into focus."""
+
+
+class RefocusParams(RefocusOptions, LongParams):
+    """Params of `focus.run`; what is left out is as configured."""
 
 
 class MoveParams(LongParams):
@@ -183,7 +191,28 @@ class PixelFrame(Message):
         return self.shape[0] * self.shape[1] * (1 if self.dtype == "uint8" else 2)
 
 
-class ScoreParams(Params):
+class PixelParams(Params):
+    """Params with pixels, which follow as parts of the message of their own, one for each of `frames`."""
+
+    def check_pixels(self, pixels: Sequence[bytes | memoryview]) -> None:
+        """Raises RequestError if the pixels are not what the params say."""
+        described = self.described
+        if len(pixels) != len(described):
+            raise RequestError(f"{len(described)} frames are described, {len(pixels)} came")
+        for number, (frame, content) in enumerate(zip(described, pixels, strict=True)):
+            if len(content) != frame.size:
+                height, width = frame.shape
+                raise RequestError(
+                    f"frame {number}: {len(content)} bytes are not {height}×{width} pixels of {frame.dtype}"
+                )
+
+    @property
+    def described(self) -> Sequence[PixelFrame]:
+        """What the pixels are."""
+        raise NotImplementedError
+
+
+class ScoreParams(PixelParams):
     """Params of `focus.score`; the pixels follow as frames of their own, one for each of `frames`."""
 
     frames: Annotated[list[PixelFrame], Field(fail_fast=True, min_length=1, max_length=64)]
@@ -195,16 +224,10 @@ class ScoreParams(Params):
     tags: Tags = Field(default={})
     """Go with the drift event of these frames."""
 
-    def check_pixels(self, pixels: Sequence[bytes | memoryview]) -> None:
-        """Raises RequestError if the pixels are not what the params say."""
-        if len(pixels) != len(self.frames):
-            raise RequestError(f"{len(self.frames)} frames are described, {len(pixels)} came")
-        for number, (frame, content) in enumerate(zip(self.frames, pixels, strict=True)):
-            if len(content) != frame.size:
-                height, width = frame.shape
-                raise RequestError(
-                    f"frame {number}: {len(content)} bytes are not {height}×{width} pixels of {frame.dtype}"
-                )
+    @property
+    def described(self) -> Sequence[PixelFrame]:
+        """What the pixels are."""
+        return self.frames
 
 
 class CalibrationParams(Params):

@@ -8,14 +8,17 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import numpy as np
+from numpy.typing import NDArray
 
 from focusd import __version__
+from focusd.daemon.asked import AskedRuns
 from focusd.daemon.events import EventBus
 from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Job, Jobs, Report
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import Record
 from focusd.errors import CancelledJobError, RequestError
+from focusd.focus.frame import Frame
 from focusd.protocol import messages, methods
 from focusd.protocol.events import StateUnknown
 from focusd.protocol.messages import Part
@@ -32,11 +35,13 @@ from focusd.protocol.requests import (
     LongParams,
     MoveParams,
     Params,
+    PixelFrame,
     RefocusParams,
     ScoreParams,
     SinceParams,
 )
-from focusd.protocol.results import Scores, Started
+from focusd.protocol.results import RefocusResult, RunAnswer, RunDropped, Scores, Started
+from focusd.protocol.runs import AskParams, RunParams, TellParams
 from focusd.protocol.states import (
     Disengaged,
     Ended,
@@ -75,6 +80,7 @@ class Answers:
         self._record = record
         self._ask_to_reconnect = reconnect
         self._scoring = Turns()
+        self._asked = AskedRuns(operations.autofocus, bus.publish)
         self._paging = Worker("events")
         self._encoding = anyio.Lock()
         slide, calibrations = operations.slide, operations.calibrations
@@ -102,6 +108,7 @@ class Answers:
             methods.SHOW_CALIBRATION: self._answering(calibrations.show),
             methods.USE_CALIBRATION: self._answering(calibrations.use),
             methods.REMOVE_CALIBRATION: self._answering(calibrations.remove),
+            methods.DROP: self._drop,
             methods.DISCOVER: self._discover,
         }
 
@@ -114,6 +121,10 @@ class Answers:
         if isinstance(params, ScoreParams):
             async with self._scoring.of(caller.name):
                 return await self._score(params, pixels, caller)
+        if isinstance(params, AskParams):
+            return await self._asked.ask(params.client or caller.name, params)
+        if isinstance(params, TellParams):
+            return await self._tell(params, pixels)
         return await self._handlers[methods.METHODS[method]](params)
 
     async def _hello(self, params: HelloParams) -> Hello:
@@ -166,6 +177,7 @@ class Answers:
         return self._jobs.status(params.job_id).status()
 
     async def _engage(self, params: HoldParams) -> HoldReport:
+        self._operations.require_hardware()
         return await self._hold.engage(params)
 
     async def _release(self, _params: Params) -> HoldReport | Disengaged:
@@ -178,12 +190,29 @@ class Answers:
         for frame, content in zip(params.frames, pixels, strict=True):
             if caller.line.has_ended:
                 raise CancelledJobError("the client has gone, and nobody waits for these scores")
-            image = np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
-            score = await self._operations.score(pixels=image, roi=params.roi)
+            score = await self._operations.score(pixels=_image(frame, content), roi=params.roi)
             learns = params.track and score.b is not None
             tracked = learns and self._hold.saw(score.sharpness, frame.z_um, params.tags)
             scores.append(score.model_copy(update={"tracked": tracked}))
         return Scores(scores=scores)
+
+    async def _tell(self, params: TellParams, pixels: list[Part]) -> RunAnswer:
+        params.check_pixels(pixels)
+        frames = [
+            Frame(_image(frame, content), frame.z_um, full_scale=frame.full_scale)
+            for frame, content in zip(params.frames, pixels, strict=True)
+        ]
+        answer = await self._asked.tell(params.run, frames)
+        if isinstance(answer.result, RefocusResult):
+            self._operations.found_by_client(answer.result)
+        return answer
+
+    async def _drop(self, params: RunParams) -> RunDropped:
+        return self._asked.drop(params.run)
+
+    def expire_runs(self) -> None:
+        """End the runs of clients that nobody has told anything for long."""
+        self._asked.expire()
 
     async def _acquire_lease(self, params: LeaseParams) -> Lease:
         return await self._jobs.acquire_lease(params.client, params.seconds, params.lease_id)
@@ -230,6 +259,11 @@ class Answers:
         running = RunningJob(job_id=job.id, kind=job.kind, client=job.client) if job else None
         rig = await self._operations.state()
         return State(**dict(rig), job=running, lease=self._jobs.lease.holder, hold=self._hold.state())
+
+
+def _image(frame: PixelFrame, content: Part) -> NDArray[Any]:
+    """The pixels of a frame, (y, x), as they came."""
+    return np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
 
 
 async def _outcome(job: Job) -> Started:

@@ -24,7 +24,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from focusd.config import HttpConfig
 from focusd.errors import FocusdError
 from focusd.protocol.messages import MAX_MESSAGE_BYTES, Part
 
@@ -48,16 +47,16 @@ class HttpError(FocusdError):
 
 
 @asynccontextmanager
-async def serving_http(config: HttpConfig, reply: Reply) -> AsyncIterator[str | None]:
+async def serving_http(port: int | None, reply: Reply) -> AsyncIterator[str | None]:
     """Serve HTTP inside the `async with`, in this event loop; yields the URL, None if it is switched off.
 
     Raises:
         HttpError: the port cannot be bound.
     """
-    if config.port is None:
+    if port is None:
         yield None
         return
-    with _bound(config.port) as listening:
+    with _bound(port) as listening:
         settings = uvicorn.Config(
             _app(reply),
             log_config=None,

@@ -19,7 +19,7 @@ import zmq
 import zmq.asyncio
 from anyio.abc import TaskGroup
 
-from focusd.config import ServerConfig
+from focusd.config import HttpConfig, ServerConfig
 from focusd.daemon.events import Event, EventBus
 from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs
@@ -35,7 +35,8 @@ from focusd.protocol.states import State
 from focusd.server.admission import Admission, Load
 from focusd.server.answers import Answers, Reconnect
 from focusd.server.callers import Caller, Inbox, content_of
-from focusd.server.door import Door
+from focusd.server.door import Door, Line
+from focusd.server.http import serving_http
 from focusd.server.publisher import Publisher, serving_subscribers
 from focusd.server.ratelimit import RateLimit
 from focusd.server.sockets import Endpoints, open_sockets
@@ -74,6 +75,7 @@ async def serve(
     hold: Hold,
     record: Record,
     reconnect: Reconnect,
+    http: HttpConfig | None = None,
 ) -> AsyncIterator[Endpoints]:
     """Serve clients inside the `async with`.
 
@@ -81,8 +83,10 @@ async def serve(
 
     Args:
         reconnect: called by `system.reconnect`; raises FocusdError where there is nothing to reconnect.
+        http: whether the same is served over HTTP; None: it is not.
 
     Raises:
+        HttpError: the HTTP port cannot be bound.
         EndpointError: an address is taken by another focusd, or cannot be bound.
         KeyFileError: keys are asked for and cannot be used.
     """
@@ -102,7 +106,8 @@ async def serve(
             async with anyio.create_task_group() as listening:
                 server.start(listening, answering)
                 try:
-                    yield endpoints
+                    async with serving_http(http.port if http else None, server.reply_to):
+                        yield endpoints
                 finally:
                     with anyio.CancelScope(shield=True):
                         await jobs.shutdown()
@@ -170,6 +175,11 @@ class _Server:
         if reply:
             self._limit.charge(caller.name, _cost(reply, BYTES_A_REPLY) - 1)
             await self._control.send_multipart([*envelope, reply])
+
+    async def reply_to(self, content: list[Part], client: str) -> bytes | None:
+        """Reply to a message that came another way than over ZeroMQ."""
+        with QUEUE.labels("requests").track_inprogress():
+            return await self._reply(content, Caller(client, Line(None, None)))
 
     async def _reply(self, content: list[Part], caller: Caller) -> bytes | None:
         length_cost = max((_cost(part, BYTES_A_REQUEST) for part in content[:1]), default=1.0)
@@ -254,6 +264,7 @@ class _Server:
     async def _beat(self) -> None:
         started_s = time.perf_counter()
         while True:
+            self._answers.expire_runs()
             self._bus.publish("heartbeat", {"uptime_s": round(time.perf_counter() - started_s, 3)})
             await anyio.sleep(HEARTBEAT_S)
 

@@ -32,23 +32,25 @@ class Walker:
 
     Attributes:
         folder: where they are; `configs/` lies in it, and whatever the commands leave behind.
-        control, events: the addresses that their copies of the configurations name.
+        control, events, http: the addresses that their copies of the configurations name.
     """
 
     folder: Path
     control: str
     events: str
+    http: str
 
     @classmethod
     def in_folder(cls, folder: Path) -> Walker:
         """Copy configs/ into a folder, as it is but for addresses that are free on this machine."""
-        control, events = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
+        *sockets, http = free_ports(3)
+        control, events = (f"tcp://127.0.0.1:{port}" for port in sockets)
         server = f'\n[server]\ncontrol = "{control}"\nevents = "{events}"\n'
         (folder / "configs").mkdir(parents=True)
         for path in CONFIGS.glob("*.toml"):
-            shipped = path.read_text(encoding="utf-8")
+            shipped = path.read_text(encoding="utf-8").replace("port = 5572", f"port = {http}")
             (folder / "configs" / path.name).write_text(shipped + server, encoding="utf-8")
-        return cls(folder, control, events)
+        return cls(folder, control, events, f"http://127.0.0.1:{http}/rpc")
 
     @property
     def environment(self) -> dict[str, str]:
