@@ -24,6 +24,7 @@ import bench.__main__
 import focusd.cli
 import focusd.ctl
 from focusd import config, errors
+from focusd.client.calls import Call, Calls
 from focusd.protocol import messages
 from focusd.protocol.openrpc import openrpc
 
@@ -141,6 +142,21 @@ def _properties(schema: dict[str, Any]) -> str:
 def _default(schema: dict[str, Any]) -> str:
     default = schema.get("default")
     return "–" if default is None else f"`{json.dumps(default, ensure_ascii=False)}`"
+
+
+def client() -> str:
+    """Every method of the clients, from the calls that they are made of."""
+    calls = {name: call for name, call in vars(Calls).items() if isinstance(call, Call) and name[0] != "_"}
+    return "\n\n".join(_call(name, call) for name, call in calls.items())
+
+
+def _call(name: str, call: Call[..., Any]) -> str:
+    given = [str(part) for part in list(call.__signature__.parameters)[1:]]
+    method = call.method
+    return (
+        f"### `{name}({', '.join(given)})`\n\n{_escaped(method.summary)} "
+        f"The parameters are those of [`{method.name}`](protocol.md#{method.name.replace('.', '')})."
+    )
 
 
 def error_codes() -> str:
@@ -317,6 +333,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration,
+    "client": client,
     "protocol": protocol,
     "errors": error_codes,
     "topics": topics,

@@ -125,7 +125,7 @@ class Call(Generic[P, R]):
     def __init__(
         self, method: Method[..., R], takes: Callable[P, object], timeout_s: float | None = None
     ) -> None:
-        self._method = method
+        self.method = method
         self._takes: Any = takes
         self._model = takes if isinstance(takes, type) and issubclass(takes, Params) else None
         self._timeout_s = timeout_s
@@ -151,7 +151,7 @@ class Call(Generic[P, R]):
         params, pixels = self._params(given, client.name)
         if params.get("wait") is False:
             timeout_s = SHORT_S
-        return client._call(Exchange(client.endpoint, self._method, params, timeout_s, pixels))
+        return client._call(Exchange(client.endpoint, self.method, params, timeout_s, pixels))
 
     @property
     def _usual_s(self) -> float:

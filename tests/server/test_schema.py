@@ -25,6 +25,7 @@ from focusd.protocol.methods import METHODS, Method
 from focusd.protocol.model import docs_of
 from focusd.protocol.openrpc import openrpc
 from focusd.protocol.results import Started
+from tests.daemon.scripted import ScriptedMicroscope
 from tests.server.daemon import Daemon
 from tests.server.test_server import exchange
 
@@ -97,6 +98,12 @@ def ask_everything(ask: Asking) -> None:
     ask("state.get")
     ask("lease.release", lease_id=lease_id)
     ask("focus.release")
+    run = ask("focus.ask", z_um=0)
+    while run["expose_um"]:
+        frame = ScriptedMicroscope(run["expose_um"][0]).snap()
+        told = {"dtype": "uint16", "shape": frame.pixels.shape, "z_um": frame.z_um}
+        run = ask("focus.tell", frame.pixels.tobytes(), run=run["run"], frames=[told])
+    ask("focus.drop", run=run["run"])
     ask("events.since", seq=0, limit=10_000)
 
 
@@ -207,12 +214,14 @@ def test_a_command_has_every_param_of_its_method(name: str) -> None:
 
 
 def test_both_clients_have_every_method_with_its_params() -> None:
-    calls = {call._method.name: call for call in vars(Calls).values() if isinstance(call, Call)}
+    calls = {call.method.name: call for call in vars(Calls).values() if isinstance(call, Call)}
     assert set(calls) == set(METHODS)
     for name, call in calls.items():
         own = {"self"} | (set(Waiting.model_fields) if METHODS[name].is_long else set())
-        assert set(call.__signature__.parameters) - own == set(METHODS[name].params.model_fields) - own | (
-            {"z_um"} if name == "focus.score" else set()
+        of_frames = {"focus.score": {"z_um"}, "focus.tell": {"z_um", "full_scale"}}.get(name, set())
+        assert (
+            set(call.__signature__.parameters) - own
+            == set(METHODS[name].params.model_fields) - own | of_frames
         )
 
 
