@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 import zmq
 
-from focusd.client import Client, requests, streams
+from focusd.client import Client, streams
 from focusd.client import exchange as exchange_module
 from focusd.config import ServerConfig
 from focusd.errors import UnreachableError
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(requests, "SHORT_S", 0.5)
+    monkeypatch.setattr(calls, "SHORT_S", 0.5)
     monkeypatch.setattr(streams, "SUBSCRIBED_S", 0.5)
 
 
