@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from focusd.config import RigConfig
+from focusd.daemon.jobs import Report
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import CalibrationError, NoSampleError, RequestError, TravelLimitError
@@ -36,8 +37,11 @@ from tests.daemon.scripted import (
 pytestmark = pytest.mark.anyio
 
 
-async def calibrate(operations: RigOperations, **given: Any) -> CalibrationResult:
-    return await operations.calibrate(CalibrateParams(**given), Reports())
+async def calibrate(
+    operations: RigOperations, report: Report | None = None, **given: Any
+) -> CalibrationResult:
+    asked = CalibrateParams.model_construct(**given)  # what the wire refuses is refused here too
+    return await operations.calibrate(asked, report or Reports())
 
 
 async def range_in_force(operations: RigOperations) -> list[float]:

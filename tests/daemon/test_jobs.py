@@ -18,7 +18,7 @@ from focusd.daemon.events import EventBus
 from focusd.daemon.jobs import KEY_LIFETIME_S, Jobs, Report
 from focusd.errors import BusyError, CancelledJobError, NoSampleError, RequestError
 from focusd.protocol.requests import RefocusParams
-from focusd.protocol.results import MoveResult
+from focusd.protocol.results import MoveResult, RefocusResult
 from tests.told import told
 
 pytestmark = pytest.mark.anyio
@@ -214,11 +214,13 @@ async def test_every_log_line_of_a_job_says_whose_it_is_in_every_thread() -> Non
     assert seen[3] == {}
 
 
-async def focused(_report: Report) -> dict[str, Any]:
-    return {"outcome": "focused", "focus_um": 12.51472259, "sigma_um": 0.1435, "exposures": 3, "probes": [{}]}
+async def focused(_report: Report) -> RefocusResult:
+    return RefocusResult.model_construct(
+        outcome="focused", focus_um=12.51472259, sigma_um=0.1435, exposures=3, probes=[]
+    )
 
 
-async def empty(_report: Report) -> dict[str, Any]:
+async def empty(_report: Report) -> RefocusResult:
     raise NoSampleError("the field is empty", exposures=2, stage_z_um=5.00004)
 
 
