@@ -78,9 +78,9 @@ def run(config: RigConfig) -> NoReturn:
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
-    configure_logging(config.log)
     if isinstance(config.microscope, EmbeddedConfig):
         raise borrowed_only()
+    configure_logging(config.log)
     allow_descriptors()
     os.environ.setdefault("PATH", os.defpath)  # pymmcore-plus takes it for granted
     ending = Ending()

@@ -99,10 +99,11 @@ class FocusdCore(CMMCorePlus):
 
     def incrementalFocus(self) -> None:
         """As `fullFocus`, which looks no further than it has to."""
-        if self._chosen is None:
+        if (focusd := self._chosen) is None:
             super().incrementalFocus()
             return
-        self.fullFocus()
+        with as_runtime_error():
+            focusd.focus_here()
 
     def enableContinuousFocus(self, enable: bool) -> None:
         """Hold the focus, or hold it no longer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import torch
 from pymmcore_plus import CMMCorePlus
 
 import focusd
+from focusd import standalone
 from focusd.client.client import Client
 from focusd.config import RigConfig
 from focusd.embedded import FocusLostError, attach
@@ -194,6 +196,37 @@ def test_one_rig_is_attached_once(tmp_path: Path) -> None:
 def test_other_kinds_are_refused(tmp_path: Path) -> None:
     with opened(config_of(tmp_path)) as (owned, _), pytest.raises(ConfigError, match='"embedded"'):
         attach(owned.core, config_of(tmp_path))
+
+
+def test_the_daemon_refuses_what_belongs_to_another_program(tmp_path: Path) -> None:
+    with opened(config_of(tmp_path)) as (_, rig), pytest.raises(ConfigError, match=r"focusd\.attach\(core"):
+        standalone.run(rig)
+
+
+LEFT_ATTACHED = """
+import sys
+from pathlib import Path
+from tests.embedded.owned import calibration, config_of, opened
+from focusd.embedded import attach
+context = opened(config_of(Path(sys.argv[1])))
+owned, rig = context.__enter__()
+focusd = attach(owned.core, rig)
+owned.core.setExposure(33.0)
+try:
+    focusd.refocus()
+except Exception as error:
+    print(type(error).__name__)
+print("left", flush=True)
+"""
+
+
+def test_a_program_that_ends_without_detaching_ends_well(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEFT_ATTACHED, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stdout.split() == ["CalibrationError", "left"]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with opened(config_of(tmp_path)) as (owned, rig):
+        attach(owned.core, rig).detach()
 
 
 def demo_config(tmp_path: Path, **microscope: Any) -> RigConfig:
