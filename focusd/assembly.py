@@ -22,7 +22,8 @@ from focusd.daemon.record import recorded
 from focusd.daemon.rig import Rig
 from focusd.daemon.stages import stages
 from focusd.scoring.scorer import Scorer
-from focusd.server.server import Reconnect, serve
+from focusd.server.answers import Reconnect
+from focusd.server.server import serve
 from focusd.server.sockets import EndpointError, Endpoints
 from focusd.storage.store import CalibrationStore
 
@@ -88,9 +89,7 @@ async def assembled(
                 sockets.push_async_callback(_shut_down, jobs)
                 endpoints = None
                 if serving != "none":
-                    opened = serve(
-                        config.server, operations, bus, jobs, hold, record, reconnect, config.http
-                    )
+                    opened = serve(config.server, operations, bus, jobs, hold, record, reconnect, config.http)
                     try:
                         endpoints = await sockets.enter_async_context(opened)
                     except EndpointError as error:

@@ -20,10 +20,13 @@ from focusd.daemon.jobs import Report
 from focusd.daemon.opening import Borrowed
 from focusd.embedded.core import LABEL, Acquiring, FocusdCore, FocusdRunner, put_before, take_away
 from focusd.embedded.holding import Holding, require_no_offset
-from focusd.embedded.room import EngineRoom
+from focusd.embedded.room import PROGRAM, EngineRoom
 from focusd.errors import BusyError, CalibrationError, ConfigError, FocusdError, RequestError
 from focusd.microscope.borrowed import BorrowedMicroscope, within_limits_of
 from focusd.microscope.identity import hardware_in
+from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
+from focusd.protocol.results import CalibrationResult, RefocusResult
+from focusd.protocol.states import Disengaged, HoldReport
 
 SAME_PLACE_UM = 0.01
 """The stage has not been moved if it reads back no further away."""
@@ -90,7 +93,7 @@ class Attached:
         self.is_chosen = False
         self.offset_um = 0.0
         self.last_score = 0.0
-        self.last: dict[str, Any] | None = None
+        self.last: RefocusResult | None = None
         self._failure: Failure | None = None
         self._acquiring = Acquiring()
         self._records = False  # a sequence that runs is one of frames that the program keeps
@@ -138,7 +141,7 @@ class Attached:
         range_um: float | None = None,
         step_um: float | None = None,
         planes_um: list[float] | None = None,
-    ) -> dict[str, Any]:
+    ) -> CalibrationResult:
         """Take a stack around where the stage stands, which is in focus by eye, and keep its curve.
 
         Raises:
@@ -146,11 +149,11 @@ class Attached:
         """
         self._require_nobody_exposes()
         self._failure = None
-        params = {"range_um": range_um, "step_um": step_um, "planes_um": planes_um}
-        work = partial(self._room.assembly.operations.calibrate, **params)  # type: ignore[arg-type]
-        return self._room.job("calibrate", lambda report: work(report=report), params)
+        params = CalibrateParams(client=PROGRAM, range_um=range_um, step_um=step_um, planes_um=planes_um)
+        work = partial(self._room.assembly.operations.calibrate, params)
+        return self._room.job("calibrate", work, params)
 
-    def refocus(self, *, offset_um: float = 0.0, **options: Any) -> dict[str, Any]:
+    def refocus(self, *, offset_um: float = 0.0, **options: Any) -> RefocusResult:
         """Bring the sample into focus.
 
         Args:
@@ -159,29 +162,26 @@ class Attached:
                 `surface` of the daemon's `focus.run`.
 
         Returns:
-            What `focus.run` answers; `z_um` is where the stage was left.
+            What `focus.run` answers: the focus, wherever the stage was left.
 
         Raises:
             FocusdError: as for `focus.run`; the stage stands where it stood.
         """
         self._require_nobody_exposes()
-        params = {"roi": None, "strategy": None, "max_exposures": None, "surface": None} | options
+        params = RefocusParams(client=PROGRAM, **options)
         operations = self._room.assembly.operations
 
-        async def work(report: Report) -> dict[str, Any]:
-            found = await operations.refocus(**params, report=report)
-            if not offset_um:
-                return found | {"z_um": found["z_found_um"]}
-            moved = await operations.move(z_um=found["focus_um"] + offset_um, report=report)
-            return found | {"z_um": moved["z_um"]}
+        async def work(report: Report) -> RefocusResult:
+            found = await operations.refocus(params, report)
+            if offset_um:
+                await operations.move(MoveParams(z_um=found.focus_um + offset_um), report)
+            return found
 
         self.last = self._room.job("refocus", work, params)
         self._failure = None
         return self.last
 
-    def hold(
-        self, roi: tuple[int, int, int, int] | None = None, position: str | None = None
-    ) -> dict[str, Any]:
+    def hold(self, roi: tuple[int, int, int, int] | None = None, position: str | None = None) -> HoldReport:
         """Hold the focus from now on; during an acquisition the hold rests.
 
         Raises:
@@ -191,14 +191,15 @@ class Attached:
         require_no_offset(self.offset_um)
         return self.holding.engage(roi, position)
 
-    def release(self) -> dict[str, Any]:
+    def release(self) -> HoldReport | Disengaged:
         """Hold the focus no longer; the stage rests where it is."""
         return self.holding.release()
 
     def state(self) -> dict[str, Any]:
         """How the rig stands: what the daemon's `state.get` answers, and the hold."""
         assembly = self._room.assembly
-        return self._room.call(assembly.operations.state) | {"hold": assembly.hold.state()}
+        rig = self._room.call(assembly.operations.state)
+        return rig.model_dump() | {"hold": assembly.hold.state().model_dump()}
 
     @property
     def endpoints(self) -> tuple[str, str] | None:

@@ -90,7 +90,7 @@ class Autofocus(Device):
 
     def _last_result(self) -> str:
         last = self._attached.last if self._attached else None
-        return f"{last['shift_um']:+.3f} ± {last['sigma_um']:.3f} µm" if last else ""
+        return f"{last.shift_um:+.3f} ± {last.sigma_um:.3f} µm" if last else ""
 
 
 def _loading_core() -> Any:

@@ -15,6 +15,7 @@ from useq import HardwareAutofocus, MDAEvent
 from focusd.embedded.core import FocusdCore
 from focusd.embedded.corrections import CorrectedEngine
 from focusd.errors import ConfigError, FocusdError
+from focusd.protocol.results import RefocusResult
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class FocusdEngine(CorrectedEngine):
         self._preset = (channel_group or core.getChannelGroup(), channel) if channel else None
         self._focused_s: dict[Place, float] = {}
         self.lost: set[Place] = set()
-        self.results: list[tuple[dict[str, int], dict[str, Any] | FocusdError]] = []
+        self.results: list[tuple[dict[str, int], RefocusResult | FocusdError]] = []
         self.skipped = 0
 
     def setup_sequence(self, sequence: Any) -> Any:
@@ -124,7 +125,8 @@ class FocusdEngine(CorrectedEngine):
     def _refocus(self, event: MDAEvent, action: HardwareAutofocus) -> None:
         place, index = _place(event), {str(axis): number for axis, number in event.index.items()}
         try:
-            found = self._focusd.refocus(offset_um=action.autofocus_motor_offset or 0.0)
+            offset_um = action.autofocus_motor_offset or 0.0
+            found = self._focusd.refocus(offset_um=offset_um)
         except FocusdError as error:
             self.results.append((index, error))
             log.warning("the focus was not found", place=place, outcome=error.outcome, reason=error.message)
@@ -134,7 +136,7 @@ class FocusdEngine(CorrectedEngine):
         self.lost.discard(place)
         self._focused_s[place] = time.monotonic()
         if event.z_pos is not None:
-            self._z_correction[place] = found["z_um"] - _reference_um(event)
+            self._z_correction[place] = found.z_found_um + offset_um - _reference_um(event)
 
     def _failed(self, place: Place) -> None:
         if self._on_failure != "go_on":

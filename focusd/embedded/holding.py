@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import structlog
 from anyio import to_thread
 
 from focusd.embedded.room import PROGRAM, EngineRoom
 from focusd.errors import FocusdError, RequestError
+from focusd.protocol.requests import HoldParams
+from focusd.protocol.states import Disengaged, HoldReport
 
 log = structlog.get_logger(__name__)
 
@@ -43,21 +43,19 @@ class Holding:
         else:
             self.release()
 
-    def engage(
-        self, roi: tuple[int, int, int, int] | None = None, position: str | None = None
-    ) -> dict[str, Any]:
+    def engage(self, roi: tuple[int, int, int, int] | None = None, position: str | None = None) -> HoldReport:
         """Hold the focus from now on; the arguments are those of the daemon's `focus.hold`."""
         hold, calibrations = self._room.assembly.hold, self._room.assembly.operations.calibrations
 
-        async def engage() -> dict[str, Any]:
+        async def engage() -> HoldReport:
             await to_thread.run_sync(calibrations.in_force)
-            return await hold.engage(client=PROGRAM, roi=roi, position=position, tags={})
+            return await hold.engage(HoldParams(client=PROGRAM, roi=roi, position=position))
 
         state = self._room.call(engage)
         self.is_wanted = self._is_engaged = True
         return state
 
-    def release(self) -> dict[str, Any]:
+    def release(self) -> HoldReport | Disengaged:
         """Hold it no longer; the stage rests where it is."""
         state = self._room.call(self._room.assembly.hold.release)
         self.is_wanted = self._is_engaged = False
@@ -66,7 +64,7 @@ class Holding:
     @property
     def is_locked(self) -> bool:
         """Whether the focus is held and known to be within the tolerance; during an acquisition, whether it was."""
-        return self.is_wanted and self._room.assembly.hold.state()["state"] == "locked"
+        return self.is_wanted and self._room.assembly.hold.state().state == "locked"
 
     def postpone(self) -> None:
         """An acquisition begins: keep wishes until its end."""

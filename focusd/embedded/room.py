@@ -19,17 +19,20 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from focusd.assembly import Assembly, assembled
 from focusd.config import EmbeddedConfig, RigConfig
 from focusd.daemon.events import Subscriber
-from focusd.daemon.jobs import Work
+from focusd.daemon.jobs import Report
 from focusd.daemon.opening import Borrowed, opened_rig
 from focusd.embedded.logs import quiet_logging
 from focusd.embedded.waiting import wait_for
-from focusd.errors import BusyError, RequestError, rebuild_error
+from focusd.errors import BusyError, RequestError
+from focusd.protocol.requests import LongParams
+from focusd.protocol.results import CalibrationResult, RefocusResult
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 from focusd.server.sockets import LOOP
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+R = TypeVar("R", CalibrationResult, RefocusResult)
 
 PROGRAM = "the program"
 """The client's name of what the core's owner asks for."""
@@ -99,14 +102,15 @@ class EngineRoom:
         result: T = wait_for(self._portal.start_task_soon(self._inside, function, *args))
         return result
 
-    def job(self, kind: str, work: Work, params: dict[str, Any]) -> dict[str, Any]:
+    def job(self, kind: str, work: Callable[[Report], Awaitable[R]], params: LongParams) -> R:
         """Run a job to its end, and return its result.
 
         Raises:
             BusyError: another job is running, or somebody else has the lease.
             FocusdError: how the job failed.
         """
-        return self.call(self._job, kind, work, params)
+        result: R = self.call(self._job, kind, work, params)
+        return result
 
     @contextmanager
     def turn(self, moves: str | None = None, *, alone: bool = False) -> Iterator[None]:
@@ -173,7 +177,7 @@ class EngineRoom:
         INSIDE.set(True)
         return await function(*args)
 
-    async def _job(self, kind: str, work: Work, params: dict[str, Any]) -> dict[str, Any]:
+    async def _job(self, kind: str, work: Callable[[Report], Awaitable[R]], params: LongParams) -> Any:
         jobs = self.assembly.jobs
         job = jobs.start(kind, work, PROGRAM, params=params, lease_id=self._lease_id)
         try:
@@ -182,8 +186,8 @@ class EngineRoom:
             jobs.cancel(job.id)
             raise
         if job.error:
-            raise rebuild_error(job.error)
-        return job.result or {}
+            raise job.error.error()
+        return job.result
 
     async def _take_turn(self, alone: bool) -> None:
         try:
@@ -203,13 +207,13 @@ class EngineRoom:
                     raise
                 await jobs.running.wait()
             else:
-                self._lease_id = granted["lease_id"]
+                self._lease_id = granted.lease_id
                 return
 
     def _held_lease(self) -> str | None:
         """Return the lease's id while it lasts."""
-        summary = self.assembly.jobs.lease.summary()
-        if summary is None or summary["client"] != PROGRAM:
+        holder = self.assembly.jobs.lease.holder
+        if holder is None or holder.client != PROGRAM:
             self._lease_id = None
         return self._lease_id
 

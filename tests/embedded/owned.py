@@ -87,7 +87,7 @@ def calibration() -> Path:
     state = Path(mkdtemp())
     with opened(config_of(state)) as (owned, rig), attach(owned.core, rig) as focusd:
         owned.focus_by_eye()
-        return Path(focusd.calibrate()["path"])
+        return Path(focusd.calibrate().path)
 
 
 def core_state(core: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pymmcore_plus import CMMCorePlus
 
 import focusd
 from focusd import standalone
-from focusd.client.client import Client
+from focusd.client import Client
 from focusd.config import RigConfig
 from focusd.embedded import FocusLostError, attach
 from focusd.errors import BusyError, ConfigError, FocusdError, NoSampleError
@@ -160,7 +160,7 @@ def test_an_offset_beyond_the_limits_is_refused_with_the_reason(bench: Bench) ->
 def test_clients_are_served_from_inside(bench: Bench) -> None:
     assert bench.focusd.endpoints is not None
     with Client(bench.focusd.endpoints[0]) as client:
-        assert client.state()["microscope"] == "embedded"
+        assert client.state().microscope == "embedded"
         bench.owned.stage.set_position_um(20.0)
         client.refocus()
     assert abs(bench.owned.defocus_um) < 0.1 * DOF_UM

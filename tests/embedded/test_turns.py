@@ -14,6 +14,7 @@ import useq
 from focusd.embedded import FocusLostError
 from focusd.embedded.room import INSIDE
 from focusd.errors import CancelledJobError
+from focusd.protocol.requests import RefocusParams
 from tests.daemon.steps import stepping
 from tests.embedded.owned import Bench, attached, core_state
 
@@ -172,7 +173,7 @@ def cancelled_at(bench: Bench, moment: int) -> bool:
         with stepping(tell):
             job = jobs.start(
                 "refocus",
-                lambda report: operations.refocus(roi=None, strategy=None, max_exposures=None, report=report),
+                lambda report: operations.refocus(RefocusParams(), report),
             )
             await job.wait()
         return job.state == "cancelled"
