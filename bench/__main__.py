@@ -213,6 +213,19 @@ def latency(
 
 
 @app.command()
+def embedded(
+    positions: Annotated[int, typer.Option(min=1, max=5, help="Of the slide.")] = 5,
+    times: Annotated[int, typer.Option(min=1, help="Time points.")] = 20,
+    quick: Annotated[bool, typer.Option(help="2 positions, 3 time points: a minute or two.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """An acquisition of another program's on a drifting, tilted slide: each plane's error, exposures a refocus."""
+    from bench.embedded import run_embedded
+
+    run_embedded(2 if quick else positions, 3 if quick else times, json)
+
+
+@app.command()
 def memory(
     refocuses: Annotated[int, typer.Option(min=10, help="One after the other.")] = 10_000,
     frame_px: Annotated[int, typer.Option(min=128, help="Side of a frame.")] = 256,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from focusd.autofocus import Autofocus
     from focusd.client import AsyncClient, Client
+    from focusd.embedded import attach
     from focusd.errors import (
         AmbiguousError,
         BudgetError,
@@ -62,6 +63,7 @@ __all__ = [
     "TravelLimitError",
     "UnreachableError",
     "__version__",
+    "attach",
 ]
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "Autofocus": "focusd.autofocus",
     "Client": "focusd.client",
     "Frame": "focusd.focus.frame",
+    "attach": "focusd.embedded",
 }
 """The module of each name in `__all__` that is not an error; errors live in `focusd.errors`."""
 

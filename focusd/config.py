@@ -199,8 +199,20 @@ class ClientConfig(Section):
     kind: Literal["client"]
 
 
+class EmbeddedConfig(Section):
+    """The microscope of a program that has opened it already: `focusd.attach(core, "rig.toml")`."""
+
+    kind: Literal["embedded"]
+    channel: str | None = None
+    """The preset to focus in; None: whatever the program has set at that moment."""
+    channel_group: str | None = None
+    """The preset's group; None: the core's channel group."""
+    sockets: Literal["if_free", "required", "none"] = "if_free"
+    """Whether clients and monitors are served. if_free: where another program has the ports, none are."""
+
+
 MicroscopeConfig = Annotated[
-    SimulatedConfig | MicroManagerConfig | RehearsalConfig | RecordedConfig | ClientConfig,
+    SimulatedConfig | MicroManagerConfig | RehearsalConfig | RecordedConfig | ClientConfig | EmbeddedConfig,
     Field(discriminator="kind"),
 ]
 

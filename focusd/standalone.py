@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -20,24 +20,17 @@ import structlog
 import torch
 from anyio import to_thread
 
-from focusd.config import RigConfig
-from focusd.daemon.events import EventBus
-from focusd.daemon.hold import Hold
-from focusd.daemon.jobs import Jobs
-from focusd.daemon.logs import configure_logging, forward_to
-from focusd.daemon.memory import Recorder
-from focusd.daemon.metrics import Bookkeeper, served
+from focusd.assembly import assembled
+from focusd.config import EmbeddedConfig, RigConfig
+from focusd.daemon.logs import configure_logging
 from focusd.daemon.opening import opened_rig
-from focusd.daemon.operations import RigOperations
-from focusd.daemon.record import recorded
 from focusd.daemon.rig import Rig
 from focusd.daemon.signals import ending_signals
 from focusd.daemon.watchdog import Notifier, keep_alive, watch
 from focusd.errors import RequestError
+from focusd.microscope.factory import borrowed_only
 from focusd.scoring.choice import open_scorer
-from focusd.server.server import serve
 from focusd.server.sockets import LOOP
-from focusd.storage.store import CalibrationStore
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +78,8 @@ def run(config: RigConfig) -> NoReturn:
     Raises:
         FocusdError: the daemon cannot start; the message says why.
     """
+    if isinstance(config.microscope, EmbeddedConfig):
+        raise borrowed_only()
     configure_logging(config.log)
     allow_descriptors()
     os.environ.setdefault("PATH", os.defpath)  # pymmcore-plus takes it for granted
@@ -138,38 +133,23 @@ async def serve_rig(config: RigConfig, ending: Ending, notifier: Notifier) -> No
     """Open the rig and serve it until the end is asked for."""
     torch.set_num_threads(1)  # the scorer has its own threads; torch's wait for one another when it is busy
     scorer = await to_thread.run_sync(open_scorer, config)
-    folder = config.state_folder
     async with opened_rig(config) as (rig, memory):
-        operations = RigOperations(config, rig, scorer, CalibrationStore(folder / "calibrations"))
-        favour_event_loop()
-        bus, recorder, bookkeeper = EventBus(), Recorder(memory, rig), Bookkeeper()
         reconnect = partial(_reconnect, rig, ending)
-        with ExitStack() as resources:
-            record = resources.enter_context(recorded(bus, folder / "events.sqlite"))
-            resources.enter_context(forward_to(bus))
-            for listener in (notifier.tell_state, recorder.hear, bookkeeper.hear):
-                resources.enter_context(bus.subscribed(listener))
-            async with (
-                served(config.metrics, config.name, scorer.model.name),
-                anyio.create_task_group() as tasks,
-            ):
-                jobs = Jobs(bus, tasks)
-                hold = Hold(
-                    operations,
-                    bus,
-                    jobs,
-                    config.hold,
-                    config.camera.exposure_ms,
-                    interrupted=memory.record.hold,
-                )
-                tasks.start_soon(recorder.keep)
-                tasks.start_soon(hold.run)
-                async with serve(config.server, operations, bus, jobs, hold, record, reconnect, config.http):
-                    notifier.tell("READY=1")
-                    tasks.start_soon(keep_alive, notifier, watch(jobs, rig))
-                    await ending.asked.wait()
-                tasks.cancel_scope.cancel()
-            recorder.stop(forget_fault=ending.again)
+        runs = assembled(
+            config,
+            scorer,
+            rig,
+            memory,
+            reconnect,
+            forgets_fault=lambda: ending.again,
+            listener=notifier.tell_state,
+        )
+        async with runs as assembly, anyio.create_task_group() as tasks:
+            favour_event_loop()
+            notifier.tell("READY=1")
+            tasks.start_soon(keep_alive, notifier, watch(assembly.jobs, rig))
+            await ending.asked.wait()
+            tasks.cancel_scope.cancel()
 
 
 async def _reconnect(rig: Rig, ending: Ending) -> None:

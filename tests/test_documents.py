@@ -14,7 +14,7 @@ import typer
 import bench.__main__
 import focusd.cli
 import focusd.ctl
-from focusd.config import MetricsConfig, ServerConfig
+from focusd.config import MetricsConfig, RigConfig, ServerConfig
 from tests.documents import DECISIONS, DOCS, GUIDES, HERE, PAGES, ROOT, blocks, name_of, prose, shell_lines
 from tests.systemd.unit import directives
 
@@ -129,6 +129,9 @@ def test_the_service_starts_what_was_installed_with_the_configuration_that_was_i
 def test_settings_are_settings(document: Path) -> None:
     for block in blocks(document, "toml"):
         tables = tomllib.loads(block)
+        if "objective" in tables:  # a whole configuration
+            RigConfig.model_validate(tables)
+            continue
         ServerConfig.model_validate(tables.get("server", {}))
         MetricsConfig.model_validate(tables.get("metrics", {}))
         assert tables.keys() <= {"server", "metrics"}

@@ -229,6 +229,17 @@ class Hold:
             self._wake()
         return True
 
+    def disturb(self, by: str) -> None:
+        """Begin anew: something has moved the stage, or changed the sample.
+
+        Args:
+            by: what it was, in words.
+        """
+        if held := self._held:
+            held.lock.disturbed(by)
+            held.watch.restart()
+            self._wake()
+
     async def run(self) -> None:
         """Hold until cancelled."""
         with self._bus.subscribed(self._hear):
@@ -347,8 +358,7 @@ class Hold:
             by = f"a {job['kind']} job" + (f" of {job['client']}" if job["client"] else "")
             held.refocused = self._found(held, event, by)
             if held.refocused is None:
-                held.lock.disturbed(by)
-                held.watch.restart()
+                self.disturb(by)
         self._wake()
 
     def _found(self, held: Held, event: Event, by: str) -> Refocused | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -18,6 +18,7 @@ from focusd.errors import FocusdError
 from focusd.microscope.disconnected import DisconnectedMicroscope
 from focusd.microscope.factory import open_microscope
 from focusd.microscope.identity import hardware_of
+from focusd.microscope.protocol import Microscope
 from focusd.storage.claims import claim
 from focusd.storage.files import lock
 
@@ -31,20 +32,38 @@ class RigTakenError(FocusdError):
     """Another process owns this rig or its hardware, or its state cannot be kept."""
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """Hardware that another program has opened.
+
+    Attributes:
+        open: makes a microscope of it.
+        hardware: what it is, in the words of `hardware_of`.
+    """
+
+    open: Callable[[RigConfig], Microscope]
+    hardware: Sequence[str]
+
+
 @asynccontextmanager
-async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
+async def opened_rig(
+    config: RigConfig, borrowed: Borrowed | None = None
+) -> AsyncIterator[tuple[Rig, RigMemory]]:
     """The rig, ours alone inside the `async with`; disconnected and at fault if the last run ended in a fault.
+
+    Args:
+        borrowed: another program's hardware; None: the hardware is opened as configured.
 
     Raises:
         RigTakenError: another focusd runs it or drives its hardware, or its state cannot be kept.
         FocusdError: the hardware does not open.
     """
-    with _ours_alone(config):
+    with _ours_alone(config, borrowed):
         memory = RigMemory(config.state_folder / "rig.json")
         record = await to_thread.run_sync(memory.recall)
         if record.written:
             log.info("the last run", z_um=record.z_um, why=record.why, written=record.written)
-        rig = _disconnected(config, record) if record.fault else await _connected(config, memory)
+        rig = _disconnected(config, record) if record.fault else await _connected(config, memory, borrowed)
         try:
             yield rig, memory
         finally:
@@ -53,11 +72,11 @@ async def opened_rig(config: RigConfig) -> AsyncIterator[tuple[Rig, RigMemory]]:
 
 
 @contextmanager
-def _ours_alone(config: RigConfig) -> Iterator[None]:
+def _ours_alone(config: RigConfig, borrowed: Borrowed | None) -> Iterator[None]:
     """Hold the rig's state and its hardware against all other processes inside the `with`."""
     with ExitStack() as resources:
         _hold_state(config.state_folder, resources)
-        hold_hardware(config, resources)
+        hold_hardware(config, resources, borrowed)
         yield
 
 
@@ -73,14 +92,17 @@ def _hold_state(folder: Path, resources: ExitStack) -> None:
         raise _unwritable(error.filename or folder, error) from error
 
 
-def hold_hardware(config: RigConfig, resources: ExitStack) -> None:
+def hold_hardware(config: RigConfig, resources: ExitStack, borrowed: Borrowed | None = None) -> None:
     """Hold a rig's hardware against all other processes of this machine until `resources` close.
+
+    Args:
+        borrowed: as for `opened_rig`.
 
     Raises:
         RigTakenError: another focusd drives some of it.
         ConfigError: it cannot be found out what the hardware is.
     """
-    for hardware in hardware_of(config.microscope):
+    for hardware in borrowed.hardware if borrowed else hardware_of(config.microscope):
         try:
             claim(hardware, resources)
         except BlockingIOError as error:
@@ -105,7 +127,7 @@ def _disconnected(config: RigConfig, record: Record) -> Rig:
     return rig
 
 
-async def _connected(config: RigConfig, memory: RigMemory) -> Rig:
+async def _connected(config: RigConfig, memory: RigMemory, borrowed: Borrowed | None) -> Rig:
     """A rig whose hardware is open and says where it stands. An end in mid-opening is remembered as a fault.
 
     Hardware whose faults could not be remembered is not opened.
@@ -116,8 +138,8 @@ async def _connected(config: RigConfig, memory: RigMemory) -> Rig:
         raise _unwritable(memory.path, error) from error
     rig: Rig | None = None
     try:
-        microscope = await to_thread.run_sync(open_microscope, config)
-        rig = Rig(microscope, config.stage, config.camera)
+        microscope = await to_thread.run_sync(borrowed.open if borrowed else open_microscope, config)
+        rig = Rig(microscope, config.stage, config.camera, borrowed=borrowed is not None)
         if not isinstance(config.microscope, ClientConfig):
             await rig.position_um()  # a stage that cannot even be read is told now, not at the first request
     except FocusdError as error:

@@ -82,21 +82,30 @@ class Rig:
         unrecorded: why what happens to this rig cannot be written to disk; None: it can.
         deadline_s: of one step of a call to a device.
         streams: whether the camera does, from an operation's first exposure to its end.
+        borrowed: whether the camera is another program's, which gets it back at an operation's end.
         progress_s: when the hardware last answered, by `time.perf_counter()`.
         exposures: that the sample was lit for so far; one under way counts.
         camera, stage: their threads.
     """
 
     def __init__(
-        self, microscope: Microscope, stage: StageConfig, camera: CameraConfig, fault: str | None = None
+        self,
+        microscope: Microscope,
+        stage: StageConfig,
+        camera: CameraConfig,
+        fault: str | None = None,
+        *,
+        borrowed: bool = False,
     ) -> None:
         """Take over a microscope, which `aclose` will close.
 
         Args:
             fault: latched from the first, where the hardware must not be touched.
+            borrowed: the camera is another program's, which gets it back at an operation's end.
         """
         # Devices of one Micro-Manager adapter share a lock, so that a stage call may wait for an exposure's end.
         self.streams = camera.acquisition == "sequence"
+        self.borrowed = borrowed
         exposures = STREAMED_EXPOSURES if self.streams else 1
         self._exposing_s = exposures * camera.exposure_ms / 1000
         self.deadline_s = stage.timeout_s + self._exposing_s
@@ -150,12 +159,12 @@ class Rig:
             return await chain.snap()
 
     async def end_sequence(self) -> None:
-        """Let a camera rest that streams; after a fault it is not touched.
+        """Let a camera rest that streams, and give back one that is borrowed; after a fault it is not touched.
 
         Raises:
             HardwareError: the camera failed.
         """
-        if self.streams and not self.fault:
+        if (self.streams or self.borrowed) and not self.fault:
             await self.camera.call(self._microscope.end_sequence)
 
     async def position_um(self) -> float:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from focusd.config import ClientConfig, MicroManagerConfig, RecordedConfig, RehearsalConfig, RigConfig
+from focusd.config import (
+    ClientConfig,
+    EmbeddedConfig,
+    MicroManagerConfig,
+    RecordedConfig,
+    RehearsalConfig,
+    RigConfig,
+)
+from focusd.errors import ConfigError
 from focusd.microscope.protocol import Microscope
 
 
@@ -32,7 +40,18 @@ def open_microscope(config: RigConfig) -> Microscope:
             from focusd.microscope.disconnected import ClientsMicroscope
 
             return ClientsMicroscope(config.camera.name)
+        case EmbeddedConfig():
+            raise borrowed_only()
         case _:
             from focusd.microscope.simulated import open_simulated
 
             return open_simulated(config)
+
+
+def borrowed_only() -> ConfigError:
+    """The error of whoever is to open a microscope that belongs to another program."""
+    return ConfigError(
+        'microscope.kind = "embedded" means a microscope that another program has opened: call '
+        'focusd.attach(core, "rig.toml") in that program; or, for focusd to open it itself, set microscope.kind = '
+        '"micromanager"'
+    )

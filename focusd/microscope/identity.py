@@ -27,7 +27,12 @@ def hardware_of(microscope: MicroscopeConfig) -> list[str]:
         return []
     from focusd.microscope.micromanager import system_file
 
-    file = system_file(microscope).resolve()
+    return hardware_in(system_file(microscope))
+
+
+def hardware_in(file: Path) -> list[str]:
+    """What of the machine a Micro-Manager file drives, in the words of `hardware_of`."""
+    file = file.resolve()
     loading = _loading(file)
     devices = [line.split(",") for line in loading if line.startswith("Device,")]
     ports = [device[3] for device in devices if device[2:3] == [_PORTS] and len(device) == 4]

@@ -53,12 +53,13 @@ class MicroManagerMicroscope:
         self._stream = Stream(core, exposure_s, stage.timeout_s / 2 + exposure_s) if streams else None
 
     def _set_up(self, camera: CameraConfig, stage: StageConfig) -> None:
-        with _reported("set up the camera"):
+        with reported("set up the camera"):
             self._core.setTimeoutMs(int(self._timeout_s * 1000))
             self._core.setExposure(self.camera_name, camera.exposure_ms)
             self._exposure_ms = float(self._core.getExposure(self.camera_name))
-            _set_binning(self._core, self.camera_name, camera.binning)
-        _require_direction(self._core.getFocusDirection(self._stage), stage)
+            if (binning := binning_value(self._core, self.camera_name, camera.binning)) is not None:
+                self._core.setProperty(self.camera_name, "Binning", binning)
+        require_direction(self._core.getFocusDirection(self._stage), stage)
 
     @property
     def is_demo(self) -> bool:
@@ -73,7 +74,7 @@ class MicroManagerMicroscope:
             ConfigError: its pixels are of a kind that focusd cannot use.
         """
         z_um = self.position_um()
-        with _reported("take an image"):
+        with reported("take an image"):
             streamed = self._stream.next() if self._stream else self._snapped()
             time_s = time.perf_counter()
             reported_bits = int(self._core.getImageBitDepth())
@@ -95,7 +96,7 @@ class MicroManagerMicroscope:
             HardwareError: the camera failed.
         """
         if self._stream:
-            with _reported("end the camera's sequence"):
+            with reported("end the camera's sequence"):
                 self._stream.stop()
 
     def position_um(self) -> float:
@@ -104,7 +105,7 @@ class MicroManagerMicroscope:
         Raises:
             HardwareError: the stage failed.
         """
-        with _reported("read the stage's position"):
+        with reported("read the stage's position"):
             return float(self._core.getPosition(self._stage))
 
     def move_to(self, z_um: float) -> None:
@@ -113,7 +114,7 @@ class MicroManagerMicroscope:
         Raises:
             HardwareError: the stage failed.
         """
-        with _reported(f"move the stage to {z_um:.3f} µm"):
+        with reported(f"move the stage to {z_um:.3f} µm"):
             self._core.setPosition(self._stage, z_um)
             self._wait_for_stage()
 
@@ -133,7 +134,7 @@ class MicroManagerMicroscope:
         Raises:
             HardwareError: the stage failed.
         """
-        with _reported("stop the stage"):
+        with reported("stop the stage"):
             self._core.stop(self._stage)
 
     def close(self) -> None:
@@ -201,7 +202,7 @@ def close_core(core: CMMCorePlus) -> None:
 
 
 @contextmanager
-def _reported(action: str) -> Iterator[None]:
+def reported(action: str) -> Iterator[None]:
     """Every failure of the core becomes a HardwareError that says what was tried."""
     try:
         yield
@@ -219,8 +220,12 @@ def _chosen(label: str, kind: str) -> str:
     return label
 
 
-def _set_binning(core: CMMCorePlus, camera: str, binning: int) -> None:
-    """Cameras call it `2` or `2x2`, or take any number; one that cannot bin has a binning of 1."""
+def binning_value(core: CMMCorePlus, camera: str, binning: int) -> str | None:
+    """Return what the camera calls this binning: `2` or `2x2`. None: it cannot bin, and 1 is asked for.
+
+    Raises:
+        ConfigError: it cannot bin so.
+    """
     fixed = not core.hasProperty(camera, "Binning") or core.isPropertyReadOnly(camera, "Binning")
     offered = ("1",) if fixed else core.getAllowedPropertyValues(camera, "Binning")
     fitting = [value for value in offered if value in (str(binning), f"{binning}x{binning}")]
@@ -228,11 +233,12 @@ def _set_binning(core: CMMCorePlus, camera: str, binning: int) -> None:
         raise ConfigError(
             f"camera.binning: {camera!r} cannot bin by {binning}; it offers {', '.join(offered)}"
         )
-    if not fixed:
-        core.setProperty(camera, "Binning", fitting[0] if fitting else str(binning))
+    if fixed:
+        return None
+    return fitting[0] if fitting else str(binning)
 
 
-def _require_direction(direction: FocusDirection, stage: StageConfig) -> None:
+def require_direction(direction: FocusDirection, stage: StageConfig) -> None:
     """Refuse a configuration that contradicts what the Micro-Manager file says of the stage."""
     said = {FocusDirection.TowardSample: "increasing", FocusDirection.AwayFromSample: "decreasing"}.get(
         direction

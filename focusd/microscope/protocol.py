@@ -26,6 +26,8 @@ class Microscope(Protocol):
     def end_sequence(self) -> None:
         """Let a camera rest that streams (`camera.acquisition`); the next `snap` makes it stream again.
 
+        One that is borrowed from another program is given back as it was.
+
         Raises:
             HardwareError: the camera failed.
         """

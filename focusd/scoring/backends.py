@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from focusd.errors import ScoringError
 from focusd.scoring.deadline import Deadline
 from focusd.scoring.network import FocusNet, Score
+from focusd.scoring.threads import compute_alone
 from focusd.scoring.views import Views, blank, levels, views_in
 
 log = structlog.get_logger(__name__)
@@ -87,8 +88,12 @@ class CpuBackend:
     def __init__(self, network: FocusNet, batch: int = CPU_BATCH, threads: int = 1) -> None:
         self.batch = batch
         self._network: Any = cast(Any, fused(network)).to(memory_format=torch.channels_last)
-        self._pool = ThreadPoolExecutor(threads, "focusd-cpu", torch.set_num_threads, (1,))
+        self._pool = ThreadPoolExecutor(threads, "focusd-cpu", compute_alone)
         self.threads = threads
+
+    def close(self) -> None:
+        """End the threads, once they have done what they are at."""
+        self._pool.shutdown(wait=False)
 
     def load(self, pixels: NDArray[np.generic]) -> Tensor:
         """The frame itself, where torch can have it: what is cut from it is converted, in cache and by all threads."""
@@ -121,6 +126,12 @@ class Backends:
         self._lock = threading.Lock()
         self._deadline_s = deadline_s
         self._deadline = Deadline(deadline_s)
+
+    def close(self) -> None:
+        """End the threads; nothing can be scored afterwards."""
+        self._deadline.close()
+        if isinstance(sure := self._working[0], CpuBackend):
+            sure.close()
 
     @property
     def serving(self) -> Backend:

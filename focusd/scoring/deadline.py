@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from focusd.errors import ScoringError
+from focusd.scoring.threads import compute_alone
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._late: Future[Any] | None = None
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="focusd-scorer", daemon=True).start()
 
     def call(self, function: Callable[[], T]) -> T:
@@ -48,11 +49,16 @@ class Deadline:
         """Whether a call is late that has not returned since."""
         return self._late is not None and not self._late.done()
 
+    def close(self) -> None:
+        """End the thread, once a call under way has returned."""
+        self._queue.put(None)
+
     def _work(self) -> None:
-        while True:
-            future, function = self._queue.get()
+        compute_alone()
+        while (item := self._queue.get()) is not None:
+            future, function = item
             try:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-            del future, function  # else the last frame would live on
+            del item, future, function  # else the last frame would live on

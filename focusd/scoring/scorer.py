@@ -52,6 +52,10 @@ class Scorer:
         self._pace = Pace(max_tiles, budget_s)
         self._turn = threading.Lock()
 
+    def close(self) -> None:
+        """End the threads; nothing can be scored afterwards."""
+        self._backends.close()
+
     @property
     def backend(self) -> str:
         """The name of the backend that serves now."""

@@ -27,6 +27,8 @@ from tests.daemon.scripted import (
 
 SOURCES = Path(__file__).parents[2] / "focusd"
 NATIVE = {"setPosition", "setRelativePosition", "setXYPosition", "setRelativeXYPosition"}
+PASSED_ON = "embedded/core.py"
+"""Its methods are the core's own: what the program asks of its core goes on to it."""
 NEVER = {"home", "setOrigin", "setRelativeOrigin", "fullFocus", "incrementalFocus", "setAdapterOrigin"}
 
 
@@ -101,7 +103,15 @@ def test_only_the_guard_takes_a_microscope_s_move_to() -> None:
 
 def test_only_the_micromanager_microscope_moves_a_native_stage_and_nothing_homes_one() -> None:
     assert users(NATIVE) == {"microscope/micromanager.py"}
-    assert users(NEVER) == set()
+    assert users(NEVER) == {PASSED_ON}
+
+
+def test_a_core_with_focusd_attached_passes_the_program_s_own_calls_on_and_makes_none() -> None:
+    tree = ast.parse(sources()[PASSED_ON])
+    uses = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in NEVER | NATIVE
+    ]
+    assert {ast.unparse(node.value) for node in uses} == {"super()"}
 
 
 @pytest.mark.parametrize(
