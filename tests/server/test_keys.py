@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 import zmq
 
-from focusd.client import Client, streams
+from focusd.client import Client, calls, streams
 from focusd.client import exchange as exchange_module
 from focusd.config import ServerConfig
 from focusd.errors import UnreachableError
