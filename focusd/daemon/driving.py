@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 NEAR_DOF = 0.05
 """A stage that waits within so many depths of field of a plane is not moved again: the frame's own z counts."""
+BEYOND_DOF = 0.25
+"""So far beyond the focus the stage turns round, where it would arrive from the side that the last exposure was not
+approached from. It is more than the backlash of most stages, and still in focus, should the stage stay there."""
 WAITING_FRAMES = 1
 """Exposed and not yet scored; with the one that is scored and the one being exposed, all that are kept."""
 
@@ -81,7 +84,9 @@ class RefocusDriving(_Driving):
                 near_um = NEAR_DOF * run.field.dof_um
                 await self._judged(await operation.expose(run.expose_um[0], near_um))
             found = run.result
-            z_um = await operation.move_to(found["focus_um"], NEAR_SIGMA * found["sigma_um"])
+            beyond_um = BEYOND_DOF * run.field.dof_um
+            near_um = NEAR_SIGMA * found["sigma_um"]
+            z_um = await operation.come_to(found["focus_um"], near_um, beyond_um, run.limits_um)
         except FocusdError as error:
             error.data.update(self._spent())
             raise
@@ -110,7 +115,7 @@ class RefocusDriving(_Driving):
                     await self._checked(frame)
                     await scoring.start(self._score_in_turn, frame)
 
-            await self._operation.sweep(planes_um, taken)
+            await self._operation.sweep(planes_um, taken, self._run.before_um)
         return frames[-1]
 
     async def _checked(self, frame: Frame) -> None:

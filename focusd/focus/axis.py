@@ -1,11 +1,12 @@
 """Whether the reported z is true: other accounts of where the frames of a run were really taken.
 
 A search believes that each frame was taken at the z that the stage reported. A stage may move by less or by more than
-it reports, or not at all, or stand to the side that it came from, and a camera may deliver the frame before. Each such hypothesis says where the frames were
-really taken, relative to the last one. Under each of them the spectra are compared with the calibrated transfer, for
-every defocus that the last frame may have; the object is free in all of them, so that only the changes from frame to
-frame count. Where another hypothesis explains the frames better than the reported z does, σ grows, because the focus
-then lies elsewhere; where one that accuses the hardware is nearly sure, it is named.
+it reports, or not at all, or stand to the side that it came from, and a camera may deliver the frame before. Each such
+hypothesis says where the frames were really taken, relative to the last one. Under each of them the spectra are
+compared with the calibrated transfer, for every defocus that the last frame may have; the object is free in all of
+them, so that only the changes from frame to frame count. Where another hypothesis explains the frames better than the
+reported z does, σ grows, because the focus then lies elsewhere; where one that accuses the hardware is nearly sure, it
+is named.
 
 Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. The hypotheses
 of a scale near 1 stand for them too, and accuse nobody.
@@ -43,8 +44,8 @@ SCALED = 0.02
 LAGGING = 0.01
 """Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
 BESIDE = 0.01
-"""Probability that the stage stands beside where it says, to the side that it came from or past it: it arrives late, has
-backlash, or creeps on."""
+"""Probability that the stage stands beside where it says, to the side that it came from or past it: it arrives late,
+has backlash, or creeps on."""
 BESIDE_UNITS = (0.2, 0.45, 0.8)
 """By so much, in λ·n/NA²."""
 _BACKLASH_UNITS = 0.3
@@ -255,8 +256,8 @@ def _late(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
 def _beside(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
     """A stage that stands to the side that it came from, or past its goal.
 
-    The search knows the exposures, not all moves between them: the last frame may have been approached from either side.
-    Whatever the offset is, the answer is approached as the last frame was, so that it is told in the same z.
+    The search knows the exposures, not all moves between them: the last frame may have been approached from either
+    side. Whatever the offset is, the answer is approached as the last frame was, so that it is told in the same z.
     """
     way = np.sign(np.diff(z_um, prepend=start_um))
     turned = np.append(way[:-1], -way[-1])

@@ -44,6 +44,9 @@ class RefocusRun(Run[dict[str, Any]]):
         limits_um: nothing outside is asked for.
         exposure_ms: of the camera, for the dose.
         about: what is added to the result as it is.
+
+    Attributes:
+        field, start_um, limits_um: as given.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class RefocusRun(Run[dict[str, Any]]):
     ) -> None:
         self._search = search
         self._budget = budget
-        self._limits_um = limits_um
+        self.limits_um = limits_um
         self._exposure_ms = exposure_ms
         self._about = about
         self.field = field
@@ -73,6 +76,20 @@ class RefocusRun(Run[dict[str, Any]]):
         """The last exposure, how many there were, and how many there may be."""
         taken = {"exposure": len(self.observations), "of": self._budget.exposures}
         return summary(self.observations[-1]) | taken
+
+    @property
+    def before_um(self) -> float | None:
+        """Where to go before the opening planes, so that they are approached from the same side; None: straight there.
+
+        What matters is how far apart the frames are, and backlash changes that where the stage turns.
+        """
+        if len(self._wanted_um) < 2:
+            return None
+        first_um, second_um = self._wanted_um[:2]
+        before_um = 2 * first_um - second_um
+        has_turned = (first_um - self.start_um) * (second_um - first_um) < 0
+        has_room = self.limits_um[0] <= before_um <= self.limits_um[1]
+        return before_um if has_turned and has_room else None
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -192,7 +209,7 @@ class RefocusRun(Run[dict[str, Any]]):
         return True
 
     def _require_inside(self, target_um: float) -> None:
-        low_um, high_um = self._limits_um
+        low_um, high_um = self.limits_um
         if not low_um <= target_um <= high_um:
             raise OutOfRangeError(
                 f"the focus, at {target_um:.2f} µm, lies beyond what this search may use, "

@@ -221,6 +221,27 @@ def test_a_drift_that_nobody_sees_any_more_is_followed_no_further_than_the_reach
     assert 5.0 < furthest_um <= SETTINGS.reach_um + 1.0
 
 
+@pytest.mark.parametrize("um_per_min", [6.0, 20.0, -20.0])
+@pytest.mark.parametrize("empty_s", [50.0, 90.0, 120.0, 160.0])
+def test_a_sample_that_comes_back_after_minutes_is_found_while_it_is_within_reach(
+    um_per_min: float, empty_s: float
+) -> None:
+    """The stage rests at the reach, a check looks as far again: it has to be made before the drift has passed that."""
+    speed = um_per_min / 60
+    lock, last_s = locked(velocity_um_per_s=speed)
+    now_s, z_um = last_s, speed * last_s
+    while not (isinstance(decision := lock.decide(now_s, z_um), Check) and now_s > last_s + empty_s):
+        if isinstance(decision, Check):
+            lock.failed(now_s, "an empty field")
+        elif isinstance(decision, Follow):
+            z_um = decision.z_um
+        else:
+            now_s += max(decision.seconds, 1e-3)
+    assert allows(lock.expected(now_s, z_um), speed * now_s)
+    quarter_s = SETTINGS.reach_um / abs(speed) / 4
+    assert now_s - last_s - empty_s <= max(quarter_s, SETTINGS.min_interval_s) + 1.0
+
+
 @pytest.mark.parametrize("um_per_min", [1.0, 6.0, 20.0, -20.0])
 def test_a_drift_that_turns_round_is_found_within_reach(um_per_min: float) -> None:
     """It is followed no further between two checks than half the reach: turned round, it lies within the reach."""
