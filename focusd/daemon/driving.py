@@ -23,7 +23,7 @@ from focusd.errors import FocusdError
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import Frame
 from focusd.focus.observation import Observation
-from focusd.focus.refocus import NEAR_SIGMA, RefocusRun
+from focusd.focus.refocus import BEYOND_DOF, NEAR_SIGMA, RefocusRun
 from focusd.focus.run import Run
 from focusd.optics.bands import BlockSpectra
 
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 NEAR_DOF = 0.05
 """A stage that waits within so many depths of field of a plane is not moved again: the frame's own z counts."""
-BEYOND_DOF = 0.25
-"""So far beyond the focus the stage turns round, where it would arrive from the side that the last exposure was not
-approached from. It is more than the backlash of most stages, and still in focus, should the stage stay there."""
 WAITING_FRAMES = 1
 """Exposed and not yet scored; with the one that is scored and the one being exposed, all that are kept."""
 

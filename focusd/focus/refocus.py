@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from focusd.focus.observation import Mask, Observation
 from focusd.focus.run import Measure, Run, summary
 from focusd.optics.bands import BlockSpectra
 
+BEYOND_DOF = 0.25
+"""So far beyond a place the stage turns round, where it would arrive from the wrong side. It is more than the
+backlash of most stages, and still in focus, should the stage stay there."""
 NEAR_SIGMA = 0.25
 """A stage that stands within so many σ of the focus is not moved again."""
 
@@ -81,12 +85,13 @@ class RefocusRun(Run[dict[str, Any]]):
     def before_um(self) -> float | None:
         """Where to go before the opening planes, so that they are approached from the same side; None: straight there.
 
-        What matters is how far apart the frames are, and backlash changes that where the stage turns.
+        What matters is how far apart the frames are, and backlash changes that where the stage turns. The way is not as
+        long as from plane to plane: frames of a stage that lags by one move would lie as far apart as they should.
         """
         if len(self._wanted_um) < 2:
             return None
         first_um, second_um = self._wanted_um[:2]
-        before_um = 2 * first_um - second_um
+        before_um = first_um + math.copysign(BEYOND_DOF * self.field.dof_um, first_um - second_um)
         has_turned = (first_um - self.start_um) * (second_um - first_um) < 0
         has_room = self.limits_um[0] <= before_um <= self.limits_um[1]
         return before_um if has_turned and has_room else None

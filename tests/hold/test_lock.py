@@ -149,10 +149,10 @@ def test_a_steady_drift_is_followed_without_light(velocity: float, down: bool) -
 
 
 def test_failures_lose_the_lock_which_then_rests_retries_ever_more_rarely_and_gives_up() -> None:
-    lock, last_s = locked(velocity_um_per_s=2 / 60)
+    lock, last_s = locked(velocity_um_per_s=0.2 / 60)
     states = []
     checks: list[float] = []
-    now_s, z_um = last_s, 2 / 60 * last_s
+    now_s, z_um = last_s, 0.2 / 60 * last_s
     while not math.isinf(getattr(decision := lock.decide(now_s, z_um), "seconds", 0.0)):
         if isinstance(decision, Check):
             checks.append(now_s)
@@ -238,8 +238,9 @@ def test_a_sample_that_comes_back_after_minutes_is_found_while_it_is_within_reac
         else:
             now_s += max(decision.seconds, 1e-3)
     assert allows(lock.expected(now_s, z_um), speed * now_s)
-    quarter_s = SETTINGS.reach_um / abs(speed) / 4
-    assert now_s - last_s - empty_s <= max(quarter_s, SETTINGS.min_interval_s) + 1.0
+    reached_s = SETTINGS.reach_um / abs(speed)
+    if empty_s > reached_s:  # the stage rests, while the drift goes on
+        assert now_s - last_s - empty_s <= max(reached_s / 4, SETTINGS.min_interval_s) + 1.0
 
 
 @pytest.mark.parametrize("um_per_min", [1.0, 6.0, 20.0, -20.0])
