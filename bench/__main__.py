@@ -83,6 +83,9 @@ def soak(
         Literal["ramp", "constant", "sine", "late", "turns", "reversals"],
         typer.Option(help="How the velocity changes."),
     ] = "ramp",
+    empty_s: Annotated[
+        float, typer.Option(min=0, help="The sample is out of the field for so long, every third hour.")
+    ] = 120.0,
     rate: Annotated[
         list[float] | None,
         typer.Option(help="In µm/min, several times: instead, the hold alone at each of these."),
@@ -95,7 +98,7 @@ def soak(
     from bench.soak import Soak, run_rates, run_soak
 
     hours = min(hours, 1.0) if quick else hours
-    asked = Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um, light, drift)
+    asked = Soak(hours, velocity_um_per_min, step_um, sample, seed, refocus_sigma_um, light, drift, empty_s)
     if rate:
         run_rates(asked, rate, json)
     else:

@@ -26,7 +26,8 @@ _HOUR_S = 3600.0
 _WALK_UM = 0.01
 """Of a random walk, a second."""
 _JITTER_UM = 0.1
-_EMPTY_S = 120.0
+EMPTY_S = 120.0
+"""How long the sample is out of the field, every third hour."""
 _BLEACHED_BY = 20_000
 """Exposures after which 1/e of the signal is left."""
 
@@ -60,9 +61,15 @@ class Drift:
 
     @classmethod
     def seeded(
-        cls, hours: float, velocity_um_per_min: float, step_um: float, seed: int, kind: Kind = "ramp"
+        cls,
+        hours: float,
+        velocity_um_per_min: float,
+        step_um: float,
+        seed: int,
+        kind: Kind = "ramp",
+        empty_s: float = EMPTY_S,
     ) -> Drift:
-        """One step an hour up or down; every third hour an empty moment."""
+        """One step an hour up or down; every third hour an empty moment, of so many seconds."""
         rng = np.random.default_rng(seed)
         time_s = np.arange(int(hours * 3600) + 2, dtype=np.float64)
         velocity = _shape(time_s, kind, seed) * velocity_um_per_min / 60
@@ -72,7 +79,7 @@ class Drift:
         walk = rng.normal(0, _WALK_UM, len(time_s))
         empty = np.zeros(len(time_s), bool)
         for start in rng.uniform(0, len(time_s), max(1, int(hours / 3))):
-            empty[int(start) : int(start + _EMPTY_S)] = True
+            empty[int(start) : int(start + empty_s)] = True
         return cls(np.cumsum(velocity + jumps + walk), empty)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.drifting import Clock, Drift, DriftingMicroscope, Kind
+from bench.drifting import EMPTY_S, Clock, Drift, DriftingMicroscope, Kind
 from focusd.config import RigConfig
 from focusd.daemon.events import EventBus
 from focusd.daemon.hold import Hold
@@ -58,6 +58,7 @@ class Soak:
 
     Attributes:
         light: of the timelapse, as a share of the calibration's.
+        empty_s: how long the sample is out of the field, every third hour.
     """
 
     hours: float
@@ -68,6 +69,7 @@ class Soak:
     refocus_sigma_um: float | None
     light: float = 1.0
     drift: Kind = "ramp"
+    empty_s: float = EMPTY_S
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,9 @@ async def _bench(soak: Soak) -> AsyncIterator[Bench]:
             DriftingMicroscope(slide, still, Clock(), 1), slide, scorer, store
         ) as operations:
             await operations.calibrate(CalibrateParams(), _silent)
-        drift = Drift.seeded(soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed, soak.drift)
+        drift = Drift.seeded(
+            soak.hours, soak.velocity_um_per_min, soak.step_um, soak.seed, soak.drift, soak.empty_s
+        )
         microscope = DriftingMicroscope(config, drift, clock, soak.seed)
         async with _operations(microscope, config, scorer, store, soak) as operations:
             dof_um = await operations.depth_of_field_um()

@@ -23,7 +23,7 @@ from focusd.errors import FocusdError
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import Frame
 from focusd.focus.measurement import Measurement
-from focusd.focus.refocus import NEAR_SIGMA, RefocusRun
+from focusd.focus.refocus import BEYOND_DOF, NEAR_SIGMA, RefocusRun
 from focusd.focus.run import Run
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import CalibrationResult, RefocusResult, Spent
@@ -82,7 +82,9 @@ class RefocusDriving(_Driving):
                 near_um = NEAR_DOF * run.field.dof_um
                 await self._judged(await operation.expose(run.expose_um[0], near_um))
             found = run.result
-            z_um = await operation.move_to(found.focus_um, NEAR_SIGMA * found.sigma_um)
+            beyond_um = BEYOND_DOF * run.field.dof_um
+            near_um = NEAR_SIGMA * found.sigma_um
+            z_um = await operation.come_to(found.focus_um, near_um, beyond_um, run.limits_um)
         except FocusdError as error:
             error.data.update(self._spent().model_dump())
             raise
@@ -112,7 +114,7 @@ class RefocusDriving(_Driving):
                     await self._checked(frame)
                     await scoring.start(self._score_in_turn, frame)
 
-            await self._operation.sweep(planes_um, taken)
+            await self._operation.sweep(planes_um, taken, self._run.before_um)
         return frames[-1]
 
     async def _checked(self, frame: Frame) -> None:

@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import structlog
 
+from focusd.daemon.approach import Approach
 from focusd.daemon.rig import Rig
 from focusd.errors import CancelledJobError, FocusdError, InternalError
 from focusd.focus.frame import Frame
@@ -74,6 +75,7 @@ class Operation:
         self.start_um = float("nan")
         self._sent_um: float | None = None
         self._has_moved = False
+        self._approach = Approach(self.start_um)
 
     async def begin(self) -> None:
         """Ask where the stage stands, and count the travel from there.
@@ -82,6 +84,7 @@ class Operation:
             HardwareError: the stage failed, or a fault is latched.
         """
         self._sent_um = self.start_um = await self.rig.begin_operation()
+        self._approach = Approach(self.start_um)
 
     async def expose(self, z_um: float, near_um: float = 0.0) -> Frame:
         """Expose once at z.
@@ -94,27 +97,39 @@ class Operation:
         """
         async with self.rig.chain() as chain:
             if self._is_sent(z_um, near_um):
+                self._approach.exposed()
                 return await chain.snap()
             self.leave()
             chain.move_to(z_um)
             frame = await chain.snap()
         self._sent_um = z_um
+        self._approach.sent(z_um)
+        self._approach.exposed()
         return frame
 
-    async def sweep(self, planes_um: Sequence[float], taken: Callable[[Frame], Awaitable[None]]) -> None:
+    async def sweep(
+        self,
+        planes_um: Sequence[float],
+        taken: Callable[[Frame], Awaitable[None]],
+        before_um: float | None = None,
+    ) -> None:
         """Expose planes one after the other.
 
         Each exposure begins as soon as its move has ended, and each move as soon as the exposure before it has.
 
         Args:
             taken: is awaited with each frame, before the next is exposed.
+            before_um: where the stage goes before the first plane; None: straight there.
 
         Raises:
             FocusdError: what the rig raises.
         """
         async with self.rig.chain() as chain:
-            goes = not self._is_sent(planes_um[0])
+            goes = before_um is not None or not self._is_sent(planes_um[0])
             self.leave()
+            if before_um is not None:
+                chain.move_to(before_um)
+                self._approach.sent(before_um)
             if goes:
                 chain.move_to(planes_um[0])
             for next_um in planes_um[1:]:
@@ -124,6 +139,9 @@ class Operation:
                 await anyio.lowlevel.checkpoint_if_cancelled()
             await taken(await chain.snap())
         self._sent_um = planes_um[-1]
+        for z_um in planes_um:
+            self._approach.sent(z_um)
+        self._approach.exposed()
 
     async def move_to(self, z_um: float, near_um: float = 0.0) -> float:
         """Move, unless the stage stands there or within `near_um`; returns the z read back."""
@@ -133,7 +151,25 @@ class Operation:
         self.leave()
         reached_um = await self.rig.move_to(z_um)
         self._sent_um = z_um
+        self._approach.sent(z_um)
         return reached_um
+
+    async def come_to(
+        self, z_um: float, near_um: float, beyond_um: float, limits_um: tuple[float, float]
+    ) -> float:
+        """Move as `move_to`, and arrive from the side from which the last exposure was approached.
+
+        Args:
+            beyond_um: how far the stage goes beyond z and comes back, where it would arrive from the other side.
+            limits_um: it goes nowhere else; where there is no room, it goes straight to z.
+        """
+        is_there = self._is_sent(z_um, near_um)
+        place_um = self._sent_um if is_there and self._sent_um is not None else z_um
+        first_um = self._approach.first_um(place_um, beyond_um)
+        if first_um is not None and limits_um[0] <= first_um <= limits_um[1]:
+            await self.move_to(first_um)
+            near_um = 0.0
+        return await self.move_to(z_um, near_um)
 
     def leave(self) -> None:
         """Note that the stage is on its way: from here on it may be anywhere until it has arrived."""

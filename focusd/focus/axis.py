@@ -1,11 +1,12 @@
 """Whether the reported z is true: other accounts of where the frames of a run were really taken.
 
 A search believes that each frame was taken at the z that the stage reported. A stage may move by less or by more than
-it reports, or not at all, and a camera may deliver the frame before. Each such hypothesis says where the frames were
-really taken, relative to the last one. Under each of them the spectra are compared with the calibrated transfer, for
-every defocus that the last frame may have; the object is free in all of them, so that only the changes from frame to
-frame count. Where another hypothesis explains the frames better than the reported z does, σ grows, because the focus
-then lies elsewhere; where one that accuses the hardware is nearly sure, it is named.
+it reports, or not at all, or stand to the side that it came from, and a camera may deliver the frame before. Each such
+hypothesis says where the frames were really taken, relative to the last one. Under each of them the spectra are
+compared with the calibrated transfer, for every defocus that the last frame may have; the object is free in all of
+them, so that only the changes from frame to frame count. Where another hypothesis explains the frames better than the
+reported z does, σ grows, because the focus then lies elsewhere; where one that accuses the hardware is nearly sure, it
+is named.
 
 Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. The hypotheses
 of a scale near 1 stand for them too, and accuse nobody.
@@ -42,6 +43,13 @@ SCALED = 0.02
 """Probability, before any frame, that the scale is another one than calibrated."""
 LAGGING = 0.01
 """Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
+BESIDE = 0.01
+"""Probability that the stage stands beside where it says, to the side that it came from or past it: it arrives late,
+has backlash, or creeps on."""
+BESIDE_UNITS = (0.2, 0.45, 0.8)
+"""By so much, in λ·n/NA²."""
+_BACKLASH_UNITS = 0.3
+"""Less is usual for a stage with backlash, and accuses nobody."""
 SURE_ODDS = math.exp(7.0)
 """Odds from which a hypothesis that accuses the hardware is reported as an error."""
 EXPLAINED_MISFIT = 4.0
@@ -205,8 +213,8 @@ def hypotheses(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]
         unit_um: λ·n/NA².
         start_um: where the stage stood before the first move.
     """
-    true = Hypothesis("", z_um - z_um[-1], np.zeros(len(z_um)), 1.0, 1 - SCALED - LAGGING)
-    return [true, *_scaled(z_um), *_late(z_um, unit_um, start_um)]
+    true = Hypothesis("", z_um - z_um[-1], np.zeros(len(z_um)), 1.0, 1 - SCALED - LAGGING - BESIDE)
+    return [true, *_scaled(z_um), *_late(z_um, unit_um, start_um), *_beside(z_um, unit_um, start_um)]
 
 
 def _scaled(z_um: Array) -> list[Hypothesis]:
@@ -243,6 +251,26 @@ def _late(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
             ("the stage, or the camera's image, got stuck on the way", stuck_um, np.zeros(len(z_um)))
         )
     return [Hypothesis(name, at - z_um[-1], blur, 1.0, LAGGING / len(found)) for name, at, blur in found]
+
+
+def _beside(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
+    """A stage that stands to the side that it came from, or past its goal.
+
+    The search knows the exposures, not all moves between them: the last frame may have been approached from either
+    side. Whatever the offset is, the answer is approached as the last frame was, so that it is told in the same z.
+    """
+    way = np.sign(np.diff(z_um, prepend=start_um))
+    turned = np.append(way[:-1], -way[-1])
+    accuses = "the stage stands beside where it says: it arrives late, creeps on, or has backlash"
+    sizes = unit_um * np.array(BESIDE_UNITS)
+    found = []
+    for size_um, between_um in zip(sizes, np.gradient(sizes) / 2, strict=True):
+        told = accuses if size_um > _BACKLASH_UNITS * unit_um else ""
+        for short_um in (size_um * way, -size_um * way, size_um * turned, -size_um * turned):
+            apart_um = z_um - z_um[-1] - (short_um - short_um[-1])
+            spread_um = between_um * np.abs(way - way[-1]) / 2
+            found.append((told, apart_um, spread_um))
+    return [Hypothesis(name, apart, blur, 1.0, BESIDE / len(found)) for name, apart, blur in found]
 
 
 def _grid_um(calibration: Calibration, centre_um: float, sigma_um: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from focusd.errors import BudgetError, OutOfRangeError
@@ -13,6 +14,9 @@ from focusd.focus.run import Measure, Run, summary
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Progress, RefocusResult, Spent
 
+BEYOND_DOF = 0.25
+"""So far beyond a place the stage turns round, where it would arrive from the wrong side. It is more than the
+backlash of most stages, and still in focus, should the stage stay there."""
 NEAR_SIGMA = 0.25
 """A stage that stands within so many σ of the focus is not moved again."""
 
@@ -45,6 +49,9 @@ class RefocusRun(Run[RefocusResult]):
         exposure_ms: of the camera, for the dose.
         strategy: name of the search.
         note: what is added to the message.
+
+    Attributes:
+        field, start_um, limits_um: as given.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class RefocusRun(Run[RefocusResult]):
     ) -> None:
         self._search = search
         self._budget = budget
-        self._limits_um = limits_um
+        self.limits_um = limits_um
         self._exposure_ms = exposure_ms
         self._strategy = strategy
         self._note = note
@@ -87,6 +94,21 @@ class RefocusRun(Run[RefocusResult]):
         """The last exposure, how many there were, and how many there may be."""
         last = dict(summary(self.measurements[-1]))
         return Progress(**last, exposure=len(self.measurements), of=self._budget.exposures)
+
+    @property
+    def before_um(self) -> float | None:
+        """Where to go before the opening planes, so that they are approached from the same side; None: straight there.
+
+        What matters is how far apart the frames are, and backlash changes that where the stage turns. The way is not as
+        long as from plane to plane: frames of a stage that lags by one move would lie as far apart as they should.
+        """
+        if len(self._wanted_um) < 2:
+            return None
+        first_um, second_um = self._wanted_um[:2]
+        before_um = first_um + math.copysign(BEYOND_DOF * self.field.dof_um, first_um - second_um)
+        has_turned = (first_um - self.start_um) * (second_um - first_um) < 0
+        has_room = self.limits_um[0] <= before_um <= self.limits_um[1]
+        return before_um if has_turned and has_room else None
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -204,11 +226,11 @@ class RefocusRun(Run[RefocusResult]):
 
     def _inside(self, z_um: float) -> float:
         """Return the z, or the limit that it passes: a stage may stand, and a frame may be taken, outside of them."""
-        low_um, high_um = self._limits_um
+        low_um, high_um = self.limits_um
         return min(max(float(z_um), low_um), high_um)
 
     def _require_inside(self, target_um: float) -> None:
-        low_um, high_um = self._limits_um
+        low_um, high_um = self.limits_um
         if not low_um <= target_um <= high_um:
             raise OutOfRangeError(
                 f"the focus, at {target_um:.2f} µm, lies beyond what this search may use, "

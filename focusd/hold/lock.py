@@ -28,6 +28,8 @@ _BURST = 8
 """Checks that may follow one another sooner than `min_interval_s`."""
 _RETRY_S = 60.0
 """A failed check is tried again after the interval before it, or after so long."""
+_RETRY_SHARE = 1 / 4
+"""Of the time in which a drift comes to the reach: so soon a check is tried again while the drift is within it."""
 _EARLY = 0.9
 """Share of the allowed excursion at which a check is due: it takes time itself."""
 _GROWN = 1.3
@@ -245,10 +247,22 @@ class Lock:
         if self._gave_up:
             return math.inf
         if self._failures:
-            pause_s = min(self._interval_s, _RETRY_S) * 2.0 ** (self._failures - 1)
-            return self._last_s + min(pause_s, self._settings.max_interval_s)
+            return self._last_s + self._retry_pause_s
         earliest_s = max(self._last_s + self._soonest_s, self._pace.ready_s())
         return earliest_s if self._good < _LOCK_AFTER else max(earliest_s, self._uncertain_s())
+
+    @property
+    def _retry_pause_s(self) -> float:
+        """After a check that failed: ever longer, but short while the stage rests and a drift that goes on is in reach.
+
+        The stage rests where the drift has come to the reach, and a check looks as far again: a sample that comes back
+        meanwhile is found, if it is looked for before it has drifted past that.
+        """
+        pause_s = min(self._interval_s, _RETRY_S) * 2.0 ** (self._failures - 1)
+        rests_s = self._seen_s + self._unseen_s if self.tracker.estimate is not None else math.inf
+        if self._last_s + pause_s > rests_s and self._last_s < rests_s + self._unseen_s:
+            pause_s = min(pause_s, max(_RETRY_SHARE * self._unseen_s, self._settings.min_interval_s))
+        return min(pause_s, self._settings.max_interval_s)
 
     def _uncertain_s(self) -> float:
         """When |drift| + 2σ, as far as following cannot help it, exceeds what is allowed."""

@@ -149,10 +149,10 @@ def test_a_steady_drift_is_followed_without_light(velocity: float, down: bool) -
 
 
 def test_failures_lose_the_lock_which_then_rests_retries_ever_more_rarely_and_gives_up() -> None:
-    lock, last_s = locked(velocity_um_per_s=2 / 60)
+    lock, last_s = locked(velocity_um_per_s=0.2 / 60)
     states = []
     checks: list[float] = []
-    now_s, z_um = last_s, 2 / 60 * last_s
+    now_s, z_um = last_s, 0.2 / 60 * last_s
     while not math.isinf(getattr(decision := lock.decide(now_s, z_um), "seconds", 0.0)):
         if isinstance(decision, Check):
             checks.append(now_s)
@@ -219,6 +219,28 @@ def test_a_drift_that_nobody_sees_any_more_is_followed_no_further_than_the_reach
             lock.failed(last_s + later_s, "an empty field")
         furthest_um = max(furthest_um, abs(z_um - lock.tracker.focus_um(last_s)))
     assert 5.0 < furthest_um <= SETTINGS.reach_um + 1.0
+
+
+@pytest.mark.parametrize("um_per_min", [6.0, 20.0, -20.0])
+@pytest.mark.parametrize("empty_s", [50.0, 90.0, 120.0, 160.0])
+def test_a_sample_that_comes_back_after_minutes_is_found_while_it_is_within_reach(
+    um_per_min: float, empty_s: float
+) -> None:
+    """The stage rests at the reach, a check looks as far again: it has to be made before the drift has passed that."""
+    speed = um_per_min / 60
+    lock, last_s = locked(velocity_um_per_s=speed)
+    now_s, z_um = last_s, speed * last_s
+    while not (isinstance(decision := lock.decide(now_s, z_um), Check) and now_s > last_s + empty_s):
+        if isinstance(decision, Check):
+            lock.failed(now_s, "an empty field")
+        elif isinstance(decision, Follow):
+            z_um = decision.z_um
+        else:
+            now_s += max(decision.seconds, 1e-3)
+    assert allows(lock.expected(now_s, z_um), speed * now_s)
+    reached_s = SETTINGS.reach_um / abs(speed)
+    if empty_s > reached_s:  # the stage rests, while the drift goes on
+        assert now_s - last_s - empty_s <= max(reached_s / 4, SETTINGS.min_interval_s) + 1.0
 
 
 @pytest.mark.parametrize("um_per_min", [1.0, 6.0, 20.0, -20.0])
