@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnreachableError,
     )
     from focusd.focus.frame import Frame
+    from focusd.protocol.results import CalibrationResult, RefocusResult
 
 __version__ = "0.2.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "BudgetError",
     "BusyError",
     "CalibrationError",
+    "CalibrationResult",
     "CancelledJobError",
     "Client",
     "ConfigError",
@@ -56,6 +58,7 @@ __all__ = [
     "NoConvergenceError",
     "NoSampleError",
     "OutOfRangeError",
+    "RefocusResult",
     "RequestError",
     "SaturatedError",
     "ScoringError",
@@ -69,8 +72,10 @@ __all__ = [
 _HOMES = {
     "AsyncClient": "focusd.client",
     "Autofocus": "focusd.autofocus",
+    "CalibrationResult": "focusd.protocol.results",
     "Client": "focusd.client",
     "Frame": "focusd.focus.frame",
+    "RefocusResult": "focusd.protocol.results",
     "attach": "focusd.embedded",
 }
 """The module of each name in `__all__` that is not an error; errors live in `focusd.errors`."""

@@ -144,7 +144,8 @@ class RigOperations:
         Raises:
             CalibrationError: there is no usable calibration.
         """
-        return await to_thread.run_sync(self.autofocus.depth_of_field_um)
+        calibration = await to_thread.run_sync(self.calibrations.in_force)
+        return self.calibrations.depth_of_field_um(calibration)
 
     async def score(self, *, pixels: NDArray[np.unsignedinteger], roi: Region | None) -> Score:
         """The scores of a frame that somebody else has exposed: b over the tiles that show something, or None.
