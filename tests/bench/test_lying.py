@@ -18,6 +18,8 @@ from bench.lying import MODES, Run, run_once, summarised
 from focusd.daemon.operation import operation_on
 from focusd.daemon.operations import RigOperations
 from focusd.errors import HardwareError, NoConvergenceError
+from focusd.protocol.requests import RefocusParams
+from focusd.protocol.results import RefocusResult
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +149,8 @@ Refocus = Callable[..., Any]
 def naive(goes_um: float = 0.0, fails: bool = False) -> Refocus:
     """A refocus that knows where the focus is, believes its stage, and looks nowhere; it may go far away before."""
 
-    async def refocus(self: lying._Watched, *, report: Any, **_: Any) -> dict[str, Any]:
+    async def refocus(self: lying._Watched, _asked: RefocusParams, _report: Any, **_: Any) -> RefocusResult:
         async with operation_on(self._rig) as operation:
-            start_um = operation.start_um
             operation.leave()
             focus_um = self.microscope._eye.focus_um
             if goes_um:
@@ -157,14 +158,14 @@ def naive(goes_um: float = 0.0, fails: bool = False) -> Refocus:
             if fails:
                 raise NoConvergenceError("it sees nothing")
             z_um = await self._rig.move_to(focus_um)
-        return {
-            "outcome": "focused",
-            "focus_um": focus_um,
-            "z_found_um": z_um,
-            "z_start_um": start_um,
-            "sigma_um": 0.1,
-            "exposures": 0,
-        }
+        return RefocusResult.model_construct(
+            outcome="focused",
+            focus_um=focus_um,
+            z_found_um=z_um,
+            z_start_um=operation.start_um,
+            sigma_um=0.1,
+            exposures=0,
+        )
 
     return refocus
 
