@@ -3,6 +3,7 @@ import ij.process.ImageProcessor;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.lang.reflect.UndeclaredThrowableException;
 import java.util.Arrays;
 import mmcorej.CMMCore;
 import org.micromanager.AutofocusPlugin;
@@ -24,7 +25,7 @@ public class StudioStub {
          try {
             answer = "ok\t" + done(line.split("\t", -1), studio, core);
          } catch (Exception e) {
-            answer = "error\t" + e.getMessage();
+            answer = "error\t" + (e instanceof UndeclaredThrowableException ? e.getCause() : e).getMessage();
          }
          out.println(answer.replace("\n", " "));
       }
