@@ -52,7 +52,9 @@ class FocusHook:
         if "axes" not in first:
             return event  # the end of the acquisition, without image
         if isinstance(event, list) and len({each.get("z") for each in event}) > 1:
-            raise RuntimeError("the z of a hardware-sequenced stack cannot be corrected: turn sequencing of z off")
+            raise RuntimeError(
+                "the z of a hardware-sequenced stack cannot be corrected: turn sequencing of z off"
+            )
         place = first["axes"].get("time"), first["axes"].get("position")
         if place not in self.found and place not in self.skipped:
             self._focus_at(place)
@@ -93,7 +95,9 @@ class FocusHook:
         """Move the stage and wait for it; raises ValueError outside the limits."""
         low_um, high_um = self._limits_um
         if not low_um <= z_um <= high_um:
-            raise ValueError(f"z = {z_um:.2f} µm is outside the limits {low_um} to {high_um} µm: nothing was moved")
+            raise ValueError(
+                f"z = {z_um:.2f} µm is outside the limits {low_um} to {high_um} µm: nothing was moved"
+            )
         self._core.set_position(z_um)
         self._core.wait_for_device(self._core.get_focus_device())
 
@@ -103,4 +107,6 @@ class FocusHook:
         core.snap_image()
         shape = core.get_image_height(), core.get_image_width()
         # The Java backend has no unsigned numbers, and gives one row.
-        return np.asarray(core.get_image()).astype(f"u{core.get_bytes_per_pixel()}", copy=False).reshape(shape)
+        return (
+            np.asarray(core.get_image()).astype(f"u{core.get_bytes_per_pixel()}", copy=False).reshape(shape)
+        )

@@ -1,7 +1,7 @@
 """A timelapse that is in focus at each time point. Micro-Manager runs already, or a headless core does.
 
-    python timelapse.py calibrate    # once per objective: focused by eye on a flat sample with texture
-    python timelapse.py              # then, on any sample
+python timelapse.py calibrate    # once per objective: focused by eye on a flat sample with texture
+python timelapse.py              # then, on any sample
 """
 
 import sys
@@ -21,4 +21,6 @@ with Client() as focusd:
         with Acquisition(directory=".", name="focused", post_hardware_hook_fn=hook) as acquisition:
             acquisition.acquire(multi_d_acquisition_events(num_time_points=3, time_interval_s=1))
         for (time, _), found in hook.found.items():
-            print(f"time {time}: in focus at {found.focus_um:.2f} ± {found.sigma_um:.2f} µm, {found.exposures} images")
+            print(
+                f"time {time}: in focus at {found.focus_um:.2f} ± {found.sigma_um:.2f} µm, {found.exposures} images"
+            )

@@ -2,15 +2,17 @@
 
     python headless.py SCRIPT CONFIG DRIFT_UM [ARGUMENT]
 
-Runs the script as it stands. The sample goes DRIFT_UM further up with each image.
+Runs the script as it stands. The focus moves by DRIFT_UM after each saved image.
 """
 
 import runpy
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import mm_test_adapters
+import numpy as np
 from pycromanager import Core, start_headless, stop_headless
 
 from focusd.config import SimulatedConfig, load_config
@@ -37,19 +39,30 @@ core.set_position(FOCUS_UM if "calibrate" in sys.argv else -20)
 world = World(config.microscope, instrument_of(config.objective, config.camera), (512, 512))
 world.set_scene("gravel", 1, FOCUS_UM)
 sensor = Sensor(config.microscope, 10.0, 16)
-frames_um: list[tuple[float, float]] = []
-"""(z, focus) of every image."""
+off_um: list[float] = []
+"""How far each saved image was from the focus."""
+take = core.get_tagged_image
 
 
-def get_image():  # type: ignore[no-untyped-def]
-    frames_um.append((core.get_position(), FOCUS_UM + float(drift_um) * len(frames_um)))
-    z_um, focus_um = frames_um[-1]
-    return sensor.expose(world.light(z_um - focus_um + FOCUS_UM, time.perf_counter()), 10.0, 1).numpy().astype("u2")
+def defocus_um() -> float:
+    return float(core.get_position()) - FOCUS_UM - float(drift_um) * len(off_um)
 
 
+def get_image() -> np.ndarray:
+    light = world.light(FOCUS_UM + defocus_um(), time.perf_counter())
+    return sensor.expose(light, 10.0, 1).numpy().astype(np.uint16)
+
+
+def get_tagged_image(*arguments: Any) -> Any:
+    image = take(*arguments)
+    off_um.append(defocus_um())
+    return image
+
+
+core.get_tagged_image = get_tagged_image
 core.get_image = get_image
 sys.argv = [script, *sys.argv[4:]]
 sys.path.insert(0, str(Path(script).parent))
 runpy.run_path(script, run_name="__main__")
-print("last image off by", frames_um[-1][0] - frames_um[-1][1], "µm")
+print("saved images are off by", *off_um)
 stop_headless()

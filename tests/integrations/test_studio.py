@@ -28,7 +28,7 @@ BEFORE = "20.0 Cy5 false true 0"
 missing = [str(jar) for jar in JARS if not jar.is_file()]
 missing += [program for program in ("java", "javac") if not shutil.which(program)]
 pytestmark = pytest.mark.skipif(
-    bool(missing), reason=f"needs default-jdk-headless, bsh and libjeromq-java: {', '.join(missing)} missing"
+    bool(missing), reason=f"needs default-jdk-headless, libbsh-java and libjeromq-java: {', '.join(missing)} missing"
 )
 
 
