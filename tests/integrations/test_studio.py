@@ -28,7 +28,8 @@ BEFORE = "20.0 Cy5 false true 0"
 missing = [str(jar) for jar in JARS if not jar.is_file()]
 missing += [program for program in ("java", "javac") if not shutil.which(program)]
 pytestmark = pytest.mark.skipif(
-    bool(missing), reason=f"needs default-jdk-headless, libbsh-java and libjeromq-java: {', '.join(missing)} missing"
+    bool(missing),
+    reason=f"needs default-jdk-headless, libbsh-java and libjeromq-java: {', '.join(missing)} missing",
 )
 
 
@@ -165,6 +166,11 @@ def test_it_says_what_it_is(studio: Studio) -> None:
     assert "channel=DAPI" in studio.do("properties")
     assert "focusd has no property 'colour'" in studio.fails("get", "colour")
     assert "focus at each time point" in studio.fails("continuous")
+
+
+def test_the_script_is_read_alike_in_every_encoding() -> None:
+    """Studio reads it in that of the computer."""
+    assert SCRIPT.read_bytes().isascii()
 
 
 def test_without_a_calibration_the_reason_is_said(studio: Studio) -> None:
