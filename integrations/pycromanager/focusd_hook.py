@@ -68,6 +68,7 @@ class FocusHook:
             self.found[place] = self._run("refocus", self._focus_um)
         except SAMPLE_ERRORS as error:
             self.skipped[place] = error
+            self.move_to(self._focus_um)  # back from where the search ended
             print(f"time and position {place} are skipped: {error}")
         else:
             self._focus_um = self.found[place].focus_um

@@ -65,4 +65,5 @@ sys.argv = [script, *sys.argv[4:]]
 sys.path.insert(0, str(Path(script).parent))
 runpy.run_path(script, run_name="__main__")
 print("saved images are off by", *off_um)
+print("the stage ends at", core.get_position())
 stop_headless()

@@ -74,6 +74,7 @@ def test_a_stack_goes_along_with_the_focus(run: Run) -> None:
 def test_a_place_without_focus_is_skipped(run: Run) -> None:
     done = run(changed=("(-150, 150)", "(-40, -10)"))
     assert off_um(done) == []
+    assert "the stage ends at -20.0" in done.stdout
     assert done.stdout.count("are skipped: ") == 3
     assert "in focus at" not in done.stdout
 
