@@ -256,7 +256,7 @@ def any_map(draw: st.DrawFn) -> LocalMap:
 def test_any_map_has_a_geometry_that_json_can_hold(blocks: LocalMap, towards: str) -> None:
     found = geometry_of(blocks, PIXEL_UM, DOF_UM, towards)  # type: ignore[arg-type]
 
-    told = json.loads(json.dumps(describe(blocks, found, PIXEL_UM), allow_nan=False))
+    told = json.loads(json.dumps(describe(blocks, found, PIXEL_UM).model_dump(mode="json"), allow_nan=False))
     counted = blocks.focus_um[blocks.counts]
     assert (told["mean_um"] is None) == (counted.size == 0)
     if counted.size:
