@@ -164,7 +164,7 @@ def test_a_map_survives_its_file(written: FocusMap) -> None:
 
 @given(maps)
 def test_any_map_can_be_described(present: FocusMap) -> None:
-    described = json.loads(json.dumps(present.describe(), default=float, allow_nan=False))
+    described = json.loads(json.dumps(present.describe().model_dump(mode="json"), allow_nan=False))
 
     assert len(described["positions"]) == len(present.positions)
     assert (described["surface"] is None) == (not present.positions)
