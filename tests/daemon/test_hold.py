@@ -391,8 +391,9 @@ async def test_a_hold_of_the_last_run_is_told_until_somebody_takes_notice(
         before = len(microscope.snaps), len(microscope.moves)
         held.hold._interrupted = "a hold of ann at A1"
         await held.pass_s(300)
-        state = held.state
-        assert state.state == "disengaged"
+        state = held.hold.state()
+        assert isinstance(state, Disengaged)
+        assert state.reason
         assert state.reason.startswith("a hold of ann at A1 ended with the last run of focusd")
         assert (len(microscope.snaps), len(microscope.moves)) == before, "nothing moves by itself"
         await held.engage()

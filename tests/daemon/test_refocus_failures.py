@@ -176,7 +176,7 @@ async def test_a_budget_within_the_opening_still_scores_what_was_exposed(
     calibrated: RigOperations, microscope: ScriptedMicroscope, strategy: str
 ) -> None:
     with pytest.raises(BudgetError) as spent:
-        await refocus(calibrated, strategy=strategy, max_exposures=1)
+        await refocus(calibrated, strategy=strategy, max_dose_ms=1.0)  # of one exposure
     assert [probe["z_um"] for probe in spent.value.data["probes"]] == microscope.snaps == [HOME_UM]
     assert spent.value.data["dose_ms"] == 1
 

@@ -21,6 +21,7 @@ from focusd.client import exchange as exchange_module
 from focusd.config import ServerConfig
 from focusd.errors import UnreachableError
 from focusd.protocol.keys import ClientKeys, KeyFileError, allow, allowed, load_pair, new_pair
+from focusd.protocol.states import Session
 from tests.server.daemon import Daemon, running_daemon
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +69,7 @@ def first_event(client: Client) -> object:
 
 async def test_a_client_on_the_list_asks_and_listens(folder: Path) -> None:
     async with running_daemon(config_of(folder)) as daemon:
-        assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == {"session": daemon.bus.session}
+        assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == Session(session=daemon.bus.session)
         assert await asked(daemon, keys_of(folder, "ada"), first_event) == daemon.bus.session
 
 
@@ -116,7 +117,7 @@ async def test_what_is_no_handshake_harms_nobody(folder: Path) -> None:
                     await stranger.send(
                         b"\xff\0\0\0\0\0\0\0\1\x7f\3\0CURVE" + bytes(random.randbytes(length))
                     )
-        assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == {"session": daemon.bus.session}
+        assert await asked(daemon, keys_of(folder, "ada"), Client.ping) == Session(session=daemon.bus.session)
 
 
 async def test_the_list_holds_for_new_connections_without_a_restart(folder: Path) -> None:
