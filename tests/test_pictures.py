@@ -27,13 +27,13 @@ def geometry(
     focus_um[np.random.default_rng(1).uniform(size=x.shape) < gaps] = np.nan
     blocks = LocalMap(focus_um, np.full_like(x, 0.5), y, x)
     found = geometry_of(blocks, pixel_um, 8.0, "increasing")
-    told: dict[str, Any] = json.loads(json.dumps(describe(blocks, found, pixel_um)))
+    told: dict[str, Any] = json.loads(json.dumps(describe(blocks, found, pixel_um).model_dump(mode="json")))
     return told
 
 
 def focus_map(*positions: Position) -> dict[str, Any]:
     """As a client receives it."""
-    told: dict[str, Any] = json.loads(json.dumps(FocusMap(positions).describe(), default=float))
+    told: dict[str, Any] = json.loads(json.dumps(FocusMap(positions).describe().model_dump(mode="json")))
     return told
 
 
