@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from focusd.errors import FocusdError, RequestError
 from focusd.protocol.failure import Failure
 from focusd.protocol.methods import METHODS
-from focusd.protocol.model import Finite, Name, Result
+from focusd.protocol.model import Finite, Model, Name, Result
 from focusd.protocol.requests import PROTOCOL, Message, Params, PixelParams
 from focusd.terminal import printable
 
@@ -112,10 +112,29 @@ def _explain(error: ValidationError) -> str:
 
 
 def encode(value: object) -> bytes:
-    """JSON; NaN becomes null, NumPy's numbers and arrays become plain ones."""
+    """JSON; NaN becomes null, NumPy's numbers and arrays become plain ones, and what UTF-8 cannot hold becomes ?."""
+    try:
+        return _json(value)
+    except PydanticSerializationError:  # half of a character, as in a file name that is no text
+        return _json(_encodable(value))
+
+
+def _json(value: object) -> bytes:
     return to_json(
         value, inf_nan_mode="null", fallback=lambda other: getattr(other, "tolist", other.__str__)()
     )
+
+
+def _encodable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, Model):
+        return _encodable(value.model_dump())
+    if isinstance(value, Mapping):
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def read_request(content: Sequence[Part]) -> Request:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from focusd.daemon import operations as operations_module
+from focusd import autofocus as autofocus_module
 from focusd.daemon.operations import RigOperations
 from focusd.errors import CalibrationError
 from focusd.protocol.states import Unusable
@@ -78,7 +78,7 @@ async def test_calibration_of_another_instrument_is_refused_by_name(
     ("field", "target", "value"),
     [
         ("camera", (ScriptedMicroscope, "camera_name"), "another"),
-        ("preprocessing", (operations_module, "PREPROCESSING_VERSION"), 99),
+        ("preprocessing", (autofocus_module, "PREPROCESSING_VERSION"), 99),
     ],
 )
 async def test_calibration_of_another_camera_or_preprocessing_is_refused_by_name(

@@ -107,7 +107,7 @@ def test_the_main_stack_comes_first(tmp_path: Path) -> None:
 
 def striped(contrasts: list[int], z_um: list[float]) -> Stack:
     """A stack whose planes are stripes of the given contrasts."""
-    stripes = np.tile(np.array([0, 1], np.uint16), (16, 8))
+    stripes = np.tile(np.array([0, 0, 1, 1], np.uint16), (16, 4))
     return Stack(np.stack([100 + stripes * contrast for contrast in contrasts]), np.array(z_um), None)
 
 

@@ -63,8 +63,9 @@ def test_the_plain_client_of_the_documents_works_as_written(bench: Bench, tmp_pa
 
     assert (ran.returncode, ran.stderr) == (0, "")
     hello, run = ran.stdout.splitlines()
-    assert hello.startswith('system.hello {"protocols": ["focusd/1"]')
-    assert re.match(r'focus\.run \{"job_id": "\w+", "outcome": "focused"', run)
+    assert hello.startswith("system.hello {")
+    assert '"protocols": ["focusd/1"]' in hello
+    assert re.match(r'focus\.run \{.*"exposures": \d', run)
 
 
 def test_a_client_is_light() -> None:

@@ -154,7 +154,7 @@ def test_the_timelapse_of_the_documents_works_as_written(drifting: Daemon, tmp_p
         [sys.executable, "-c", there], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "'state': 'disengaged'" in ran.stdout
+    assert "state='disengaged'" in ran.stdout
 
 
 def test_a_monitor_catches_up_over_a_kill_and_a_restart(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +26,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon,
         yield daemon, daemon.client.calibrate(planes_um=PLANES_UM)
 
 
-def test_the_calibration_is_taken_on_the_recorded_planes(recorded: tuple[Daemon, dict[str, Any]]) -> None:
+def test_the_calibration_is_taken_on_the_recorded_planes(recorded: tuple[Daemon, CalibrationResult]) -> None:
     daemon, calibration = recorded
 
-    assert calibration["planes"] == len(PLANES_UM)
-    assert calibration["z_focus_um"] == pytest.approx(FOCUS_UM, abs=calibration["dof_um"])
-    assert np.diff(calibration["curve"]["z_um"]) == pytest.approx([10.0] * 12)
+    assert calibration.planes == len(PLANES_UM)
+    assert calibration.z_focus_um == pytest.approx(FOCUS_UM, abs=calibration.dof_um)
+    assert np.diff(calibration.curve.z_um) == pytest.approx([10.0] * 12)
     state = daemon.client.state()
     assert (state.microscope, state.calibration.usable) == ("recorded", True)
     assert state.z_um == 0.0, "the middle of the stack, where it stood"
@@ -40,7 +39,7 @@ def test_the_calibration_is_taken_on_the_recorded_planes(recorded: tuple[Daemon,
 
 @pytest.mark.parametrize("start_um", [-40.0, -20.0, 10.0, 30.0])
 def test_the_focus_is_found_from_several_planes(
-    recorded: tuple[Daemon, dict[str, Any]], start_um: float
+    recorded: tuple[Daemon, CalibrationResult], start_um: float
 ) -> None:
     daemon, _ = recorded
     daemon.client.move(start_um)
@@ -53,19 +52,19 @@ def test_the_focus_is_found_from_several_planes(
 
 
 def test_a_published_search_that_would_leave_the_stack_is_clipped_and_says_so(
-    recorded: tuple[Daemon, dict[str, Any]],
+    recorded: tuple[Daemon, CalibrationResult],
 ) -> None:
     daemon, calibration = recorded
     daemon.client.move(-40.0)
 
     result = daemon.client.refocus(strategy="published")
 
-    assert -40 - 2 * calibration["fwhm_um"] < -60
+    assert -40 - 2 * calibration.fwhm_um < -60
     assert "stage limits" in result.message
     assert min(probe.z_um for probe in result.probes) == -60
 
 
-def test_a_z_outside_the_stack_is_refused(recorded: tuple[Daemon, dict[str, Any]]) -> None:
+def test_a_z_outside_the_stack_is_refused(recorded: tuple[Daemon, CalibrationResult]) -> None:
     daemon, _ = recorded
     daemon.client.move(20.0)
 

@@ -72,7 +72,7 @@ class Slow:
         sleep(4)
 
 slow = Slow()
-daemon.SHUTDOWN_S = 1.5
+standalone.SHUTDOWN_S = 1.5
 standalone.run(config.load_config(Path(sys.argv[1])))
 """
 """Once all is closed, the interpreter takes long to go, as it does with torch on a busy machine."""
