@@ -22,7 +22,7 @@ from focusd.daemon.record import recorded
 from focusd.daemon.rig import Rig
 from focusd.daemon.stages import stages
 from focusd.scoring.scorer import Scorer
-from focusd.server.answers import Reconnect
+from focusd.server.answers import Answers, Reconnect
 from focusd.server.server import serve
 from focusd.server.sockets import EndpointError, Endpoints
 from focusd.storage.store import CalibrationStore
@@ -63,7 +63,7 @@ async def assembled(
     """Run an open rig inside the `async with`. Its end cancels the running job and waits for it.
 
     Args:
-        reconnect: as for `serve`.
+        reconnect: as for `Answers`.
         forgets_fault: whether the rig's record says nothing of a fault at the end, since an operator has looked.
         listener: hears every event.
 
@@ -89,7 +89,8 @@ async def assembled(
                 sockets.push_async_callback(_shut_down, jobs)
                 endpoints = None
                 if serving != "none":
-                    opened = serve(config.server, operations, bus, jobs, hold, record, reconnect, config.http)
+                    answers = Answers(operations, bus, jobs, hold, record, reconnect)
+                    opened = serve(config.server, answers, bus, jobs, record, config.http)
                     try:
                         endpoints = await sockets.enter_async_context(opened)
                     except EndpointError as error:

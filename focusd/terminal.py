@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import json
 import os
+import signal
 import sys
+import threading
 from typing import Any
+
+SOON_S = 0.02
+"""By then the destructor has ended."""
 
 
 def print_utf8() -> None:
@@ -14,6 +20,26 @@ def print_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+
+
+def keep_interrupts() -> None:
+    """Interrupt again where Ctrl-C falls into a destructor, which Python would only report as ignored."""
+    report = sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            threading.Timer(SOON_S, _interrupt).start()
+        else:
+            report(ignored)
+
+    sys.unraisablehook = hook
+
+
+def _interrupt() -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:  # which also wakes a main thread that waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def open_standard_streams() -> None:

@@ -34,7 +34,7 @@ from focusd.protocol.events import Event, read_event
 from focusd.protocol.keys import ClientKeys
 from focusd.protocol.results import RefocusResult
 from focusd.protocol.states import HoldReport
-from focusd.terminal import print_utf8
+from focusd.terminal import keep_interrupts, print_utf8
 
 FILE = click.Path(path_type=Path)
 
@@ -91,6 +91,7 @@ app.add_command(slide.app)
 def main() -> None:
     """Entry point of `focusctl`."""
     print_utf8()
+    keep_interrupts()
     try:
         app(prog_name="focusctl")
     except FocusdError as error:

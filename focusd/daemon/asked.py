@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from focusd.autofocus import Autofocus
 from focusd.daemon.events import Payload
-from focusd.errors import BusyError, CalibrationError, FocusdError, RequestError
+from focusd.errors import BusyError, CalibrationError, FocusdError, InternalError, RequestError
 from focusd.focus.frame import Frame
 from focusd.focus.run import Run
 from focusd.protocol.results import CalibrationResult, RefocusResult, RunAnswer, RunDropped
@@ -81,11 +81,15 @@ class AskedRuns:
 
     Args:
         report: publishes `focus.progress`, `focus.done` and `focus.failed`, with the run's id.
+        found: hears each focus that is found, once.
     """
 
-    def __init__(self, autofocus: Autofocus, report: Report) -> None:
+    def __init__(
+        self, autofocus: Autofocus, report: Report, found: Callable[[RefocusResult], object]
+    ) -> None:
         self._autofocus = autofocus
         self._report = report
+        self._found = found
         self._runs: dict[str, AskedRun] = {}
         self._scoring = anyio.CapacityLimiter(2)  # one decides while another is scored
 
@@ -114,6 +118,8 @@ class AskedRuns:
     async def tell(self, run_id: str, frames: Sequence[Frame]) -> RunAnswer:
         """Tell a run what the client exposed; without frames it says again what it wants, or its result.
 
+        Frames after the one that ends the run are not needed, and are not looked at.
+
         Raises:
             RequestError: there is no such run, or it has ended.
             BusyError: another request tells this run frames.
@@ -124,8 +130,12 @@ class AskedRuns:
             raise BusyError("another request tells this run frames: tell them one after the other")
         asked.is_told = True
         try:
+            if frames and asked.run is None:
+                asked.answer()  # raises what the run ended with
+                raise RequestError(f"the run {asked.id} has ended: ask for another one")
             for frame in frames:
-                await self._tell_one(asked, frame)
+                if asked.run is not None:
+                    await self._tell_one(asked, asked.run, frame)
         finally:
             asked.is_told, asked.told_s = False, time.perf_counter()
         return asked.answer()
@@ -140,10 +150,7 @@ class AskedRuns:
         for asked in [a for a in self._runs.values() if a.told_s < oldest_s and not a.is_told]:
             self._end(asked, f"nobody told it anything for {IDLE_S:g} s")
 
-    async def _tell_one(self, asked: AskedRun, frame: Frame) -> None:
-        if (run := asked.run) is None:
-            asked.answer()  # raises what the run ended with
-            raise RequestError(f"the run {asked.id} has ended: ask for another one")
+    async def _tell_one(self, asked: AskedRun, run: Run[Any], frame: Frame) -> None:
         elapsed_s = time.perf_counter() - asked.began_s
         about = {"run": asked.id, "kind": asked.kind}
         try:
@@ -153,9 +160,14 @@ class AskedRuns:
                 asked.end(error)
                 self._report("focus.failed", about | {"outcome": error.outcome, "reason": error.message})
             raise
+        except Exception as error:  # what it knows by now cannot be trusted
+            asked.end(InternalError.of(error))
+            raise
         self._report("focus.progress", run.progress.model_dump() | {"run": asked.id})
         if run.has_ended:
             asked.end(run.result)
+            if isinstance(run.result, RefocusResult):
+                self._found(run.result)
             self._report("focus.done", run.result.model_dump() | about)
 
     def _require_rig(self, rig: Mapping[str, object]) -> None:

@@ -99,7 +99,7 @@ class Run(ABC, Generic[Result]):
         """Take frames into account, in the order in which they were exposed.
 
         A frame may be taken beside the plane that was asked for: its own z counts. Planes that were asked for before
-        that one are taken to be skipped.
+        that one are taken to be skipped. Frames after the one that ends the run are not looked at.
 
         Args:
             elapsed_s: the time since the run began, for its budget.
@@ -110,8 +110,10 @@ class Run(ABC, Generic[Result]):
         """
         for frame in frames:
             require_frame(frame)
+        self._require_open()
         for frame in frames:
-            self._require_open()
+            if self.has_ended:
+                return
             with self.ending():
                 self._spend(frame.exposures, elapsed_s)  # also for a frame that is refused
                 self.add(self.measure(frame), exposures=0)

@@ -40,7 +40,7 @@ from focusd.protocol.requests import (
     ScoreParams,
     SinceParams,
 )
-from focusd.protocol.results import RefocusResult, RunAnswer, RunDropped, Scores, Started
+from focusd.protocol.results import RunAnswer, RunDropped, Scores, Started
 from focusd.protocol.runs import AskParams, RunParams, TellParams
 from focusd.protocol.states import (
     Disengaged,
@@ -62,7 +62,11 @@ Handler = Callable[[Any], Awaitable[Result | bytes]]
 
 
 class Answers:
-    """Answers the requests of clients."""
+    """Answers the requests of clients.
+
+    Args:
+        reconnect: called by `system.reconnect`; raises FocusdError where there is nothing to reconnect.
+    """
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Answers:
         self._record = record
         self._ask_to_reconnect = reconnect
         self._scoring = Turns()
-        self._asked = AskedRuns(operations.autofocus, bus.publish)
+        self._asked = AskedRuns(operations.autofocus, bus.publish, operations.found_by_client)
         self._paging = Worker("events")
         self._encoding = anyio.Lock()
         slide, calibrations = operations.slide, operations.calibrations
@@ -202,10 +206,7 @@ class Answers:
             Frame(_image(frame, content), frame.z_um, full_scale=frame.full_scale)
             for frame, content in zip(params.frames, pixels, strict=True)
         ]
-        answer = await self._asked.tell(params.run, frames)
-        if isinstance(answer.result, RefocusResult):
-            self._operations.found_by_client(answer.result)
-        return answer
+        return await self._asked.tell(params.run, frames)
 
     async def _drop(self, params: RunParams) -> RunDropped:
         return self._asked.drop(params.run)

@@ -9,7 +9,7 @@ import base64
 import binascii
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from focusd.errors import FocusdError
-from focusd.protocol.messages import MAX_MESSAGE_BYTES, Part
+from focusd.protocol.messages import MAX_JSON_BYTES, MAX_MESSAGE_BYTES, Part
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +40,8 @@ MAX_BODY_BYTES = MAX_MESSAGE_BYTES * 4 // 3 + (1 << 18)
 MOST_CONNECTIONS = 64
 IDLE_S = 30
 """A connection that sends nothing for so long is closed."""
+BODY_S = 10.0
+"""For so long one body may take to come."""
 
 
 class HttpError(FocusdError):
@@ -98,11 +100,14 @@ def _bound(port: int) -> Iterator[socket.socket]:
 
 
 def _app(reply: Reply) -> Starlette:
+    reading = anyio.CapacityLimiter(1)  # a body with pixels takes three times its size until it is decoded
+
     async def rpc(request: Request) -> Response:
         if refused := _refusal(request):
             return refused
         try:
-            content = await to_thread.run_sync(_content, await _body(request))
+            async with reading if _may_be_long(request) else nullcontext():
+                content = await to_thread.run_sync(_content, await _body(request))
         except _RefusedError as error:
             return PlainTextResponse(f"{error}\n", error.status)
         host = request.client.host if request.client else ""
@@ -133,19 +138,27 @@ def _refusal(request: Request) -> Response | None:
     return None
 
 
+def _may_be_long(request: Request) -> bool:
+    """Whether a request may hold pixels; one that says its length cannot send more."""
+    said = request.headers.get("content-length", "")
+    return not said.isdecimal() or int(said) > MAX_JSON_BYTES
+
+
 async def _body(request: Request) -> bytes:
     """Return what was sent.
 
     Raises:
-        _RefusedError: it is too long.
+        _RefusedError: it is too long, or comes too slowly.
     """
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise _RefusedError(413, f"the request is longer than {MAX_BODY_BYTES} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    body = bytearray()
+    with anyio.move_on_after(BODY_S) as waiting:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise _RefusedError(413, f"the request is longer than {MAX_BODY_BYTES} bytes")
+    if waiting.cancelled_caught:
+        raise _RefusedError(408, f"the request did not come within {BODY_S:g} s")
+    return bytes(body)
 
 
 def _content(body: bytes) -> list[Part]:

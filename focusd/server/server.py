@@ -21,10 +21,8 @@ from anyio.abc import TaskGroup
 
 from focusd.config import HttpConfig, ServerConfig
 from focusd.daemon.events import Event, EventBus
-from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs
 from focusd.daemon.metrics import QUEUE
-from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import Record
 from focusd.errors import BusyError, FocusdError
 from focusd.protocol import messages, methods
@@ -33,7 +31,7 @@ from focusd.protocol.messages import MAX_MESSAGE_BYTES, InvalidRequestError, Par
 from focusd.protocol.model import Result
 from focusd.protocol.states import State
 from focusd.server.admission import Admission, Load
-from focusd.server.answers import Answers, Reconnect
+from focusd.server.answers import Answers
 from focusd.server.callers import Caller, Inbox, content_of
 from focusd.server.door import Door, Line
 from focusd.server.http import serving_http
@@ -69,12 +67,10 @@ LAST_REPLIES_S = 1.0
 @asynccontextmanager
 async def serve(
     config: ServerConfig,
-    operations: RigOperations,
+    answers: Answers,
     bus: EventBus,
     jobs: Jobs,
-    hold: Hold,
     record: Record,
-    reconnect: Reconnect,
     http: HttpConfig | None = None,
 ) -> AsyncIterator[Endpoints]:
     """Serve clients inside the `async with`.
@@ -82,7 +78,7 @@ async def serve(
     Its end ends the running job, answers those who wait for it, then closes.
 
     Args:
-        reconnect: called by `system.reconnect`; raises FocusdError where there is nothing to reconnect.
+        answers: to what clients ask.
         http: whether the same is served over HTTP; None: it is not.
 
     Raises:
@@ -94,7 +90,6 @@ async def serve(
         sockets, endpoints = open_sockets(config, resources)
         door = resources.enter_context(Door(endpoints.control, endpoints.events))
         limit = RateLimit(config.max_requests_per_s)
-        answers = Answers(operations, bus, jobs, hold, record, reconnect)
         publisher = Publisher(sockets.outbox, record)
         server = _Server(sockets.control, publisher, answers, bus, limit, door)
         resources.enter_context(bus.subscribed(server.hear))
@@ -107,10 +102,13 @@ async def serve(
                 server.start(listening, answering)
                 try:
                     async with serving_http(http.port if http else None, server.reply_to):
-                        yield endpoints
+                        try:
+                            yield endpoints
+                        finally:  # those who wait for a job over HTTP are answered, too
+                            with anyio.CancelScope(shield=True):
+                                await jobs.shutdown()
                 finally:
                     with anyio.CancelScope(shield=True):
-                        await jobs.shutdown()
                         await server.publisher.flush()
                     listening.cancel_scope.cancel()
             answering.cancel_scope.deadline = anyio.current_time() + LAST_REPLIES_S

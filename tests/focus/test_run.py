@@ -218,8 +218,6 @@ def driven(run: Run[Any], told: list[list[Told]], elapsed_s: float = 0.2) -> Ite
         count += len(frames)
         try:
             run.tell(*frames, elapsed_s=count * elapsed_s)
-        except RequestError:
-            assert run.has_ended, "the run ended with one of these frames, and the next came too late"
         except FocusdError as error:
             with pytest.raises(type(error)):
                 run.result  # noqa: B018

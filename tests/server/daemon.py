@@ -34,6 +34,7 @@ from focusd.focus.geometry import LocalMap, describe, geometry_of
 from focusd.protocol.requests import RefocusParams
 from focusd.protocol.results import FieldGeometry, RefocusResult, Score
 from focusd.scoring.spectra import Region
+from focusd.server.answers import Answers
 from focusd.server.server import serve
 from focusd.server.sockets import LOOP, Endpoints
 from focusd.standalone import Ending, _reconnect
@@ -166,7 +167,8 @@ async def running_daemon(config: ServerConfig = ANYWHERE) -> AsyncIterator[Daemo
             hold = Hold(operations, bus, jobs, HoldConfig(), 10.0)
             tasks.start_soon(hold.run)
             reconnect = partial(_reconnect, rig, Ending())
-            async with serve(config, operations, bus, jobs, hold, record, reconnect) as endpoints:
+            answers = Answers(operations, bus, jobs, hold, record, reconnect)
+            async with serve(config, answers, bus, jobs, record) as endpoints:
                 yield Daemon(endpoints, operations, bus, jobs, record)
             tasks.cancel_scope.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -265,3 +266,25 @@ def test_garbage_over_http_is_answered(walker: Walker, daemon: Daemon, body: byt
     assert status in (200, 400)
     assert status == 400 or "error" in reply
     assert daemon.answers()
+
+
+def test_frames_told_together_end_a_run_and_the_rest_is_not_needed(
+    daemon: Daemon, own: Own, calibrated: CalibrationResult
+) -> None:
+    run = daemon.client.ask(z_um=0.0, prior=(FOCUS_UM, 2.0))
+    planes = [FOCUS_UM + step for step in (-6.0, 0.0, 1.0, 3.0, 5.0)]
+    stack = [own.snap(z_um) for z_um in planes]
+    answer = daemon.client._tell(run=run.id, frames=stack, z_um=planes)
+    assert isinstance(answer.result, RefocusResult)
+    assert answer.result.focus_um == pytest.approx(FOCUS_UM, abs=0.5)
+    assert answer.result.exposures < len(planes)
+
+
+def test_a_body_that_does_not_come_keeps_nobody_else_waiting(walker: Walker, daemon: Daemon) -> None:
+    port = int(walker.http.split(":")[2].split("/")[0])
+    head = "POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(head.encode())
+        assert post(walker.http, rpc("system.ping"))[0] == 200
+        slow.settimeout(60)
+        assert b"408" in slow.recv(100).split(b"\r\n")[0]
