@@ -33,7 +33,9 @@ def focus(kind):
     return run["result"]
 
 
-print("calibrated, in focus at", focus("calibrate")["z_focus_um"], "µm")
+print(f"calibrated, in focus at {focus('calibrate')['z_focus_um']:.2f} µm")
 found = focus("refocus")
 microscope.move_to(found["focus_um"])
-print("in focus at", found["focus_um"], "±", found["sigma_um"], "µm after", found["exposures"], "exposures")
+print(
+    f"in focus at {found['focus_um']:.2f} ± {found['sigma_um']:.2f} µm after {found['exposures']} exposures"
+)

@@ -396,6 +396,15 @@ class RigConfig(Section):
             raise ValueError("a simulated picture needs objective.na and objective.magnification")
         return self
 
+    @model_validator(mode="after")
+    def _keys_have_no_back_door(self) -> Self:
+        if self.http.port is not None and self.server.keys is not None:
+            raise ValueError(
+                "http.port serves every program of this machine without asking for a key, and server.keys asks "
+                "everybody for one: leave out one of the two"
+            )
+        return self
+
     @property
     def state_folder(self) -> Path:
         """Where all that outlives a run of this rig is kept."""

@@ -64,6 +64,12 @@ def test_relative_paths_are_seen_from_the_file(tmp_path: Path) -> None:
         ('towards_sample = "increasing"', "", "stage.towards_sample", "required"),
         ('kind = "simulated"', 'kind = "imagined"', "microscope", "'recorded'"),
         ('name = "simulated-10x"', 'name = "../10x"', "name", "letters"),
+        (
+            "[stage]",
+            '[http]\nport = 0\n[server]\nkeys = "keys"\n[stage]',
+            "http.port",
+            "without asking for a key",
+        ),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, found: str, put: str, key: str, reason: str) -> None:

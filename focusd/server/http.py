@@ -62,6 +62,7 @@ async def serving_http(port: int | None, reply: Reply) -> AsyncIterator[str | No
         settings = uvicorn.Config(
             _app(reply),
             log_config=None,
+            log_level="warning",
             access_log=False,
             lifespan="off",
             limit_concurrency=MOST_CONNECTIONS,
