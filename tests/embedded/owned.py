@@ -44,6 +44,7 @@ def config_of(state: Path, **sections: dict[str, Any]) -> RigConfig:
         "microscope": {"kind": "simulated", "width": SIDE, "height": SIDE, "focus_z_um": 8, "settling_ms": 1},
         "calibration": {"range_um": 60, "step_um": 3},
         "server": {"control": ANYWHERE, "events": ANYWHERE},
+        "scorer": {"budget_ms": 1e5},  # as many tiles, however busy the machine is
     }
     return RigConfig.model_validate(
         values | {name: {**values.get(name, {}), **section} for name, section in sections.items()}
