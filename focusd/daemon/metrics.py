@@ -1,6 +1,6 @@
 """Figures for Prometheus: off unless a port is configured, and then for this machine alone.
 
-Counted where things happen (rig, observer) or heard from the event bus; `configs/grafana-dashboard.json` shows them.
+Counted where things happen (the rig, its driver) or heard from the event bus; `configs/grafana-dashboard.json` shows them.
 """
 
 from __future__ import annotations
