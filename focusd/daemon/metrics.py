@@ -1,6 +1,7 @@
 """Figures for Prometheus: off unless a port is configured, and then for this machine alone.
 
-Counted where things happen (the rig, its driver) or heard from the event bus; `configs/grafana-dashboard.json` shows them.
+They are counted where things happen (the rig, its driver), or heard from the event bus;
+`configs/grafana-dashboard.json` shows them.
 """
 
 from __future__ import annotations
