@@ -18,15 +18,17 @@ from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import RecentFrames
+from focusd.focus.noise import Noise
 from focusd.focus.planes import check_planes, probes_um, stack_um
 from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
+from focusd.focus.scale import ScaleMemory
 from focusd.focus.search import USABLE_DOF, PosteriorSearch
 from focusd.microscope.rehearsing import rehearse
 from focusd.optics.instrument import Instrument
 from focusd.scoring.choice import open_scorer
-from focusd.scoring.measuring import Measuring
+from focusd.scoring.measuring import Measuring, MeasuringPairs
 from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -66,6 +68,8 @@ class Autofocus:
         self.scorer = scorer or open_scorer(config)
         self.instrument = Instrument.from_config(config.objective, config.camera)
         self.fingerprint = _fingerprint(config, camera_name or config.camera.name, self.scorer)
+        self._scale_of: Calibration | None = None
+        self._scale_memory = ScaleMemory()
         self.calibrations = Calibrations(
             store or CalibrationStore(config.state_folder / "calibrations"),
             config.objective.name,
@@ -104,7 +108,7 @@ class Autofocus:
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
         return CalibrationRun(
-            self._measuring(None, recent),
+            MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames()),
             probes,
             planes,
             fingerprint=self.fingerprint,
@@ -168,7 +172,7 @@ class Autofocus:
         )
         search = self._search(chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior)
         return RefocusRun(
-            self._measuring(roi, recent),
+            self._measuring(roi, recent, calibration.noise),
             search,
             budget,
             field,
@@ -177,7 +181,14 @@ class Autofocus:
             exposure_ms=self.config.camera.exposure_ms,
             strategy=chosen,
             note=self.config.note,
+            learn=self._scales(calibration).learn,
         )
+
+    def _scales(self, calibration: Calibration) -> ScaleMemory:
+        """Return what runs with this calibration have told of the scale of z; another calibration begins anew."""
+        if self._scale_of is not calibration:
+            self._scale_of, self._scale_memory = calibration, ScaleMemory()
+        return self._scale_memory
 
     def depth_of_field_um(self) -> float:
         """Return what errors of the focus are measured in. Reads the disk where the optics are not known.
@@ -189,8 +200,9 @@ class Autofocus:
             return self.instrument.depth_of_field_um
         return self.calibrations.in_force().axial_unit_um
 
-    def _measuring(self, roi: Region | None, recent: RecentFrames | None) -> Measuring:
-        return Measuring(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames(), roi)
+    def _measuring(self, roi: Region | None, recent: RecentFrames | None, noise: Noise | None) -> Measuring:
+        allowed = self.config.autofocus.max_saturated
+        return Measuring(self.scorer, allowed, recent or RecentFrames(), roi, noise)
 
     def _search(
         self,
@@ -225,6 +237,7 @@ class Autofocus:
             usable_um=usable_um or target_um or USABLE_DOF * dof_um,
             verify=configured.verify,
             prior=Prior(*prior) if prior else None,
+            scale=self._scales(calibration).prior(),
         )
 
     def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:

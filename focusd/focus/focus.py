@@ -10,6 +10,7 @@ from typing import Literal
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
 from focusd.focus.geometry import Geometry, LocalMap
 from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.scale import Scale
 from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
@@ -192,6 +193,11 @@ class Search(ABC):
     def whereabouts(self) -> str:
         """What is known of the focus where it is not found, in words; empty: nothing that would help."""
         return ""
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale of the axis, as the exposures tell it; None: they do not."""
+        return None
 
     @property
     def is_usable(self) -> bool:

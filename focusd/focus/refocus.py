@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from focusd.errors import BudgetError, OutOfRangeError
@@ -11,6 +12,7 @@ from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
+from focusd.focus.scale import Scale
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Progress, RefocusResult, Spent
 
@@ -49,6 +51,7 @@ class RefocusRun(Run[RefocusResult]):
         exposure_ms: of the camera, for the dose.
         strategy: name of the search.
         note: what is added to the message.
+        learn: is told the scale of the axis, if the exposures have shown it.
 
     Attributes:
         field, start_um, limits_um: as given.
@@ -66,6 +69,7 @@ class RefocusRun(Run[RefocusResult]):
         exposure_ms: float,
         strategy: str,
         note: str,
+        learn: Callable[[Scale], None] = lambda _: None,
     ) -> None:
         self._search = search
         self._budget = budget
@@ -73,6 +77,7 @@ class RefocusRun(Run[RefocusResult]):
         self._exposure_ms = exposure_ms
         self._strategy = strategy
         self._note = note
+        self._learn = learn
         self.field = field
         self.start_um = start_um
         self._believed: tuple[float, float] | None = None
@@ -158,6 +163,8 @@ class RefocusRun(Run[RefocusResult]):
 
     def _end(self) -> None:
         focus = self._search.decide()
+        if scale := self._search.scale:
+            self._learn(scale)
         geometry = geometry_of(focus.local, self.field.pixel_um, self.field.dof_um, self.field.towards_sample)
         target_um, sigma_um = surface_of(focus, geometry, self.field.surface)
         self._require_inside(target_um)

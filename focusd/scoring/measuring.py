@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import ScoringError
-from focusd.focus.frame import Frame, FrameChecks, RecentFrames
+from focusd.focus.frame import SAME_Z_UM, Frame, FrameChecks, RecentFrames
 from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.noise import Noise
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -22,14 +23,21 @@ class Measuring:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         recent: the camera's last frames, of earlier operations too.
         roi: (y, x, height, width) in pixels: the part of the field that counts; None: all of it.
+        noise: of the camera, by which the spectra are divided; None: it is white.
     """
 
     def __init__(
-        self, scorer: Scorer, max_saturated: float, recent: RecentFrames, roi: Region | None = None
+        self,
+        scorer: Scorer,
+        max_saturated: float,
+        recent: RecentFrames,
+        roi: Region | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self._scorer = scorer
         self._checks = FrameChecks(max_saturated, recent)
         self._roi = roi
+        self._noise = noise
         self._first: Measurement | None = None
 
     def check(self, frame: Frame) -> None:
@@ -55,9 +63,11 @@ class Measuring:
             ScoringError: the spectra are no numbers.
         """
         self._checks.check(frame, quick=thinned)
+        if known and self._noise:
+            known = self._noise.colour(known)
         spectra = self._scorer.spectra(frame.pixels, self._roi, thinned=thinned, known=known)
         _require_finite(spectra.power, spectra.noise)
-        return spectra
+        return self._noise.whiten(spectra) if self._noise else spectra
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
@@ -77,6 +87,37 @@ class Measuring:
         self._first = self._first or measured
         require_numbers(measured, only)
         return replace(measured, z_um=frame.z_um)
+
+
+class MeasuringPairs(Measuring):
+    """Measures the frames of a calibration, and the noise between two in a row of the same z."""
+
+    _before: Frame | None = None
+
+    def measure(
+        self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
+    ) -> Measurement:
+        """Score a frame as `Measuring.measure` does, and add what it and the frame before say of the noise."""
+        measured = super().measure(frame, spectra, only)
+        before, self._before = self._before, frame
+        if before is None or not _are_pair(before, frame):
+            return measured
+        return replace(measured, noise=self._difference(before, frame))
+
+    def _difference(self, one: Frame, other: Frame) -> BlockSpectra:
+        """Spectra of the difference of two frames, with the power that the noise of one of them has."""
+        first, second = (each.pixels.astype(np.float32) for each in (one, other))
+        level = float(second.mean())
+        difference = (second - first * np.float32(level / max(float(first.mean()), 1e-6))) / np.float32(
+            np.sqrt(2)
+        )
+        return replace(self._scorer.spectra(difference, self._roi), level=level)
+
+
+def _are_pair(one: Frame, other: Frame) -> bool:
+    """Whether two frames differ by noise alone. A recorded stack shows the same image again, which has no noise."""
+    alike = one.pixels.shape == other.pixels.shape and abs(one.z_um - other.z_um) <= SAME_Z_UM
+    return alike and not np.array_equal(one.pixels, other.pixels)
 
 
 def require_numbers(measured: Measurement, only: Mask | None = None) -> None:
