@@ -209,7 +209,10 @@ class FarSearch(Search):
         return sorted((self._evidence(o, blocks) for o in self.measurements), key=lambda e: e.z_um)
 
     def _evidence(self, measurement: Measurement, blocks: Mask) -> Evidence:
+        """What one exposure shows; it has no score where no tile holds anything."""
         tiles = np.asarray(measurement.structure >= self._threshold)
+        if not tiles.any():
+            return Evidence(measurement.z_um, None, math.inf, measurement.spectrum(blocks))
         b, sigma = measurement.mean_b(tiles), measurement.mean_sigma(tiles)
         return Evidence(measurement.z_um, b, sigma, measurement.spectrum(blocks))
 
@@ -248,9 +251,8 @@ def planes_outwards(start_um: float, limits_um: tuple[float, float], step_um: fl
     for limit_um in limits_um:
         way_um = limit_um - start_um
         number = max(0, math.ceil(abs(way_um) / step_um - 0.5))
-        planes_um += [
-            start_um + math.copysign(min(k * step_um, abs(way_um)), way_um) for k in range(1, number + 1)
-        ]
+        outwards_um = start_um + math.copysign(step_um, way_um) * np.arange(1, number + 1)
+        planes_um += outwards_um.clip(*limits_um).tolist()
     return sorted(planes_um, key=lambda z_um: abs(z_um - start_um))
 
 
