@@ -30,6 +30,9 @@ the very end of the reach the score of a faint sample is unsure."""
 CLEAR = 2.0
 """Ratio of two planes' power that shows the way. From one coarse plane to the next simulated images lose a factor of 5
 to 50; 1.5 is what a change of the light may do to it."""
+TRIAL_EXPOSURES = 5
+"""After so many, a usual search that is not about to end has begun at a wrong plane: from a right one it takes 3 or 4.
+It rests while other planes are looked at, and goes on where these show no better place."""
 LOW_BANDS = 4
 """So many of the lowest bands: those above hold nothing but noise beyond the calibrated range."""
 _SURE = 4.0
@@ -69,8 +72,12 @@ class FarSearch(Search):
         self._start_um = math.nan
         self._usual: Search | None = None
         self._refused_um: list[float] = []
-        """Planes from which the usual search has been made in vain."""
+        """Planes from which the usual search has begun in vain."""
+        self._tried_um: set[float] = set()
+        """All planes that it has looked at then: at a right one it would have ended."""
         self._refusal: FocusdError | None = None
+        self._resting: Search | None = None
+        self._is_resumed = False
 
     def add(self, measurement: Measurement) -> None:
         """Take one more exposure into account."""
@@ -95,7 +102,10 @@ class FarSearch(Search):
                 return z_um
             assert self._usual is not None, "it begins where there is nothing to look at any more"
             try:
-                return self._usual.next_z_um()
+                z_um = self._usual.next_z_um()
+                if z_um is None or not self._is_on_trial:
+                    return z_um
+                self._resting = self._stopped()
             except (NoConvergenceError, NoSampleError, HardwareError) as refusal:
                 self._give_up(refusal)
 
@@ -151,20 +161,26 @@ class FarSearch(Search):
         """
         seen = self._seen()
         if len(seen) > FAR_EXPOSURES:
-            raise self._not_found(is_cut_short=True)
-        nearest = _nearest(seen, self._calibration, self._is_open)
-        peak_um = None if nearest else peak_of(seen)
+            return self._ended(is_cut_short=True)
+        if nearest := _nearest(seen, self._calibration, self._is_open):
+            return self._begun_at(nearest.z_um)
+        peak_um = peak_of(seen)
         if peak_um is not None and self._is_open(peak_um):
-            nearest = min(seen, key=lambda e: abs(e.z_um - peak_um))
-            is_new = abs(nearest.z_um - peak_um) > _NEAR_SHARE * self._step_um
-            if is_new and len(seen) < FAR_EXPOSURES:
-                return peak_um
-        if nearest:
-            self._begin_at(nearest.z_um)
-            return None
+            return self._at_peak(peak_um, seen)
+        if peak_um is not None and self._resting:
+            return self._ended(is_cut_short=False)
         return self._next_plane_um(seen)
 
-    def _begin_at(self, z_um: float) -> None:
+    def _at_peak(self, peak_um: float, seen: Sequence[Evidence]) -> float | None:
+        """The place where most should show; None: the usual search begins with a plane next to it."""
+        untried_um = [e.z_um for e in seen if e.z_um not in self._tried_um]
+        nearest_um = min(untried_um, key=lambda z_um: abs(z_um - peak_um), default=math.inf)
+        is_new = abs(nearest_um - peak_um) > _NEAR_SHARE * self._step_um
+        if is_new and len(seen) < FAR_EXPOSURES:
+            return peak_um
+        return self._begun_at(nearest_um) if untried_um else self._ended(is_cut_short=True)
+
+    def _begun_at(self, z_um: float) -> float | None:
         """Let the usual search begin with the exposure that was taken there."""
         number = next(k for k, o in enumerate(self.measurements) if o.z_um == z_um)
         self._usual = self._begin()
@@ -172,18 +188,55 @@ class FarSearch(Search):
         self._usual.came_from(self.measurements[number - 1].z_um if number else self._start_um)
         self._usual.add(self.measurements[number])
         self._refused_um.append(z_um)  # from the same plane it would end in the same way
+        return None
+
+    @property
+    def _is_on_trial(self) -> bool:
+        """Whether the usual search has taken so long that other planes are worth a look."""
+        usual = self._usual
+        return (
+            usual is not None
+            and len(usual.measurements) >= TRIAL_EXPOSURES
+            and not usual.is_usable
+            and not self._is_resumed
+            and len(self.measurements) < FAR_EXPOSURES
+        )
+
+    def _ended(self, is_cut_short: bool) -> float | None:
+        """Let the usual search that rests go on, where no plane has turned out better than its own.
+
+        Args:
+            is_cut_short: whether there would be more planes inside the limits.
+
+        Raises:
+            FocusdError: none rests.
+        """
+        if self._resting is None:
+            raise self._not_found(is_cut_short)
+        self._usual, self._resting, self._is_resumed = self._resting, None, True
+        return None
 
     def _give_up(self, refusal: FocusdError) -> None:
         """Go on with the coarse planes after the usual search has refused one."""
-        self._usual, self._refusal = None, refusal
+        self._stopped()
+        self._refusal = refusal
+
+    def _stopped(self) -> Search:
+        """The usual search, which is under way no more."""
+        assert self._usual is not None, "it is under way"
+        usual, self._usual = self._usual, None
+        self._tried_um.update(o.z_um for o in usual.measurements)
+        return usual
 
     def _is_open(self, z_um: float) -> bool:
         """Whether a usual search from a plane would be another one than those made in vain."""
-        return all(abs(z_um - refused_um) > self._step_um / 2 for refused_um in self._refused_um)
+        return z_um not in self._tried_um and all(
+            abs(z_um - refused_um) > self._step_um / 2 for refused_um in self._refused_um
+        )
 
-    def _next_plane_um(self, seen: Sequence[Evidence]) -> float:
+    def _next_plane_um(self, seen: Sequence[Evidence]) -> float | None:
         """The coarse plane beyond the lowest exposure or the highest: on the side that shows more, if that is clear, or
-        else away from the sample.
+        else away from the sample. None: there is none left, and a usual search goes on.
 
         Raises:
             FocusdError: as `next_z_um`.
@@ -192,7 +245,7 @@ class FarSearch(Search):
         below = [z_um for z_um in planes_um if z_um < seen[0].z_um]
         above = [z_um for z_um in planes_um if z_um > seen[-1].z_um]
         if not below + above or len(seen) >= FAR_EXPOSURES:
-            raise self._not_found(bool(below + above))
+            return self._ended(is_cut_short=bool(below + above))
         if not below or not above:
             return (below or above)[0]
         ratio = low_power(seen[0].spectrum) / low_power(seen[-1].spectrum)

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from focusd.errors import AmbiguousError, FocusdError, NoSampleError, OutOfRangeError
-from focusd.focus.far import FAR_EXPOSURES, STEP_REACHES, FarSearch, low_power, peak_of, planes_outwards
+from focusd.focus.far import (
+    FAR_EXPOSURES,
+    STEP_REACHES,
+    TRIAL_EXPOSURES,
+    FarSearch,
+    low_power,
+    peak_of,
+    planes_outwards,
+)
 from focusd.focus.focus import Search
 from focusd.focus.frame import Frame
 from focusd.focus.measurement import Mask, Measurement
@@ -67,12 +75,31 @@ class Refused(PublishedSearch):
         raise AmbiguousError("not from here", why="it is a test")
 
 
+class Endless(PublishedSearch):
+    """Is never satisfied, and looks a µm further each time; after so many exposures it is."""
+
+    most = 7
+
+    def next_z_um(self) -> float | None:
+        done = len(self.measurements)
+        return None if done >= self.most else self.measurements[0].z_um + done
+
+
 def refusing() -> Search:
     return Refused(calibration(), LIMITS_UM, away_is_low=True, threshold=0.5)
 
 
 def far_search(begin: Callable[[], Search]) -> FarSearch:
     return FarSearch(calibration(), LIMITS_UM, away_is_low=True, threshold=0.5, begin=begin)
+
+
+def shown_to(search: FarSearch, sample: Sample) -> list[float]:
+    """Show a search from 0 what it asks for, until it is satisfied; where that was."""
+    z_um: float | None = search.opening_um(0.0)[0]
+    while z_um is not None:
+        search.add(sample.measure(Frame(PIXELS, z_um)))
+        z_um = search.next_z_um()
+    return [o.z_um for o in search.measurements]
 
 
 def ended(asked: Asked, measure: Script) -> RefocusRun:
@@ -130,10 +157,7 @@ def test_a_plane_that_the_usual_search_refuses_is_left_and_others_are_looked_at(
         return begun[-1]
 
     search = far_search(begin)
-    z_um: float | None = search.opening_um(0.0)[0]
-    while z_um is not None:
-        search.add(Sample(240.0, lies_at_um=0.0).measure(Frame(PIXELS, z_um)))
-        z_um = search.next_z_um()
+    shown_to(search, Sample(240.0, lies_at_um=0.0))
     assert len(begun) == 2
     assert search.decide().z_um == pytest.approx(240.0, abs=0.1 * DOF_UM)
 
@@ -176,6 +200,33 @@ def test_the_exposures_of_the_far_part_are_none_of_those_allowed_but_are_counted
     run = ended(replace(ASKED, dose_ms=3.0), Sample(300.0))
     with pytest.raises(FocusdError, match=r"dose of 3 ms.*none of 3 exposures from"):
         run.result  # noqa: B018
+
+
+def test_a_usual_search_that_does_not_end_rests_while_other_planes_are_looked_at() -> None:
+    begun: list[Search] = []
+
+    def begin() -> Search:
+        endless = Endless(calibration(), LIMITS_UM, away_is_low=True, threshold=0.5)
+        begun.append(ASKED.search() if begun else endless)
+        return begun[-1]
+
+    z_um = shown_to(far_search(begin), Sample(240.0, lies_at_um=0.0))
+    assert z_um[:TRIAL_EXPOSURES] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len(begun) == 2
+    assert z_um[-1] == pytest.approx(240.0, abs=0.1 * DOF_UM)
+
+
+def test_a_usual_search_that_rests_goes_on_where_less_shows_on_both_sides() -> None:
+    begun: list[Search] = []
+
+    def begin() -> Search:
+        begun.append(Endless(calibration(), LIMITS_UM, away_is_low=True, threshold=0.5))
+        return begun[-1]
+
+    step_um = STEP_REACHES * calibration().reach_um
+    z_um = shown_to(far_search(begin), Sample(0.0))
+    assert z_um == pytest.approx([0.0, 1.0, 2.0, 3.0, 4.0, -step_um, step_um, 5.0, 6.0])
+    assert len(begun) == 1
 
 
 @given(
