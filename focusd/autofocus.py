@@ -5,7 +5,8 @@ It owns no hardware, no thread and no clock. The daemon, ask and tell, embedded 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from focusd.errors import OutOfRangeError, RequestError
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, Fingerprint
+from focusd.focus.far import FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import RecentFrames
 from focusd.focus.noise import Noise
@@ -133,6 +135,7 @@ class Autofocus:
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
         surface: Surface | None = None,
+        far: bool = False,
         recent: RecentFrames | None = None,
     ) -> RefocusRun:
         """Begin a search for the focus. None: as configured.
@@ -148,13 +151,15 @@ class Autofocus:
                 quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             surface: what of a field that is not flat is brought into focus.
+            far: look for the focus over all of the limits, also beyond the calibrated range. The coarse planes for it
+                are not counted by `max_exposures`, but by the other budgets.
             recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
             CalibrationError: there is no calibration, or it does not fit the rig.
             OutOfRangeError: nothing is left inside the limits.
             BudgetError: the budget holds no exposure.
-            RequestError: there is no such strategy.
+            RequestError: there is no such strategy, or a far search is told where the focus is.
         """
         configured, chosen = self.config.autofocus, strategy or self.config.autofocus.strategy
         budget = Budget(
@@ -170,10 +175,12 @@ class Autofocus:
             self.config.stage.towards_sample,
             surface or configured.surface,
         )
-        search = self._search(chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior)
+        begin = partial(
+            self._search, chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior
+        )
         return RefocusRun(
             self._measuring(roi, recent, calibration.noise),
-            search,
+            self._far_search(calibration, limits_um, begin, prior) if far else begin(),
             budget,
             field,
             start_um=z_um,
@@ -238,6 +245,31 @@ class Autofocus:
             verify=configured.verify,
             prior=Prior(*prior) if prior else None,
             scale=self._scales(calibration).prior(),
+        )
+
+    def _far_search(
+        self,
+        calibration: Calibration,
+        limits_um: tuple[float, float],
+        begin: Callable[[], Search],
+        prior: tuple[float, float] | None,
+    ) -> Search:
+        """Return a new search over all of the limits.
+
+        Raises:
+            RequestError: it is told where the focus is; and as `_search`.
+        """
+        if prior:
+            raise RequestError(
+                "`far` looks for a focus of which nothing is known: leave out `prior`, or `far`"
+            )
+        begin()  # a wrong strategy is told now
+        return FarSearch(
+            calibration,
+            limits_um,
+            away_is_low=self.config.stage.towards_sample == "increasing",
+            threshold=self.config.autofocus.structure_threshold,
+            begin=begin,
         )
 
     def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:

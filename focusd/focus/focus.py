@@ -166,6 +166,9 @@ class Search(ABC):
             NoConvergenceError: it is neither.
         """
 
+    def came_from(self, z_um: float) -> None:  # noqa: B027 - most searches do not ask
+        """Take note of where the stage stood before it went to the first of the opening planes."""
+
     def telling_tiles(self) -> Mask | None:
         """Return the tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
         return None
@@ -203,3 +206,8 @@ class Search(ABC):
     def is_usable(self) -> bool:
         """Whether the focus is known well enough to end with, once the budget is spent."""
         return False
+
+    @property
+    def besides(self) -> int:
+        """How many exposures there may be besides those that the budget allows."""
+        return 0

@@ -98,7 +98,8 @@ class RefocusRun(Run[RefocusResult]):
     def progress(self) -> Progress:
         """The last exposure, how many there were, and how many there may be."""
         last = dict(summary(self.measurements[-1]))
-        return Progress(**last, exposure=len(self.measurements), of=self._budget.exposures)
+        allowed = self._budget.exposures + self._search.besides
+        return Progress(**last, exposure=len(self.measurements), of=allowed)
 
     @property
     def before_um(self) -> float | None:
@@ -202,7 +203,7 @@ class RefocusRun(Run[RefocusResult]):
         Raises:
             BudgetError: it says what the search knows so far.
         """
-        exposures = len(self.measurements) + ahead
+        exposures = max(0, len(self.measurements) + ahead - self._search.besides)
         elapsed_s = self.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
         try:

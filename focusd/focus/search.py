@@ -295,6 +295,10 @@ class PosteriorSearch(Search):
             self._opening_um = [start_um, self._beside_um(start_um)]
         return self._opening_um
 
+    def came_from(self, z_um: float) -> None:
+        """As `Search.came_from`, after `opening_um`."""
+        self._start_um = z_um
+
     def _beside_um(self, z_um: float) -> float:
         """An axial unit away from the sample, or towards it at a limit."""
         unit_um = self._calibration.axial_unit_um * (-1 if self._away_is_low else 1)

@@ -17,6 +17,7 @@ from focusd.errors import FocusdError, HardwareError, NoSampleError, RequestErro
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import REPEATED, TWICE, CalibrationRun
 from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.far import FAR_EXPOSURES, FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import Frame
 from focusd.focus.measurement import Mask, Measurement
@@ -119,11 +120,17 @@ class Asked:
     seconds: float | None = None
     prior: Prior | None = None
     surface: Surface = "mean"
+    far: bool = False
+
+    @property
+    def most(self) -> int:
+        """Exposures that the search may take."""
+        return self.exposures + (FAR_EXPOSURES if self.far else 0)
 
     def run(self, measure: Script) -> RefocusRun:
         return RefocusRun(
             measure,
-            self.search(),
+            self.far_search() if self.far else self.search(),
             Budget(self.exposures, self.seconds, self.dose_ms),
             Field(0.65, DOF_UM, "increasing", self.surface),
             start_um=self.start_um,
@@ -132,6 +139,10 @@ class Asked:
             strategy=self.strategy,
             note="",
         )
+
+    def far_search(self) -> Search:
+        given = calibration(), self.limits_um
+        return FarSearch(*given, away_is_low=True, threshold=0.5, begin=self.search)
 
     def search(self) -> Search:
         if self.strategy == "published":
@@ -194,7 +205,11 @@ scripts = st.lists(
 ) | st.builds(lambda focus_um: [Shown(focus_um)], st.floats(-80, 80))
 beside = st.just(0.0) | st.floats(-8, 8) | st.floats(-400, 400)
 told = st.lists(st.lists(st.builds(Told, st.integers(0, 2), beside), min_size=1, max_size=3), max_size=8)
-limits = st.tuples(st.floats(-150, -1), st.floats(1, 150)) | st.tuples(st.floats(20, 30), st.floats(31, 90))
+limits = (
+    st.tuples(st.floats(-150, -1), st.floats(1, 150))
+    | st.tuples(st.floats(20, 30), st.floats(31, 90))
+    | st.tuples(st.floats(-3000, -1), st.floats(1, 3000))
+)
 asked = st.builds(
     Asked,
     st.sampled_from(["posterior", "posterior", "published"]),
@@ -205,6 +220,7 @@ asked = st.builds(
     st.none() | st.floats(0.1, 3),
     st.none() | st.builds(Prior, st.floats(-50, 50), st.floats(0.1, 30)),
     st.sampled_from(["mean", "median", "nearest"]),
+    st.booleans(),
 )
 
 
@@ -257,7 +273,8 @@ def test_every_search_ends_within_its_budget_and_asks_for_nothing_outside_its_li
     assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
     for _ in driven(run, told):
         assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
-        assert len(run.measurements) <= measure.measured <= asked.exposures
+        assert len(run.measurements) <= measure.measured <= asked.most
+        assert not run.measurements or len(run.measurements) <= run.progress.of <= asked.most
         assert asked.dose_ms is None or run.exposures <= asked.dose_ms
     require_ended(run)
     if error := error_of(run):
