@@ -204,7 +204,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     begun, fit = threading.Event(), pupil._fit_pupil
     starts = []
 
-    def counted(*given: Any) -> tuple[float, float, float]:
+    def counted(*given: Any) -> tuple[float, float, float, float]:
         starts.append(given[-1])
         begun.set()
         return fit(*given)
@@ -213,7 +213,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     monkeypatch.setattr(calibrating, "telling_tiles", lambda *_: telling)
     microscope.at_snap = lambda number: number == 76 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
     await calibrate_at_focus(operations)
-    assert len(microscope.snaps) == 82
+    assert len(microscope.snaps) == 82 + calibrating.TWICE + calibrating.REPEATED
     assert len(starts) == len(set(starts)), "and not once more at the end"
     assert all(only is None for only in scorer.asked[: REMEMBERED + 1]), "also of the look at the field"
     assert all(only is telling for only in scorer.asked[REMEMBERED + 1 :])
