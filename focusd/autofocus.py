@@ -23,6 +23,7 @@ from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
 from focusd.focus.search import USABLE_DOF, PosteriorSearch
+from focusd.focus.sensor import Sensor
 from focusd.microscope.rehearsing import rehearse
 from focusd.optics.instrument import Instrument
 from focusd.scoring.choice import open_scorer
@@ -30,6 +31,7 @@ from focusd.scoring.measuring import Measuring
 from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
+from focusd.scoring.stack import StackMeasuring
 from focusd.scoring.views import PREPROCESSING_VERSION
 from focusd.storage.calibrations import Calibrations
 from focusd.storage.store import CalibrationStore
@@ -103,8 +105,9 @@ class Autofocus:
         planes = check_planes(wanted_um, self.instrument)
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
+        measuring = StackMeasuring(self._measuring(None, recent, Sensor()), self.instrument)
         return CalibrationRun(
-            self._measuring(None, recent),
+            measuring,
             probes,
             planes,
             fingerprint=self.fingerprint,
@@ -113,6 +116,7 @@ class Autofocus:
             whole_frames=REMEMBERED,
             keep=self.calibrations.add,
             note=self.config.note,
+            clean=measuring.cleaned,
         )
 
     def refocus(
@@ -168,7 +172,7 @@ class Autofocus:
         )
         search = self._search(chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior)
         return RefocusRun(
-            self._measuring(roi, recent),
+            self._measuring(roi, recent, calibration.sensor),
             search,
             budget,
             field,
@@ -189,8 +193,9 @@ class Autofocus:
             return self.instrument.depth_of_field_um
         return self.calibrations.in_force().axial_unit_um
 
-    def _measuring(self, roi: Region | None, recent: RecentFrames | None) -> Measuring:
-        return Measuring(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames(), roi)
+    def _measuring(self, roi: Region | None, recent: RecentFrames | None, sensor: Sensor) -> Measuring:
+        allowed = self.config.autofocus.max_saturated
+        return Measuring(self.scorer, allowed, recent or RecentFrames(), roi, sensor)
 
     def _search(
         self,

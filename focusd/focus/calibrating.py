@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from focusd.errors import NoSampleError
 from focusd.focus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
 from focusd.focus.measurement import Mask, Measurement, telling_tiles
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.instrument import Instrument
 from focusd.protocol.results import CalibrationResult, Exposed, Progress, StoredCalibration
+
+Clean = Callable[[Sequence[Measurement]], tuple[Sensor, list[Measurement]]]
 
 
 class CalibrationRun(Run[CalibrationResult]):
@@ -26,6 +30,8 @@ class CalibrationRun(Run[CalibrationResult]):
         whole_frames: so many planes are scored on all tiles, the others on a few of them.
         keep: stores the calibration, and returns what has become of it.
         note: what is added to the message.
+        clean: what is known of the camera once all is measured, and the measurements without what it adds to each
+            frame; None: nothing is known.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class CalibrationRun(Run[CalibrationResult]):
         whole_frames: int,
         keep: Callable[[Calibration], StoredCalibration],
         note: str,
+        clean: Clean | None = None,
     ) -> None:
         super().__init__(measuring, probes_um[:1])
         self._probes_um = probes_um
@@ -50,6 +57,7 @@ class CalibrationRun(Run[CalibrationResult]):
         self._whole_frames = whole_frames
         self._keep = keep
         self._note = note
+        self._clean = clean
         self._probed: list[Measurement] = []
         self._sees_structure = False
         self._pupil: PupilFit | None = None
@@ -101,9 +109,11 @@ class CalibrationRun(Run[CalibrationResult]):
             return
         if self.is_probing:
             raise self._empty()
+        sensor = self._clear()
         calibration, focus_um = calibrate(
             self.measurements, self._fingerprint, self._threshold, self._instrument, self._pupil
         )
+        calibration = replace(calibration, sensor=sensor)
         kept = self._keep(calibration)
         self._result = CalibrationResult(
             **dict(kept)
@@ -112,6 +122,16 @@ class CalibrationRun(Run[CalibrationResult]):
             exposures=self.exposures,
             z_focus_um=focus_um,
         )
+
+    def _clear(self) -> Sensor:
+        """Take from the measurements what the camera adds to each frame; return what is known of it."""
+        if self._clean is None:
+            return PLAIN
+        sensor, measurements = self._clean(self.measurements)
+        if any(one is not other for one, other in zip(measurements, self.measurements, strict=True)):
+            self._pupil = None  # it was fitted to what they were before
+        self.measurements = measurements
+        return sensor
 
     def spent(self) -> Exposed:
         """Return how often the sample was lit."""
@@ -142,6 +162,10 @@ class CalibrationRun(Run[CalibrationResult]):
 
 def _warning(calibration: Calibration) -> str:
     """Say what a user should know of a calibration; empty: nothing."""
+    return "; ".join(filter(None, (calibration.sensor.in_words(), _shorter(calibration))))
+
+
+def _shorter(calibration: Calibration) -> str:
     planes, telling = len(calibration.transfer.z_um), len(calibration.z_um)
     if telling == planes:
         return ""

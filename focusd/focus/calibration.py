@@ -22,6 +22,7 @@ from focusd.focus.measurement import (
 from focusd.focus.moffat import Moffat, fit_moffat, r_squared
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.focus.soundness import (
     MIN_R2,
     refuse_contradiction,
@@ -64,6 +65,7 @@ class Calibration:
         r2: of the fit.
         origin: how the origin was found: `pupil` or `sharpest` (see `find_origin`).
         fingerprint: objective, camera, model and preprocessing that the curve belongs to.
+        sensor: what is known of the camera: its frames are looked at likewise in every search.
     """
 
     z_um: Array
@@ -74,6 +76,7 @@ class Calibration:
     r2: float
     origin: str
     fingerprint: Fingerprint
+    sensor: Sensor = PLAIN
 
     def __call__(self, z_um: Array) -> Array:
         """b_calib at any defocus: interpolated, constant beyond the curve."""

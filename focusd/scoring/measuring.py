@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from focusd.errors import ScoringError
 from focusd.focus.frame import Frame, FrameChecks, RecentFrames
 from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -22,15 +25,35 @@ class Measuring:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         recent: the camera's last frames, of earlier operations too.
         roi: (y, x, height, width) in pixels: the part of the field that counts; None: all of it.
+        sensor: what is known of the camera.
+
+    Attributes:
+        sensor: as given; whoever finds out more with the first frame says so before it is measured.
     """
 
     def __init__(
-        self, scorer: Scorer, max_saturated: float, recent: RecentFrames, roi: Region | None = None
+        self,
+        scorer: Scorer,
+        max_saturated: float,
+        recent: RecentFrames,
+        roi: Region | None = None,
+        sensor: Sensor = PLAIN,
     ) -> None:
         self._scorer = scorer
-        self._checks = FrameChecks(max_saturated, recent)
+        self._checks: FrameChecks | None = FrameChecks(max_saturated, recent)
         self._roi = roi
+        self.sensor = sensor
         self._first: Measurement | None = None
+        self._last: tuple[int, NDArray[np.generic]] | None = None  # number and grey of a frame: once is enough
+
+    def anew(self, sensor: Sensor) -> Self:
+        """Return what measures the frames of this operation once more, as another sensor sees them.
+
+        They have been checked.
+        """
+        other = copy(self)
+        other.sensor, other._checks, other._last = sensor, None, None
+        return other
 
     def check(self, frame: Frame) -> None:
         """Refuse a frame from which nothing can be concluded.
@@ -38,7 +61,18 @@ class Measuring:
         Raises:
             SaturatedError, HardwareError: as `FrameChecks.check`.
         """
-        self._checks.check(frame)
+        self._check(frame)
+
+    def seen(self, frame: Frame) -> NDArray[np.generic]:
+        """Return what is scored of a frame, (y, x)."""
+        last = self._last
+        if last is None or last[0] != frame.sequence:
+            self._last = last = frame.sequence, self.sensor.seen(frame.pixels)
+        return last[1]
+
+    def _check(self, frame: Frame, *, quick: bool = False) -> None:
+        if self._checks is not None:
+            self._checks.check(frame, quick=quick)
 
     def spectra(
         self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
@@ -54,8 +88,8 @@ class Measuring:
                 would take as long as the spectra.
             ScoringError: the spectra are no numbers.
         """
-        self._checks.check(frame, quick=thinned)
-        spectra = self._scorer.spectra(frame.pixels, self._roi, thinned=thinned, known=known)
+        self._check(frame, quick=thinned)
+        spectra = self._scorer.spectra(self.seen(frame), self._roi, thinned=thinned, known=known)
         _require_finite(spectra.power, spectra.noise)
         return spectra
 
@@ -73,7 +107,7 @@ class Measuring:
             ScoringError: there are no scores.
         """
         spectra = spectra or self.spectra(frame)
-        measured = self._scorer.score(frame.pixels, self._roi, self._first, spectra, only)
+        measured = self._scorer.score(self.seen(frame), self._roi, self._first, spectra, only)
         self._first = self._first or measured
         require_numbers(measured, only)
         return replace(measured, z_um=frame.z_um)

@@ -23,12 +23,13 @@ from focusd.focus.calibration import Calibration
 from focusd.focus.moffat import Moffat
 from focusd.focus.transfer import Transfer
 from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
+from focusd.storage.sensors import sensor_from_json, sensor_to_json
 
 log = structlog.get_logger(__name__)
 
 FORMAT = 3
-ROOM_BYTES = 256 << 10
-"""More than a calibration takes on disk."""
+ROOM_BYTES = 1 << 20
+"""More than a calibration takes on disk, but one of a large camera with a pattern of its own."""
 HISTORY = 20
 """Calibrations of an objective that are kept; when there are more, the oldest ones go, but not the one in force."""
 _NO_CALIBRATION = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -316,6 +317,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "fwhm_um": calibration.fwhm_um,
         "r2": calibration.r2,
         "origin": calibration.origin,
+        "sensor": sensor_to_json(calibration.sensor),
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
         "b": calibration.b.tolist(),
@@ -350,6 +352,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         float(values["r2"]),
         str(values["origin"]),
         dict(values["fingerprint"]),
+        sensor=sensor_from_json(values.get("sensor")),
     )
 
 

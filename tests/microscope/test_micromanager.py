@@ -100,11 +100,11 @@ def test_binning(open_demo: Opener) -> None:
 
 def test_signed_pixels_are_read_as_unsigned() -> None:
     """A bright 16-bit pixel that arrives as −1 is 65535."""
-    pixels = grey(np.array([[-1, 5]], np.int16))
+    pixels = unsigned(np.array([[-1, 5]], np.int16))
     assert pixels.dtype == np.uint16
     assert pixels.tolist() == [[65535, 5]]
     with pytest.raises(ConfigError, match="float32"):
-        grey(np.zeros((2, 2), np.float32))
+        unsigned(np.zeros((2, 2), np.float32))
 
 
 def test_more_bits_than_the_pixels_hold_are_refused() -> None:
