@@ -34,7 +34,7 @@ class Dirt:
         for _ in range(self.specks):
             centre, radius = rng.uniform((0, 0), shape), rng.uniform(2, 6)
             absorbed = rng.uniform(self.absorption / 6, self.absorption)
-            gain *= 1 - absorbed / (1 + np.exp((np.hypot(y - centre[0], x - centre[1]) - radius) / 0.5))
+            gain *= 1 - absorbed * np.clip(radius - np.hypot(y - centre[0], x - centre[1]) + 0.5, 0, 1)
         return gain
 
     def hot_pixels(self, shape: tuple[int, int], seed: int) -> Image:
@@ -46,6 +46,8 @@ class Dirt:
         return shown
 
 
-def dirty(light: NDArray[np.floating], response: Image, hot: Image, full_scale: float) -> NDArray[np.floating]:
+def dirty(
+    light: NDArray[np.floating], response: Image, hot: Image, full_scale: float
+) -> NDArray[np.floating]:
     """What a dirty camera shows of the light (y, x), in the same units."""
     return np.minimum(light * response + hot * full_scale, full_scale)

@@ -12,19 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.config import RigConfig, StageConfig, load_config
-from focusd.errors import OutOfRangeError, RequestError
+from focusd.errors import CalibrationError, OutOfRangeError, RequestError
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import RecentFrames
+from focusd.focus.given import Given
 from focusd.focus.planes import check_planes, probes_um, stack_um
 from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
 from focusd.focus.search import USABLE_DOF, PosteriorSearch
-from focusd.focus.sensor import Sensor
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.microscope.rehearsing import rehearse
+from focusd.microscope.stills import Still, still
 from focusd.optics.instrument import Instrument
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.measuring import Measuring
@@ -83,6 +85,8 @@ class Autofocus:
         range_um: float | None = None,
         step_um: float | None = None,
         planes_um: Sequence[float] | None = None,
+        flat: Still | None = None,
+        dark: Still | None = None,
         recent: RecentFrames | None = None,
     ) -> CalibrationRun:
         """Begin a calibration around z; nothing has been exposed when this refuses it.
@@ -92,10 +96,12 @@ class Autofocus:
             limits_um: lowest and highest z to ask for, besides the configured limits.
             range_um, step_um: half the stack and the distance of its planes, µm; None: as configured.
             planes_um: the planes themselves, instead of range and step.
+            flat: an empty, evenly lit field, as a TIFF file or pixels; None: what stays sharp everywhere is learnt.
+            dark: what the camera shows without light, likewise.
             recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
-            RequestError: no calibration can come of these planes.
+            RequestError: no calibration can come of these planes, or a flat or dark frame cannot be used.
             TravelLimitError: some of them lie outside the limits, or the way is too long.
             CalibrationError: the disk has no room for it.
         """
@@ -105,7 +111,8 @@ class Autofocus:
         planes = check_planes(wanted_um, self.instrument)
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
-        measuring = StackMeasuring(self._measuring(None, recent, Sensor()), self.instrument)
+        given = Given.of(still(flat, "flat"), still(dark, "dark"))
+        measuring = StackMeasuring(self._measuring(None, recent, PLAIN), self.instrument, given)
         return CalibrationRun(
             measuring,
             probes,
@@ -192,6 +199,13 @@ class Autofocus:
         if self.instrument is not None:
             return self.instrument.depth_of_field_um
         return self.calibrations.in_force().axial_unit_um
+
+    def sensor(self) -> Sensor:
+        """Return what is known of the camera: nothing before a calibration. Reads the disk."""
+        try:
+            return self.calibrations.in_force().sensor
+        except CalibrationError:
+            return PLAIN
 
     def _measuring(self, roi: Region | None, recent: RecentFrames | None, sensor: Sensor) -> Measuring:
         allowed = self.config.autofocus.max_saturated

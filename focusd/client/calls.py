@@ -103,7 +103,7 @@ def tell(
 
 def _described(view: memoryview, z_um: float | None) -> dict[str, object]:
     dtype = {"B": "uint8", "H": "uint16"}.get(view.format.lstrip("<=@"))
-    is_colour = view.ndim == 3 and view.shape[2] in (3, 4)
+    is_colour = view.ndim == 3 and (view.shape or ())[2] in (3, 4)
     if dtype is None or not (view.ndim == 2 or is_colour):
         raise RequestError(
             f"a frame is (y, x), or (y, x, 3) in colour, of uint8 or uint16, not {view.shape} of format {view.format!r}"

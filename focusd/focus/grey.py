@@ -5,12 +5,16 @@ Everything here is linear in the light, so that the ratio of two frames' power s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.unsignedinteger]
+Pixels = NDArray[Any]
+"""Unsigned whole numbers as a camera gives them, or floats."""
 
-def components(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+
+def components(pixels: Pixels) -> Pixels:
     """The pixels that carry light: (y, x), or (y, x, 3) of a colour image, whose fourth component is none.
 
     Other shapes are returned as they are.
@@ -20,13 +24,13 @@ def components(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
     return {1: pixels[..., 0], 4: pixels[..., :3]}.get(pixels.shape[2], pixels)
 
 
-def is_image(pixels: NDArray[np.generic]) -> bool:
+def is_image(pixels: Pixels) -> bool:
     """Whether these are the pixels of a grey or a colour image."""
     is_grey, is_colour = pixels.ndim == 2, pixels.ndim == 3 and pixels.shape[2] == 3
     return (is_grey or is_colour) and pixels.size > 0
 
 
-def grey(pixels: Pixels, is_mosaic: bool = False) -> NDArray[np.generic]:
+def grey(pixels: Pixels, is_mosaic: bool = False) -> Pixels:
     """The grey (y, x) of an image: red + 2·green + blue, of a grey camera's image itself.
 
     Of all greys that were tried on simulated colour cameras no other focuses better (docs/explanation/cameras.md): most
@@ -41,7 +45,7 @@ def grey(pixels: Pixels, is_mosaic: bool = False) -> NDArray[np.generic]:
     return _unmosaiced(pixels) if is_mosaic else pixels
 
 
-def _summed(pixels: Pixels) -> Pixels | NDArray[np.float32]:
+def _summed(pixels: Pixels) -> Pixels:
     red, green, blue = np.moveaxis(pixels, -1, 0)
     image = _wide(green)
     image *= 2
@@ -50,7 +54,7 @@ def _summed(pixels: Pixels) -> Pixels | NDArray[np.float32]:
     return image
 
 
-def _unmosaiced(pixels: Pixels) -> Pixels | NDArray[np.float32]:
+def _unmosaiced(pixels: Pixels) -> Pixels:
     """Each pixel with those below and beside it: one red, two green and one blue, wherever the cell begins.
 
     An even mosaic has three frequencies, and the sum passes none of them. It shifts the image by half a pixel, which no
@@ -64,6 +68,6 @@ def _unmosaiced(pixels: Pixels) -> Pixels | NDArray[np.float32]:
     return image
 
 
-def _wide(pixels: Pixels) -> Pixels | NDArray[np.float32]:
+def _wide(pixels: Pixels) -> Pixels:
     """A copy in which four of them can be added: of 8 bit in 16, which the scorer takes as they are."""
     return pixels.astype(np.uint16 if pixels.dtype.itemsize == 1 else np.float32)

@@ -10,7 +10,7 @@ _BLOCKS = 8
 """Along each axis, at most, evenly spread."""
 _LEAST_PX = 32
 _STANDS_OUT = 10.0
-"""Power at a frequency of the mosaic over that beside it. Noise, hot pixels and textures have about the same at both."""
+"""Power at a frequency of the mosaic over that beside it: of noise, hot pixels and textures both are about alike."""
 _LEAST = 0.004
 """Amplitude of the mosaic over the level: a fainter one changes no focus."""
 _BESIDE = range(6, 11)

@@ -78,7 +78,7 @@ class Sensor:
     dark: Plane | None = None
     pattern: Plane | None = None
 
-    def seen(self, pixels: Pixels) -> NDArray[np.generic]:
+    def seen(self, pixels: Pixels) -> Pixels:
         """What is scored of a frame: its grey (y, x), without what the camera adds to it.
 
         A frame of another size than the planes, of another region or binning, is only turned into grey.
@@ -100,7 +100,9 @@ class Sensor:
             told.append("the camera sends a raw colour mosaic, of which focusd makes its own grey")
         if self.pattern is not None:
             percent = 100 * float(self.pattern.values.std())
-            told.append(f"what the camera shows at every z, {percent:.2g} % of the light, is taken off each frame")
+            told.append(
+                f"what the camera shows at every z, {percent:.2g} % of the light, is taken off each frame"
+            )
         return "; ".join(told)
 
     @cached_property
@@ -118,7 +120,7 @@ class Sensor:
         """Share of good pixels around each bad one."""
         return np.asarray(_mean_around(1 - self._is_bad.astype(np.float32))[self._is_bad])
 
-    def _evened(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _evened(self, image: Pixels) -> Pixels:
         """The image, its bad pixels replaced by the mean of the good ones around."""
         if not self._is_bad.any():
             return image

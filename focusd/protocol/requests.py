@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from focusd.errors import RequestError
-from focusd.protocol.model import Finite, Length, Model, Name
+from focusd.protocol.model import Finite, Length, Model, Name, printable
 
 PROTOCOL = "focusd/1"
 
@@ -44,6 +44,8 @@ def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
 ImageShape = Annotated[
     tuple[Side, ...], Field(strict=False, min_length=2, max_length=3), AfterValidator(_image)
 ]
+File = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(printable)]
+"""Path of a file on the computer that focusd runs on."""
 MAX_TAGS = 16
 
 
@@ -102,6 +104,10 @@ class CalibrateOptions(Params):
     """Distance of the planes, µm; default: what the objective asks for."""
     planes_um: Annotated[list[Finite], Field(fail_fast=True, min_length=7, max_length=1000)] | None = None
     """The planes themselves, µm, ascending, instead of range and step: for a recorded, irregular stack."""
+    flat: File | None = None
+    """TIFF of an empty, evenly lit field, on focusd's computer; default: what stays sharp everywhere is learnt."""
+    dark: File | None = None
+    """TIFF that the camera takes without light, on focusd's computer."""
 
 
 class CalibrateParams(CalibrateOptions, LongParams):

@@ -44,7 +44,9 @@ class Measuring:
         self._roi = roi
         self.sensor = sensor
         self._first: Measurement | None = None
-        self._last: tuple[int, NDArray[np.generic]] | None = None  # number and grey of a frame: once is enough
+        self._last: tuple[int, NDArray[np.generic]] | None = (
+            None  # number and grey of a frame: once is enough
+        )
 
     def anew(self, sensor: Sensor) -> Self:
         """Return what measures the frames of this operation once more, as another sensor sees them.

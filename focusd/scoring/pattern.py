@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import uniform_filter
+from scipy.signal.windows import tukey
 
 from focusd.focus.calibration import B_PER_AXIAL_UNIT
 from focusd.focus.measurement import Measurement
 from focusd.focus.sensor import Plane
 from focusd.optics.bands import banded_transfer, ring_radii
 from focusd.optics.instrument import Instrument
+from focusd.scoring.specks import specks_of
 
 Array = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -32,15 +34,17 @@ FAR_SHARE = 0.5
 """Of the stack's reach: what lies further out counts as far."""
 GROUPS, LEAST_IN_GROUP = 3, 2
 """On each side of the focus, at most; and frames in each."""
-MOST_PASSES = 1e-3
+MOST_PASSES = 0.01
 """Of the power of the object: frequencies at which more passes, at some far plane, are left alone."""
-STANDS_OUT = 3.0
+STANDS_OUT = 5.0
 """Power of the pattern over that by which the mean may be off, from which a frequency counts."""
 SHARE_OF_NOISE = 0.1
 """And over the noise of a single frame: a pattern below does no harm."""
 _RINGS = 96
 _RADII = np.linspace(0, np.sqrt(0.5), _RINGS)
 """Of rings of spatial frequency, cycles/pixel."""
+_TAPER = 0.25
+_MARGIN_PX = 64
 _LEVEL_PX = 33
 """The light around a pixel, to which it is compared."""
 _STRUCTURE_FROM = 4
@@ -114,14 +118,16 @@ def _lowest(units: Array, instrument: Instrument, size: int) -> float:
 
 def _mean(frames: Frames, group: Sequence[int]) -> Image:
     """What the frames of a group show relative to the light around each pixel, on average."""
-    total: Image = sum((_relative(frames(number)) for number in group), np.float32(0))  # type: ignore[assignment]
-    return total / np.float32(len(group))
+    total = _relative(frames(group[0]))
+    for number in group[1:]:
+        total += _relative(frames(number))
+    return np.asarray(total / np.float32(len(group)))
 
 
 def _relative(image: NDArray[np.generic]) -> Image:
     image = image.astype(np.float32)
-    around = uniform_filter(uniform_filter(image, _LEVEL_PX, mode="nearest"), _LEVEL_PX, mode="nearest")
-    return image / np.maximum(around, np.float32(1e-6)) - 1
+    around = uniform_filter(uniform_filter(image, _LEVEL_PX, mode="reflect"), _LEVEL_PX, mode="reflect")
+    return np.asarray(image / np.maximum(around, np.float32(1e-6)) - 1)
 
 
 def _common(frames: Frames, groups: Sequence[Sequence[int]], lowest: float) -> Image | None:
@@ -130,33 +136,54 @@ def _common(frames: Frames, groups: Sequence[Sequence[int]], lowest: float) -> I
     Args:
         lowest: frequencies below are left alone, cycles/pixel.
     """
-    count = sum(map(len, groups))
-    total, scattered, ring = np.complex64(0), np.zeros(_RINGS), np.empty((0, 0), np.intp)
-    shape: tuple[int, ...] = ()
+    count, scattered = sum(map(len, groups)), np.zeros(_RINGS)
+    together = np.zeros(frames(groups[0][0]).shape, np.float32)
     for group in groups:
-        image = _mean(frames, group)
-        shape, ring = image.shape, ring if ring.size else _rings(image.shape)
-        spectrum, weight = fft.rfft2(image), np.float32(len(group) / count)
-        scattered += float(weight) * _by_ring(ring, spectrum)
-        total = total + weight * spectrum
-    power = _by_ring(ring, total)
-    error = (scattered - power) / (len(groups) - 1)
-    signal = power - error
+        weight, image = len(group) / count, _mean(frames, group)
+        together += np.float32(weight) * image
+        scattered += weight * _power(image)
+    error = (scattered - _power(together)) / (len(groups) - 1)
     least = np.maximum(STANDS_OUT, SHARE_OF_NOISE * count) * error
-    kept = (signal > least) & (_RADII >= lowest)
-    if not kept.any():
+    gain = _gain(_power(together), error, least, lowest)
+    if not gain.any():
         return None
-    gain = np.where(kept, signal / np.maximum(power, 1e-30), 0).astype(np.float32)
-    return np.asarray(fft.irfft2(total * gain[ring], s=shape), np.float32)
+    specks = specks_of(_filtered(together, gain), lambda image: _filtered(image, (gain > 0).astype(float)))
+    rest = together - specks
+    return specks + _filtered(rest, _gain(_power(rest), error, least, lowest))
+
+
+def _gain(power: Array, error: Array, least: Array, lowest: float) -> Array:
+    """By how much each ring is believed: the share of its power that is no error; 0 where that is too little."""
+    signal = power - error
+    is_kept = (signal > least) & (lowest <= _RADII)
+    return np.where(is_kept, signal / np.maximum(power, 1e-30), 0.0)
+
+
+def _filtered(image: Image, gain: Array) -> Image:
+    """The image, each ring of its frequencies multiplied by a gain. It goes on beyond its edges as in a mirror."""
+    margins = [(min(_MARGIN_PX, extent - 1),) * 2 for extent in image.shape]
+    wide = np.pad(image, margins, mode="reflect")
+    spectrum = fft.rfft2(wide) * gain[_rings(wide.shape)].astype(np.float32)
+    inner = tuple(slice(first, -last) for first, last in margins)
+    return np.asarray(fft.irfft2(spectrum, s=wide.shape)[inner], np.float32)
+
+
+def _tapered(image: Image) -> Image:
+    """The image, fading towards its edges: a jump there would have power at all frequencies, the same in all groups."""
+    for axis, extent in enumerate(image.shape):
+        window = tukey(extent, _TAPER).astype(np.float32)
+        image = image * np.expand_dims(window, 1 - axis)
+    return image
 
 
 def _rings(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """The ring of each frequency of an rfft2, (y, x)."""
+    """The ring of each frequency of an rfft2 of an image (y, x)."""
     radius = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     return np.asarray(np.rint(radius / _RADII[1]), np.intp)
 
 
-def _by_ring(ring: NDArray[np.intp], spectrum: NDArray[np.complexfloating]) -> Array:
-    """Mean power on each ring."""
-    power, flat = (spectrum.real**2 + spectrum.imag**2).ravel(), ring.ravel()
+def _power(image: Image) -> Array:
+    """Mean power of an image on each ring, its edges left out."""
+    spectrum = fft.rfft2(_tapered(image))
+    power, flat = (spectrum.real**2 + spectrum.imag**2).ravel(), _rings(image.shape).ravel()
     return np.asarray(np.bincount(flat, power, _RINGS) / np.bincount(flat, minlength=_RINGS).clip(1))

@@ -12,7 +12,9 @@ from typing import IO
 import numpy as np
 import structlog
 
+from focusd.errors import CalibrationError
 from focusd.focus.frame import Frame
+from focusd.focus.given import Given
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.mosaic import is_mosaic
 from focusd.focus.sensor import Sensor
@@ -31,7 +33,7 @@ class KeptFrames:
     """Frames in the order in which they came, in bounded memory."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115, `close` ends it
         self._kept: list[tuple[Frame, tuple[int, ...], int]] = []  # without pixels, their shape and beginning
 
     def __len__(self) -> int:
@@ -67,13 +69,16 @@ class StackMeasuring:
     Args:
         measuring: checks and scores them.
         instrument: None: its optics are not known.
-        learns: whether what the camera shows at every z is learnt from them.
+        given: what the user's own frames tell of the camera; of a flat, nothing more is learnt.
     """
 
-    def __init__(self, measuring: Measuring, instrument: Instrument | None, learns: bool = True) -> None:
+    def __init__(
+        self, measuring: Measuring, instrument: Instrument | None, given: Given | None = None
+    ) -> None:
         self._measuring = measuring
         self._instrument = instrument
-        self._frames: KeptFrames | None = KeptFrames() if learns else None
+        self._given = given or Given()
+        self._frames = KeptFrames() if self._given.flat is None else None
         self._is_begun = False
         self._turn = threading.Lock()
 
@@ -125,10 +130,16 @@ class StackMeasuring:
             frames.close()
 
     def _begin(self, frame: Frame) -> None:
-        """Find out with the first frame what kind of camera it is."""
+        """Find out with the first frame what kind of camera it is.
+
+        Raises:
+            CalibrationError: flat or dark frames are of another size.
+        """
         with self._turn:
-            if not self._is_begun:
-                self._measuring.sensor = replace(self._measuring.sensor, is_mosaic=is_mosaic(frame.pixels))
+            if self._is_begun:
+                return
+            _require_size(self._given, frame)
+            self._measuring.sensor = self._given.sensor(is_mosaic(frame.pixels))
             self._is_begun = True
 
     def _keep(self, frame: Frame) -> None:
@@ -138,6 +149,18 @@ class StackMeasuring:
             try:
                 self._frames.add(frame)
             except OSError as error:
-                log.warning("what stays sharp at every z is not learnt: no room for the frames", reason=str(error))
+                log.warning(
+                    "what stays sharp at every z is not learnt: no room for the frames", reason=str(error)
+                )
                 self._frames.close()
                 self._frames = None
+
+
+def _require_size(given: Given, frame: Frame) -> None:
+    """Refuse flat and dark frames that do not belong to these frames."""
+    for name, image in (("flat", given.flat), ("dark", given.dark)):
+        if image is not None and image.shape != frame.pixels.shape:
+            raise CalibrationError(
+                f"the {name} frame has the shape {image.shape}, and the camera's frames have {frame.pixels.shape}: "
+                "take it with the same region, binning and colours"
+            )

@@ -16,7 +16,7 @@ from pymmcore_plus.experimental.unicore import SimpleCameraDevice, UniMMCore
 from focusd.config import CameraConfig, MicroManagerConfig, ObjectiveConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
 from focusd.microscope.micromanager import MicroManagerMicroscope, close_core
-from focusd.microscope.pixels import full_scale, grey
+from focusd.microscope.pixels import full_scale, unsigned
 from tests.microscope.opening import opening
 
 CAMERA = CameraConfig(pixel_um=6.5, exposure_ms=1)
