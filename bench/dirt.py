@@ -45,9 +45,8 @@ class Dirt:
         shown[places] = rng.uniform(0.02, 1, self.hot)
         return shown
 
-
-def dirty(
-    light: NDArray[np.floating], response: Image, hot: Image, full_scale: float
-) -> NDArray[np.floating]:
-    """What a dirty camera shows of the light (y, x), in the same units."""
-    return np.minimum(light * response + hot * full_scale, full_scale)
+    def shown(self, light: NDArray[np.floating], full_scale: float, seed: int = 5) -> Image:
+        """What the camera shows of the light (y, x), in the same units."""
+        shape = light.shape[0], light.shape[1]
+        soiled = light * self.response(shape, seed) + self.hot_pixels(shape, seed) * full_scale
+        return np.asarray(soiled, np.float64)

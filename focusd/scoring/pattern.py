@@ -18,6 +18,7 @@ from scipy.signal.windows import tukey
 
 from focusd.focus.calibration import B_PER_AXIAL_UNIT
 from focusd.focus.measurement import Measurement
+from focusd.focus.planes import MIN_PLANES
 from focusd.focus.sensor import Plane
 from focusd.optics.bands import banded_transfer, ring_radii
 from focusd.optics.instrument import Instrument
@@ -62,6 +63,8 @@ def learn_pattern(
         measurements: of the planes, in any order.
         instrument: None: its optics are not known; the scores tell how blurred the far planes are.
     """
+    if len(measurements) < MIN_PLANES:
+        return None
     far, units = _far_planes(measurements, instrument)
     groups = [part for side in far for part in _parts(side)]
     if len(groups) < 3:
