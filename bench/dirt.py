@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Dirt:
     fixed: float = 0.0
     hot: int = 0
 
+    @lru_cache(8)  # noqa: B019, a frozen few
     def response(self, shape: tuple[int, int], seed: int) -> Image:
         """Factor (y, x) by which each pixel shows the light."""
         rng = np.random.default_rng(seed)
@@ -37,6 +39,7 @@ class Dirt:
             gain *= 1 - absorbed * np.clip(radius - np.hypot(y - centre[0], x - centre[1]) + 0.5, 0, 1)
         return gain
 
+    @lru_cache(8)  # noqa: B019
     def hot_pixels(self, shape: tuple[int, int], seed: int) -> Image:
         """Share (y, x) of the full scale that each pixel shows without light."""
         rng = np.random.default_rng(seed + 1)

@@ -35,9 +35,9 @@ FAR_SHARE = 0.5
 """Of the stack's reach: what lies further out counts as far."""
 GROUPS, LEAST_IN_GROUP = 3, 2
 """On each side of the focus, at most; and frames in each."""
-MOST_PASSES = 0.01
+MOST_PASSES = 0.003
 """Of the power of the object: frequencies at which more passes, at some far plane, are left alone."""
-STANDS_OUT = 5.0
+STANDS_OUT = 2.0
 """Power of the pattern over that by which the mean may be off, from which a frequency counts."""
 SHARE_OF_NOISE = 0.1
 """And over the noise of a single frame: a pattern below does no harm."""
