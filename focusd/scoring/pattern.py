@@ -33,12 +33,16 @@ QUANTUM = 1 / 256
 """Of the pattern as it is kept. A pattern of less than half of it is none: it changes no focus."""
 FAR_SHARE = 0.5
 """Of the stack's reach: what lies further out counts as far."""
+LEAST_PX = 64
+"""Of either side of a frame: a smaller one has too few frequencies to tell."""
 GROUPS, LEAST_IN_GROUP = 3, 2
 """On each side of the focus, at most; and frames in each."""
-MOST_PASSES = 0.003
+MOST_PASSES = 0.01
 """Of the power of the object: frequencies at which more passes, at some far plane, are left alone."""
 STANDS_OUT = 2.0
-"""Power of the pattern over that by which the mean may be off, from which a frequency counts."""
+PER_PASSING = 400.0
+"""Power of the pattern over that by which the mean may be off, from which a frequency counts; and so much more for the
+share of the object's power that passes, which groups hold in common."""
 SHARE_OF_NOISE = 0.1
 """And over the noise of a single frame: a pattern below does no harm."""
 _RINGS = 96
@@ -63,15 +67,15 @@ def learn_pattern(
         measurements: of the planes, in any order.
         instrument: None: its optics are not known; the scores tell how blurred the far planes are.
     """
-    if len(measurements) < MIN_PLANES:
+    if len(measurements) < MIN_PLANES or min(frames(0).shape) < LEAST_PX:
         return None
     far, units = _far_planes(measurements, instrument)
     groups = [part for side in far for part in _parts(side)]
     if len(groups) < 3:
         return None
     size = min(measurements[0].blocks.size_px, 256)
-    lowest = _lowest(units, instrument or _CANONICAL, size)
-    pattern = _common(frames, groups, lowest)
+    passing = _passing(units, instrument or _CANONICAL, size)
+    pattern = _common(frames, groups, passing)
     if pattern is None or np.abs(pattern).max() < QUANTUM / 2:
         return None
     return Plane.of(pattern, QUANTUM)
@@ -108,15 +112,12 @@ def _parts(side: list[int]) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(np.array(side), count)] if count else []
 
 
-def _lowest(units: Array, instrument: Instrument, size: int) -> float:
-    """The lowest frequency, cycles/pixel, above which next to nothing of the object passes at these defocuses."""
+def _passing(units: Array, instrument: Instrument, size: int) -> Array:
+    """Share of the object's power that passes at these defocuses, on each ring."""
     chosen = np.linspace(units.min(), units.max(), 9)
     with torch.inference_mode():
-        passes = banded_transfer(chosen, instrument, {}, size).mean(0)
-    seen = np.flatnonzero(passes > MOST_PASSES)
-    radii = ring_radii(size)
-    last = int(seen[-1]) + 1 if len(seen) else 0
-    return float(radii[min(last, len(radii) - 1)])
+        passing = banded_transfer(chosen, instrument, {}, size).mean(0)
+    return np.asarray(np.interp(_RADII, ring_radii(size), passing, left=1.0))
 
 
 def _mean(frames: Frames, group: Sequence[int]) -> Image:
@@ -133,11 +134,11 @@ def _relative(image: NDArray[np.generic]) -> Image:
     return np.asarray(image / np.maximum(around, np.float32(1e-6)) - 1)
 
 
-def _common(frames: Frames, groups: Sequence[Sequence[int]], lowest: float) -> Image | None:
+def _common(frames: Frames, groups: Sequence[Sequence[int]], passing: Array) -> Image | None:
     """What stands out in all groups, (y, x); None: nothing does.
 
     Args:
-        lowest: frequencies below are left alone, cycles/pixel.
+        passing: share of the object's power in these frames, on each ring.
     """
     count, scattered = sum(map(len, groups)), np.zeros(_RINGS)
     together = np.zeros(frames(groups[0][0]).shape, np.float32)
@@ -146,20 +147,20 @@ def _common(frames: Frames, groups: Sequence[Sequence[int]], lowest: float) -> I
         together += np.float32(weight) * image
         scattered += weight * _power(image)
     error = (scattered - _power(together)) / (len(groups) - 1)
-    least = np.maximum(STANDS_OUT, SHARE_OF_NOISE * count) * error
-    gain = _gain(_power(together), error, least, lowest)
+    stands_out = np.maximum(STANDS_OUT + PER_PASSING * passing, SHARE_OF_NOISE * count)
+    least = np.where(passing > MOST_PASSES, np.inf, stands_out * error)
+    gain = _gain(_power(together), error, least)
     if not gain.any():
         return None
     specks = specks_of(_filtered(together, gain), lambda image: _filtered(image, (gain > 0).astype(float)))
     rest = together - specks
-    return specks + _filtered(rest, _gain(_power(rest), error, least, lowest))
+    return specks + _filtered(rest, _gain(_power(rest), error, least))
 
 
-def _gain(power: Array, error: Array, least: Array, lowest: float) -> Array:
+def _gain(power: Array, error: Array, least: Array) -> Array:
     """By how much each ring is believed: the share of its power that is no error; 0 where that is too little."""
     signal = power - error
-    is_kept = (signal > least) & (lowest <= _RADII)
-    return np.where(is_kept, signal / np.maximum(power, 1e-30), 0.0)
+    return np.where(signal > least, signal / np.maximum(power, 1e-30), 0.0)
 
 
 def _filtered(image: Image, gain: Array) -> Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO
@@ -33,7 +34,8 @@ class KeptFrames:
     """Frames in the order in which they came, in bounded memory."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115, `close` ends it
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115, closed below
+        self._closing = weakref.finalize(self, self._file.close)  # also of a calibration that fails
         self._kept: list[tuple[Frame, tuple[int, ...], int]] = []  # without pixels, their shape and beginning
 
     def __len__(self) -> int:
@@ -59,7 +61,7 @@ class KeptFrames:
 
     def close(self) -> None:
         """Let go of them."""
-        self._file.close()
+        self._closing()
         self._kept.clear()
 
 

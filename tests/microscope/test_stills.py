@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from focusd.errors import RequestError
-from focusd.microscope.stills import still
+from focusd.microscope.stills import Still, still
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_one_image_or_several(tmp_path: Path, shape: tuple[int, ...], frames: tu
 
 def test_what_is_no_camera_frame_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("no image")
-    refused = {
+    refused: dict[str, Still] = {
         "no file": tmp_path / "missing.tif",
         "cannot be read": tmp_path / "text.tif",
         "float64 pixels": np.ones((20, 30)),

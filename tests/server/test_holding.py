@@ -11,6 +11,7 @@ import pytest
 
 from focusd.client import AsyncClient
 from focusd.errors import BusyError, RequestError
+from focusd.focus.measurement import Measurement
 from focusd.protocol.events import DriftEvent
 from focusd.protocol.messages import MAX_JSON_BYTES
 from focusd.protocol.states import Holding
@@ -54,9 +55,12 @@ async def test_colour_frames_are_scored_as_their_grey(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, score = [], daemon.operations.scorer.score
-    monkeypatch.setattr(
-        daemon.operations.scorer, "score", lambda pixels, *more: seen.append(pixels) or score(pixels, *more)
-    )
+
+    def noted(pixels: np.ndarray, *more: Any) -> Measurement:
+        seen.append(pixels)
+        return score(pixels, *more)
+
+    monkeypatch.setattr(daemon.operations.scorer, "score", noted)
     colours = np.random.default_rng(1).integers(0, 2, (4, 8, 3)).astype(np.uint8)
     async with client_of(daemon) as client:
         await client.score([colours])
