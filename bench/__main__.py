@@ -180,6 +180,19 @@ def accuracy(
 
 
 @app.command()
+def far(
+    textures: Textures = None,
+    runs: Annotated[int, typer.Option(min=1, help="Searches of each kind.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of crops, starts and noise.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Searches from beyond the calibrated range, over all of the stage's limits: focused, exposures, silently wrong."""
+    from bench.far import run_far
+
+    run_far(textures, runs, seed, json)
+
+
+@app.command()
 def frames(
     runs: Annotated[int, typer.Option(min=1, help="Searches.")] = 480,
     quick: Annotated[bool, typer.Option(help="48 searches at 10×/0.3: a minute or two.")] = False,

@@ -5,7 +5,8 @@ It owns no hardware, no thread and no clock. The daemon, ask and tell, embedded 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from focusd.errors import CalibrationError, OutOfRangeError, RequestError
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, Fingerprint
+from focusd.focus.far import FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import RecentFrames
 from focusd.focus.given import Given
@@ -23,13 +25,14 @@ from focusd.focus.planes import check_planes, probes_um, stack_um
 from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
+from focusd.focus.scale import ScaleMemory
 from focusd.focus.search import USABLE_DOF, PosteriorSearch
 from focusd.focus.sensor import PLAIN, Sensor
 from focusd.microscope.rehearsing import rehearse
 from focusd.microscope.stills import Still, still
 from focusd.optics.instrument import Instrument
 from focusd.scoring.choice import open_scorer
-from focusd.scoring.measuring import Measuring
+from focusd.scoring.measuring import Measuring, MeasuringPairs
 from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -70,6 +73,8 @@ class Autofocus:
         self.scorer = scorer or open_scorer(config)
         self.instrument = Instrument.from_config(config.objective, config.camera)
         self.fingerprint = _fingerprint(config, camera_name or config.camera.name, self.scorer)
+        self._scale_of: Calibration | None = None
+        self._scale_memory = ScaleMemory()
         self.calibrations = Calibrations(
             store or CalibrationStore(config.state_folder / "calibrations"),
             config.objective.name,
@@ -112,7 +117,8 @@ class Autofocus:
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
         given = Given.of(still(flat, "flat"), still(dark, "dark"))
-        measuring = StackMeasuring(self._measuring(None, recent, PLAIN), self.instrument, given)
+        pairs = MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames())
+        measuring = StackMeasuring(pairs, self.instrument, given)
         return CalibrationRun(
             measuring,
             probes,
@@ -140,6 +146,7 @@ class Autofocus:
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
         surface: Surface | None = None,
+        far: bool = False,
         recent: RecentFrames | None = None,
     ) -> RefocusRun:
         """Begin a search for the focus. None: as configured.
@@ -155,13 +162,15 @@ class Autofocus:
                 quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
             surface: what of a field that is not flat is brought into focus.
+            far: look for the focus over all of the limits, also beyond the calibrated range. The coarse planes for it
+                are not counted by `max_exposures`, but by the other budgets.
             recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
             CalibrationError: there is no calibration, or it does not fit the rig.
             OutOfRangeError: nothing is left inside the limits.
             BudgetError: the budget holds no exposure.
-            RequestError: there is no such strategy.
+            RequestError: there is no such strategy, or a far search is told where the focus is.
         """
         configured, chosen = self.config.autofocus, strategy or self.config.autofocus.strategy
         budget = Budget(
@@ -177,10 +186,12 @@ class Autofocus:
             self.config.stage.towards_sample,
             surface or configured.surface,
         )
-        search = self._search(chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior)
+        begin = partial(
+            self._search, chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior
+        )
         return RefocusRun(
-            self._measuring(roi, recent, calibration.sensor),
-            search,
+            self._measuring(roi, recent, calibration),
+            self._far_search(calibration, limits_um, begin, prior) if far else begin(),
             budget,
             field,
             start_um=z_um,
@@ -188,7 +199,14 @@ class Autofocus:
             exposure_ms=self.config.camera.exposure_ms,
             strategy=chosen,
             note=self.config.note,
+            learn=self._scales(calibration).learn,
         )
+
+    def _scales(self, calibration: Calibration) -> ScaleMemory:
+        """Return what runs with this calibration have told of the scale of z; another calibration begins anew."""
+        if self._scale_of is not calibration:
+            self._scale_of, self._scale_memory = calibration, ScaleMemory()
+        return self._scale_memory
 
     def depth_of_field_um(self) -> float:
         """Return what errors of the focus are measured in. Reads the disk where the optics are not known.
@@ -207,9 +225,11 @@ class Autofocus:
         except CalibrationError:
             return PLAIN
 
-    def _measuring(self, roi: Region | None, recent: RecentFrames | None, sensor: Sensor) -> Measuring:
-        allowed = self.config.autofocus.max_saturated
-        return Measuring(self.scorer, allowed, recent or RecentFrames(), roi, sensor)
+    def _measuring(
+        self, roi: Region | None, recent: RecentFrames | None, calibration: Calibration
+    ) -> Measuring:
+        allowed, recent = self.config.autofocus.max_saturated, recent or RecentFrames()
+        return Measuring(self.scorer, allowed, recent, roi, calibration.noise, calibration.sensor)
 
     def _search(
         self,
@@ -244,6 +264,32 @@ class Autofocus:
             usable_um=usable_um or target_um or USABLE_DOF * dof_um,
             verify=configured.verify,
             prior=Prior(*prior) if prior else None,
+            scale=self._scales(calibration).prior(),
+        )
+
+    def _far_search(
+        self,
+        calibration: Calibration,
+        limits_um: tuple[float, float],
+        begin: Callable[[], Search],
+        prior: tuple[float, float] | None,
+    ) -> Search:
+        """Return a new search over all of the limits.
+
+        Raises:
+            RequestError: it is told where the focus is; and as `_search`.
+        """
+        if prior:
+            raise RequestError(
+                "`far` looks for a focus of which nothing is known: leave out `prior`, or `far`"
+            )
+        begin()  # a wrong strategy is told now
+        return FarSearch(
+            calibration,
+            limits_um,
+            away_is_low=self.config.stage.towards_sample == "increasing",
+            threshold=self.config.autofocus.structure_threshold,
+            begin=begin,
         )
 
     def _offsets(self, range_um: float | None, step_um: float | None) -> NDArray[np.float64]:

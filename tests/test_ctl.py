@@ -63,6 +63,13 @@ def test_refocus_shows_its_progress_and_result(endpoints: list[str]) -> None:
     assert result["z_found_um"] == pytest.approx(12.5, abs=0.5)
 
 
+def test_refocus_looks_far_only_where_that_is_asked_for(endpoints: list[str]) -> None:
+    shown = ctl("refocus", "--far", *endpoints)
+    assert (shown.returncode, "exposure=1  of=20" in shown.stderr) == (0, True), shown.stderr
+    refused = ctl("refocus", "--far", "--prior", "12,3", *endpoints)
+    assert (refused.returncode, "leave out `prior`" in refused.stderr) == (1, True)
+
+
 def test_calibrate_shows_the_curve(endpoints: list[str]) -> None:
     shown = ctl("calibrate", "--range-um", "80", *endpoints)
     assert shown.returncode == 0

@@ -41,6 +41,10 @@ def _parameter(name: str, field: FieldInfo, text: str) -> Callable[[Command], Co
         return click.argument(name, type=kind, required=field.is_required())
     default = field.default if isinstance(field.default, float | int | str) and field.default != "" else None
     flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return click.option(
+            flag, name, is_flag=True, default=None, help=text
+        )  # what is not given is not sent
     return click.option(flag, name, type=kind, default=default, show_default=default is not None, help=text)
 
 

@@ -178,18 +178,26 @@ class CalibrationDriving(_Driving):
             frame = await self._operation.expose(run.expose_um[0])
             self._add(frame, await self._measured(frame))
             run.judge()
-        send, receive = anyio.create_memory_object_stream[Frame](WAITING_FRAMES)
-        async with stages() as group, receive:
-            group.start_soon(self._acquire, run.expose_um, send)
-            async with stages() as fitting:
-                async for frame in receive:
-                    self._add(frame, await self._measured(frame))
-                    if fit := run.fit_ahead():
-                        fitting.start_soon(to_thread.run_sync, fit)
+        async with stages() as fitting:
+            await self._swept(run.expose_um, fitting)
+            await self._judge()
+            await self._swept(run.expose_um, fitting)
+        async with stages() as returning:
+            returning.start_soon(self._operation.rig.return_to_start)
             await self._judge()
         return run.result
+
+    async def _swept(self, planes_um: Sequence[float], fitting: TaskGroup) -> None:
+        """Expose planes and measure each while the next is exposed."""
+        run = self._run
+        send, receive = anyio.create_memory_object_stream[Frame](WAITING_FRAMES)
+        async with stages() as group, receive:
+            group.start_soon(self._acquire, planes_um, send)
+            async for frame in receive:
+                self._add(frame, await self._measured(frame))
+                if fit := run.fit_ahead():
+                    fitting.start_soon(to_thread.run_sync, fit)
 
     async def _acquire(self, planes_um: Sequence[float], frames: MemoryObjectSendStream[Frame]) -> None:
         with frames:
             await self._operation.sweep(planes_um, frames.send)
-        await self._operation.rig.return_to_start()

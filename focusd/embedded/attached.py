@@ -158,8 +158,8 @@ class Attached:
 
         Args:
             offset_um: where to leave the stage, from the focus.
-            options: `roi`, `strategy`, `max_exposures`, `max_seconds`, `max_dose_ms`, `target_um`, `prior` and
-                `surface` of the daemon's `focus.run`.
+            options: `roi`, `strategy`, `max_exposures`, `max_seconds`, `max_dose_ms`, `target_um`, `prior`, `surface`
+                and `far` of the daemon's `focus.run`.
 
         Returns:
             What `focus.run` answers: the focus, wherever the stage was left.

@@ -8,14 +8,15 @@ them, so that only the changes from frame to frame count. Where another hypothes
 reported z does, σ grows, because the focus then lies elsewhere; where one that accuses the hardware is nearly sure, it
 is named.
 
-Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. The hypotheses
-of a scale near 1 stand for them too, and accuse nobody.
+Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. Scales near 1
+stand for them, and accuse nobody: they are as probable as `focus.scale` says. Frames far from the focus tell little
+where the scale is not known, and those near it decide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,24 +24,26 @@ from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
 from focusd.focus.posterior import (
-    CORRELATED_BANDS,
     Evidence,
     Posterior,
     Prior,
     log_prior,
     log_scores,
-    raw_misfit_of,
+    tempered_misfit_of,
 )
-from focusd.focus.transfer import ROUGH_ITERATIONS, compare_at
+from focusd.focus.scale import Scale, ScalePrior
+from focusd.focus.transfer import CORRELATED_BANDS, ROUGH_ITERATIONS, compare_at
 
 Array = NDArray[np.float64]
 
-SCALES = np.array([0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5])
-"""Of the axis: how far the stage really moves, of what it says."""
-OPTICS = (0.79, 1.36)
-"""Scales in between may be those of other optics; beyond them the stage is suspected."""
+OPTICS = np.array(
+    [0.79, 0.83, 0.87, 0.9, 0.925, 0.95, 0.97, 0.985, 1.0, 1.015, 1.03, 1.05, 1.075, 1.1, 1.14, 1.19, 1.25]
+)
+"""Scales of the axis that may be those of other optics: how far the focus really moves, of what the stage says."""
+SCALES = np.array([0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 1.35, 1.5, 1.75, 2.0, 2.5])
+"""Those of which the stage is suspected."""
 SCALED = 0.02
-"""Probability, before any frame, that the scale is another one than calibrated."""
+"""Probability, before any frame, of all of these."""
 LAGGING = 0.01
 """Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
 BESIDE = 0.01
@@ -52,6 +55,8 @@ _BACKLASH_UNITS = 0.3
 """Less is usual for a stage with backlash, and accuses nobody."""
 SURE_ODDS = math.exp(7.0)
 """Odds from which a hypothesis that accuses the hardware is reported as an error."""
+SURE_CHI2 = 2 * math.log(SURE_ODDS) * CORRELATED_BANDS
+"""The same as a difference of χ²."""
 EXPLAINED_MISFIT = 4.0
 """χ² per value up to which a hypothesis explains the frames: the least bad of bad ones proves nothing."""
 DOUBT_ODDS = 1.0
@@ -67,7 +72,9 @@ _LOOSEST_UNITS, _LOOSE_STEPS, _LOOSE_ROUNDS = 1.5, 25, 2
 _LOOSE_GAIN = 3.0
 """By so much, at least, the misfit has to fall when each frame is put where it fits best."""
 _SCALE_SPREAD = 0.35
-"""Standard deviation of the logarithm of the scale, if it is not the calibrated one."""
+"""Standard deviation of the logarithm of the scale, if the stage is suspected."""
+_SCALE_STEP = 0.005
+"""How well the scales that are tried tell one in between."""
 _FLAT = 0.05
 """Of the scales' probabilities: no scale is impossible."""
 _COARSE_UNITS = 0.35
@@ -111,12 +118,17 @@ class AxisBelief:
         sigma_um: standard uncertainty over all of them.
         suspect: what the hardware is suspected of, in words, if that is nearly sure; else empty.
         doubt: the same if it is at least more probable than not.
+        scale: of the axis, as the frames alone tell it.
+        chi2, misfit: of the best explanation; as for `Posterior`.
     """
 
     focus_um: float
     sigma_um: float
     suspect: str
     doubt: str
+    scale: Scale
+    chi2: float
+    misfit: float
 
 
 def examine(
@@ -125,6 +137,7 @@ def examine(
     prior: Prior | None,
     reported: Posterior,
     start_um: float,
+    scale: ScalePrior,
 ) -> AxisBelief:
     """Weigh the reported z against all other hypotheses.
 
@@ -133,9 +146,10 @@ def examine(
         prior: of a warm start.
         reported: what the frames say if each was taken where the stage said.
         start_um: where the stage stood before the first move.
+        scale: of the axis, before any frame.
     """
     z_um = np.array([e.z_um for e in evidence])
-    given = hypotheses(z_um, calibration.axial_unit_um, start_um)
+    given = hypotheses(z_um, calibration.axial_unit_um, start_um, scale)
     last_um = _grid_um(calibration, z_um[-1] - reported.best_um, reported.sigma_um)
     spread_um = np.gradient(last_um) / 2
     defocus_um = np.stack([h.apart_um for h in given], 1)[:, :, None] + last_um
@@ -150,10 +164,10 @@ def examine(
     found = compare_at(
         defocus_um[:, likely], spectra, calibration.transfer, blur_um[:, likely], iterations=ROUGH_ITERATIONS
     )
-    raw = float(raw_misfit_of(found, len(evidence)))
-    misfit = max(1.0, raw)
-    log = log[likely] - 0.5 * min(1.0, raw) * found.log_variance / CORRELATED_BANDS
-    weight = _weight(log, found.chi2, misfit)
+    tempered = float(tempered_misfit_of(found, len(evidence)))
+    misfit = max(1.0, tempered)
+    log = log[likely] - 0.5 * min(1.0, tempered) * found.log_variance / CORRELATED_BANDS
+    weight = _weight(log, found.chi2, tempered)
     # A sample that the reported z explains badly is no proof: hardware is accused by what is left after that.
     strict = _weight(log, found.chi2, math.sqrt(misfit * max(misfit, reported.misfit)))
     mean_um, sigma_um = _moments(focus_um[likely].clip(*_within(reported, range_um)), weight)
@@ -167,7 +181,9 @@ def examine(
     if loose_um > LOOSE_UNITS * calibration.axial_unit_um:
         doubt = doubt or LOOSE
     sigma_um = math.hypot(sigma_um, loose_um)
-    return AxisBelief(mean_um, sigma_um, _accused(strictly, given, SURE_ODDS) if is_explained else "", doubt)
+    suspect = _accused(strictly, given, SURE_ODDS) if is_explained else ""
+    told = _scale_of(chances, given)
+    return AxisBelief(mean_um, sigma_um, suspect, doubt, told, float(found.chi2.min()), misfit)
 
 
 def _looseness_um(evidence: Sequence[Evidence], calibration: Calibration, reported: Posterior) -> float:
@@ -205,34 +221,44 @@ def _weight(log: Array, chi2: Array, misfit: float) -> Array:
     return np.asarray(weight / weight.sum())
 
 
-def hypotheses(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
-    """All of them, the first being that the reported z is true.
+def hypotheses(z_um: Array, unit_um: float, start_um: float, scale: ScalePrior) -> list[Hypothesis]:
+    """All of them, those of `OPTICS` first.
 
     Args:
         z_um: (frames,) as the stage reported them, in the order of exposure.
         unit_um: λ·n/NA².
         start_um: where the stage stood before the first move.
+        scale: of the axis, before any frame; the calibration is stretched by what is learnt of it.
     """
-    true = Hypothesis("", z_um - z_um[-1], np.zeros(len(z_um)), 1.0, 1 - SCALED - LAGGING - BESIDE)
-    return [true, *_scaled(z_um), *_late(z_um, unit_um, start_um), *_beside(z_um, unit_um, start_um)]
-
-
-def _scaled(z_um: Array) -> list[Hypothesis]:
-    apart_um = z_um - z_um[-1]
-    chances = np.exp(-0.5 * (np.log(SCALES.clip(0.1)) / _SCALE_SPREAD) ** 2) + _FLAT
-    chances *= SCALED / chances.sum()
-    between = np.abs(np.gradient(SCALES)) / 2
+    usual = (1 - SCALED - LAGGING - BESIDE) * scale.chances(OPTICS)
+    odd = np.exp(-0.5 * (np.log(SCALES.clip(0.1)) / _SCALE_SPREAD) ** 2) + _FLAT
     return [
-        Hypothesis(
-            _scale_in_words(scale), scale * apart_um, half * np.abs(apart_um), float(scale), float(chance)
-        )
-        for scale, half, chance in zip(SCALES, between, chances, strict=True)
+        *_scaled(z_um, OPTICS, usual, lambda _: ""),
+        *_scaled(z_um, SCALES, SCALED * odd / odd.sum(), _scale_in_words),
+        *_late(z_um, unit_um, start_um),
+        *_beside(z_um, unit_um, start_um),
     ]
 
 
+def _scaled(z_um: Array, scales: Array, chances: Array, in_words: Callable[[float], str]) -> list[Hypothesis]:
+    apart_um = z_um - z_um[-1]
+    between = np.abs(np.gradient(scales)) / 2
+    return [
+        Hypothesis(in_words(scale), scale * apart_um, half * np.abs(apart_um), float(scale), float(chance))
+        for scale, half, chance in zip(scales, between, chances, strict=True)
+    ]
+
+
+def _scale_of(chances: Array, given: Sequence[Hypothesis]) -> Scale:
+    """Return the scale of the axis as the frames tell it, whatever was believed before, if the stage is true."""
+    usual = len(OPTICS)
+    likely = chances[:usual] / np.array([max(h.chance, 1e-300) for h in given[:usual]]) * np.gradient(OPTICS)
+    weight = likely / max(float(likely.sum()), 1e-300)
+    mean, spread = _moments(OPTICS, weight)
+    return Scale(mean, math.hypot(spread, _SCALE_STEP))
+
+
 def _scale_in_words(scale: float) -> str:
-    if OPTICS[0] <= scale <= OPTICS[1]:
-        return ""
     if scale == 0:
         return "the stage does not move, or the camera delivers the same image again and again"
     return f"the stage moves by about {scale:.2g} times what it reports"

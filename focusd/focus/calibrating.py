@@ -1,4 +1,8 @@
-"""The run that calibrates: a few probes that look for structure, then the stack, then the fit of its curve."""
+"""The run that calibrates: a few probes that look for structure, then the stack, then the fit of its curve.
+
+The first and the last plane are exposed twice, and so are some planes near the focus once the stack is complete: two
+frames of one z tell the camera's noise, and how well an exposure repeats itself.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
+
 from focusd.errors import NoSampleError
 from focusd.focus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
 from focusd.focus.measurement import Mask, Measurement, telling_tiles
+from focusd.focus.planes import STACK_UNITS
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
 from focusd.focus.sensor import PLAIN, Sensor
@@ -16,6 +23,12 @@ from focusd.optics.instrument import Instrument
 from focusd.protocol.results import CalibrationResult, Exposed, Progress, StoredCalibration
 
 Clean = Callable[[Sequence[Measurement]], tuple[Sensor, list[Measurement]]]
+
+TWICE = 2
+"""Planes of the stack that are exposed twice in a row: its ends, where blur has left hardly anything but noise."""
+REPEATED_UNITS = (-1.5, 0.0, 0.0, 1.5)
+"""Of the planes that are exposed once more, around the sharpest, in λ·n/NA²: where z and blur change them most."""
+REPEATED = len(REPEATED_UNITS)
 
 
 class CalibrationRun(Run[CalibrationResult]):
@@ -30,8 +43,8 @@ class CalibrationRun(Run[CalibrationResult]):
         whole_frames: so many planes are scored on all tiles, the others on a few of them.
         keep: stores the calibration, and returns what has become of it.
         note: what is added to the message.
-        clean: what is known of the camera once all is measured, and the measurements without what it adds to each
-            frame; None: nothing is known.
+        clean: what is known of the camera once the stack is complete, and its measurements without what the camera adds
+            to each frame; frames that come later are measured likewise. None: nothing is known.
     """
 
     def __init__(
@@ -58,8 +71,10 @@ class CalibrationRun(Run[CalibrationResult]):
         self._keep = keep
         self._note = note
         self._clean = clean
+        self._sensor = PLAIN
         self._probed: list[Measurement] = []
         self._sees_structure = False
+        self._stack: list[Measurement] = []
         self._pupil: PupilFit | None = None
         self._has_begun_to_fit = False
 
@@ -74,7 +89,8 @@ class CalibrationRun(Run[CalibrationResult]):
         probes = len(self._probed)
         last = (self.measurements or self._probed)[-1]
         taken = probes + len(self.measurements)
-        return Progress(**dict(summary(last)), exposure=taken, of=probes + len(self._planes_um))
+        of = probes + len(self._planes_um) + TWICE + REPEATED
+        return Progress(**dict(summary(last)), exposure=taken, of=of)
 
     def informative_tiles(self) -> Mask | None:
         """Return the tiles that are worth scoring in the next frame; None: all."""
@@ -109,11 +125,16 @@ class CalibrationRun(Run[CalibrationResult]):
             return
         if self.is_probing:
             raise self._empty()
-        sensor = self._clear()
+        if not self._stack:
+            self._clear()
+            self._stack = list(self.measurements)
+            self._wanted_um = self._planes_to_repeat()
+            return
+        repeated = self.measurements[len(self._stack) :]
         calibration, focus_um = calibrate(
-            self.measurements, self._fingerprint, self._threshold, self._instrument, self._pupil
+            self._stack, self._fingerprint, self._threshold, self._instrument, self._pupil, repeated
         )
-        calibration = replace(calibration, sensor=sensor)
+        calibration = replace(calibration, sensor=self._sensor)
         kept = self._keep(calibration)
         self._result = CalibrationResult(
             **dict(kept)
@@ -123,15 +144,14 @@ class CalibrationRun(Run[CalibrationResult]):
             z_focus_um=focus_um,
         )
 
-    def _clear(self) -> Sensor:
-        """Take from the measurements what the camera adds to each frame; return what is known of it."""
+    def _clear(self) -> None:
+        """Take from the stack what the camera adds to each frame, before its sharpest plane is looked for."""
         if self._clean is None:
-            return PLAIN
-        sensor, measurements = self._clean(self.measurements)
+            return
+        self._sensor, measurements = self._clean(self.measurements)
         if any(one is not other for one, other in zip(measurements, self.measurements, strict=True)):
             self._pupil = None  # it was fitted to what they were before
         self.measurements = measurements
-        return sensor
 
     def spent(self) -> Exposed:
         """Return how often the sample was lit."""
@@ -148,7 +168,20 @@ class CalibrationRun(Run[CalibrationResult]):
         self._probed.append(measurement)
         self._sees_structure = bool((measurement.structure >= self._threshold).any())
         left_um = self._probes_um[len(self._probed) :]
-        self._wanted_um = list(self._planes_um) if self._sees_structure else left_um[:1]
+        first_um, last_um = self._planes_um[0], self._planes_um[-1]
+        stack_um = [first_um, *self._planes_um, last_um]
+        self._wanted_um = stack_um if self._sees_structure else left_um[:1]
+
+    def _planes_to_repeat(self) -> list[float]:
+        """Return the sharpest plane, twice, and the planes beside it, ascending."""
+        z_um = np.array([m.z_um for m in self.measurements])
+        sharpest_um = z_um[int(np.argmin([float(np.nanmean(m.b)) for m in self.measurements]))]
+        unit_um = (
+            self._instrument.axial_unit_um if self._instrument else float(np.ptp(z_um)) / (2 * STACK_UNITS)
+        )
+        planes = np.array(self._planes_um)
+        wanted_um = sharpest_um + unit_um * np.array(REPEATED_UNITS)
+        return [float(planes[np.argmin(np.abs(planes - each))]) for each in wanted_um]
 
     def _empty(self) -> NoSampleError:
         probes_um = self._probes_um

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,8 +20,10 @@ from focusd.focus.measurement import (
     tiles_with_structure,
 )
 from focusd.focus.moffat import Moffat, fit_moffat, r_squared
+from focusd.focus.noise import Noise, noise_in
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
+from focusd.focus.repeating import scatter_of
 from focusd.focus.sensor import PLAIN, Sensor
 from focusd.focus.soundness import (
     MIN_R2,
@@ -65,6 +67,8 @@ class Calibration:
         r2: of the fit.
         origin: how the origin was found: `pupil` or `sharpest` (see `find_origin`).
         fingerprint: objective, camera, model and preprocessing that the curve belongs to.
+        origin_sigma_um: standard uncertainty of the origin.
+        noise: of the camera, by which all spectra are divided; None: it is white.
         sensor: what is known of the camera: its frames are looked at likewise in every search.
     """
 
@@ -76,6 +80,8 @@ class Calibration:
     r2: float
     origin: str
     fingerprint: Fingerprint
+    origin_sigma_um: float = 0.0
+    noise: Noise | None = None
     sensor: Sensor = PLAIN
 
     def __call__(self, z_um: Array) -> Array:
@@ -125,6 +131,17 @@ class Calibration:
         """Usual distance of the stack's planes."""
         return float(np.median(np.diff(self.transfer.z_um)))
 
+    def stretched(self, scale: float) -> Calibration:
+        """Return the calibration of a rig whose focus moves by so much for each µm of z."""
+        if scale == 1.0:
+            return self
+        transfer = replace(self.transfer, z_um=self.transfer.z_um / scale)
+        return replace(self, z_um=self.z_um / scale, transfer=transfer)
+
+    def thickened(self, extent_um: float) -> Calibration:
+        """Return the calibration for a sample that extends so far along z."""
+        return replace(self, transfer=self.transfer.thickened(extent_um))
+
     def shortcomings(self, other: Calibration) -> list[str]:
         """In what it is plainly worse than another calibration of the same rig; empty: in nothing."""
         worse = []
@@ -171,11 +188,13 @@ def calibrate(
     threshold: float,
     instrument: Instrument | None = None,
     known: PupilFit | None = None,
+    repeated: Sequence[Measurement] = (),
 ) -> tuple[Calibration, float]:
     """The calibration of a stack, and the z of its focus.
 
     Args:
-        measurements: one a plane, any order.
+        measurements: one a plane, any order, and second frames of some planes, which tell the camera's noise.
+        repeated: of some planes once more, after the stack.
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
         instrument: where it is known, a model of its pupil tells the origin.
@@ -186,6 +205,8 @@ def calibrate(
             what is known of the optics.
         NoSampleError: nothing to focus on.
     """
+    noise = noise_in([*measurements, *repeated])
+    measurements, repeated = _whitened(measurements, noise), _whitened(repeated, noise)
     ordered, z, spectra = _in_order(measurements)
     if len(ordered) < MIN_PLANES:
         raise CalibrationError(
@@ -210,11 +231,13 @@ def calibrate(
         defocus_um,
         b,
         spread[tells],
-        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um),
+        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, scatter_of(ordered, repeated)),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,
         dict(fingerprint),
+        origin.sigma_um,
+        noise,
     )
     return calibration, origin.z_um
 
@@ -262,8 +285,14 @@ def is_past_focus(measurements: list[Measurement], instrument: Instrument) -> bo
 
 def pupil_ahead(measurements: list[Measurement], instrument: Instrument) -> PupilFit:
     """What takes longest of a calibration, from the planes near the focus, while the stage takes the others."""
-    ordered, z, spectra = _in_order(measurements)
+    ordered, z, spectra = _in_order(_whitened(measurements, noise_in(measurements)))
     return fit_pupil(z, spectra, ordered[0].blocks.size_px, instrument)
+
+
+def _whitened(measurements: Sequence[Measurement], noise: Noise | None) -> list[Measurement]:
+    if noise is None:
+        return list(measurements)
+    return [replace(m, blocks=noise.whiten(m.blocks)) for m in measurements]
 
 
 def _in_order(measurements: list[Measurement]) -> tuple[list[Measurement], Array, list[Spectrum]]:

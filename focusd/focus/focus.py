@@ -10,6 +10,7 @@ from typing import Literal
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
 from focusd.focus.geometry import Geometry, LocalMap
 from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.scale import Scale
 from focusd.optics.bands import BlockSpectra
 
 Surface = Literal["mean", "median", "nearest"]
@@ -165,6 +166,9 @@ class Search(ABC):
             NoConvergenceError: it is neither.
         """
 
+    def came_from(self, z_um: float) -> None:  # noqa: B027 - most searches do not ask
+        """Take note of where the stage stood before it went to the first of the opening planes."""
+
     def telling_tiles(self) -> Mask | None:
         """Return the tiles, (rows, columns), that are worth scoring in the next exposure; None: all."""
         return None
@@ -194,6 +198,16 @@ class Search(ABC):
         return ""
 
     @property
+    def scale(self) -> Scale | None:
+        """The scale of the axis, as the exposures tell it; None: they do not."""
+        return None
+
+    @property
     def is_usable(self) -> bool:
         """Whether the focus is known well enough to end with, once the budget is spent."""
         return False
+
+    @property
+    def besides(self) -> int:
+        """How many exposures there may be besides those that the budget allows."""
+        return 0

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import LocalMap
 from focusd.focus.measurement import Mask, Measurement, blocks_with_structure, common_noise
-from focusd.focus.posterior import CORRELATED_BANDS, misfit_of
-from focusd.focus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, explain, singles
+from focusd.focus.posterior import misfit_of
+from focusd.focus.transfer import CORRELATED_BANDS, ITERATIONS, ROUGH_ITERATIONS, Comparison, explain, singles
 
 Array = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def _explained(
     transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um / 2)
     blocks = measurements[0].blocks
     given = power, noise, blocks.modes, blocks.spread, *transferred, calibration.transfer.log_object
-    return explain(*singles(*given), iterations=iterations)
+    return explain(*singles(*given), noise_error=blocks.noise_error, iterations=iterations)
 
 
 def _lowest(candidates_um: Array, comparison: Comparison, frames: int) -> tuple[Array, Array]:

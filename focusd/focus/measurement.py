@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.optics.bands import BlockSpectra
+from focusd.optics.bands import NOISE_ERROR, BlockSpectra
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -34,12 +34,14 @@ class Spectrum:
         noise: of white noise, in the same units.
         modes: (bands,) independent Fourier modes behind each value.
         spread: (bands,) as `optics.bands.band_spread`.
+        noise_error: relative error of the noise's power, of all bands or (bands,).
     """
 
     power: Array
     noise: float
     modes: Array
     spread: Array
+    noise_error: Array | float = NOISE_ERROR
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Measurement:
         structure: (rows, columns) probability that the tile holds something to focus on.
         y_px, x_px: (rows, columns) centres of the tiles, in pixels of the frame.
         blocks: power spectra, on a grid of their own.
+        noise: spectra of the noise, where the frame before was taken at the same z; None: it was not, or nobody asked.
     """
 
     z_um: float
@@ -62,6 +65,7 @@ class Measurement:
     y_px: Array
     x_px: Array
     blocks: BlockSpectra
+    noise: BlockSpectra | None = None
 
     def mean_b(self, seen: Mask) -> float:
         """Average of b over the tiles that are seen, each weighted by its precision."""
@@ -93,10 +97,19 @@ class Measurement:
     def spectrum(self, chosen: Mask) -> Spectrum:
         """Power of the chosen blocks together."""
         blocks, count = self.blocks, int(chosen.sum())
-        modes = blocks.modes * (1 if count == 1 else _OVERLAP * count)
+        modes = blocks.modes * independent_blocks(count)
         return Spectrum(
-            blocks.power[chosen].mean(0), float(blocks.noise[chosen].mean()), modes, blocks.spread
+            blocks.power[chosen].mean(0),
+            float(blocks.noise[chosen].mean()),
+            modes,
+            blocks.spread,
+            blocks.noise_error,
         )
+
+
+def independent_blocks(count: int) -> float:
+    """Return how many blocks tell as much as so many that overlap."""
+    return 1 if count == 1 else _OVERLAP * count
 
 
 def common_noise(noise: Array) -> Array:

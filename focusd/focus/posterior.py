@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
 from focusd.focus.measurement import Spectrum
-from focusd.focus.transfer import ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
+from focusd.focus.transfer import CORRELATED_BANDS, ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
 
 Array = NDArray[np.float64]
 
 COARSE_STEPS = 201
 FINE_STEPS = 81
-CORRELATED_BANDS = 6.0
-"""Neighbouring bands err together, by the same leakage and the same anisotropy: so many count as one."""
 SCORE_FREEDOM = 3.0
 """Of Student's t for the scores: a texture that the network reads wrongly is rare, not impossible."""
 CURVE_ERROR = 0.01
 """Of b_calib, in units of b, from one sample to the next."""
+_TEMPERING = 10.0
+"""Values that count as if they had errors as large as expected, before any is seen."""
 UNIFORM_SHARE = 0.01
 """Of the probability that a warm start leaves to the rest of the range: the sample may have been moved."""
 
@@ -221,7 +221,8 @@ def _weighed(
     prior: Prior | None,
 ) -> Posterior:
     misfit = float(misfit_of(comparison, len(evidence)))
-    log_weight = -0.5 * comparison.chi2 / (misfit * CORRELATED_BANDS)
+    tempered = float(tempered_misfit_of(comparison, len(evidence)))
+    log_weight = -0.5 * comparison.chi2 / (tempered * CORRELATED_BANDS)
     log_weight += log_scores(np.subtract.outer([e.z_um for e in evidence], z_um), evidence, calibration)
     if prior:
         log_weight += log_prior(z_um, prior, float(np.ptp(z_um)))
@@ -233,10 +234,21 @@ def misfit_of(comparison: Comparison, frames: int) -> Array:
     return np.maximum(1.0, raw_misfit_of(comparison, frames))
 
 
+def tempered_misfit_of(comparison: Comparison, frames: int) -> Array:
+    """χ² per value at its best, (…), as the errors are to be scaled by: below 1 they are smaller than they are taken to
+    be, which few values do not prove."""
+    freedom, raw = _freedom(comparison, frames), raw_misfit_of(comparison, frames)
+    return np.asarray(np.maximum(raw, (raw * freedom + _TEMPERING) / (freedom + _TEMPERING)))
+
+
 def raw_misfit_of(comparison: Comparison, frames: int) -> Array:
     """χ² per value at its best, (…); below 1 the errors are smaller than they are taken to be."""
-    freedom = np.maximum(1.0, comparison.bands.mean(-1) * (frames - 1))
-    return np.asarray(comparison.chi2.min(-1) / freedom)
+    return np.asarray(comparison.chi2.min(-1) / _freedom(comparison, frames))
+
+
+def _freedom(comparison: Comparison, frames: int) -> Array:
+    """How many values are free to disagree, (…)."""
+    return np.asarray(np.maximum(1.0, comparison.bands.mean(-1) * (frames - 1)))
 
 
 def log_scores(defocus_um: Array, evidence: Sequence[Evidence], calibration: Calibration) -> Array:

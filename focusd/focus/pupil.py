@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 
 from focusd.focus.measurement import Spectrum
 from focusd.focus.moffat import fit_moffat
-from focusd.focus.transfer import band_error, explain, log_signal, noise_of
+from focusd.focus.transfer import CORRELATED_BANDS, band_error, explain, log_signal, noise_of
 from focusd.optics.bands import banded_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
@@ -37,10 +37,17 @@ FADED = 1.5
 """Natural logarithm of the power that a band has lost then."""
 MAX_MISFIT = 4.0
 """χ² per value above which the model is not this instrument's."""
+MAX_MISFIT_AGREEING, AGREE = 16.0, 2.0
+"""The same where the sharpest plane lies within so many standard uncertainties of the model's origin."""
 AXIAL_SCALE_ERROR = 0.05
 """To which NA, wavelength and the stage's scale are known."""
 MODEL_ERROR = 0.02
 """Relative error of the model's transfer: objects are not isotropic, and pupils have more aberrations than three."""
+SHARPEST_UNITS = 0.1
+"""Standard uncertainty of the sharpest plane as an origin, in λ·n/NA²: spherical aberration moves it from sample to
+sample."""
+SHARPEST_PLANES = 0.1
+"""The same in distances of planes, where the optics are not known."""
 FLAT = np.zeros(1)
 """The spectrum of the object that the model transfers."""
 
@@ -71,11 +78,13 @@ class Origin:
     Attributes:
         z_um: in the stack's own coordinates.
         method: `pupil`, or `sharpest` where no model of the pupil explains the stack.
+        sigma_um: standard uncertainty of `z_um`, as far as the stack itself tells it.
         scale: how far the focus has moved for each µm of z, as far as the optics tell it.
     """
 
     z_um: float
     method: str
+    sigma_um: float
     scale: float = 1.0
 
 
@@ -88,6 +97,7 @@ class PupilFit:
         z_um: (planes,) looked at.
         power: (planes, bands) of them.
         origin_um: of the model.
+        sigma_um: of the origin.
         scale: of z, as in `Origin`.
         misfit: χ² per value.
     """
@@ -96,6 +106,7 @@ class PupilFit:
     z_um: Array
     power: Array
     origin_um: float
+    sigma_um: float
     scale: float
     misfit: float
 
@@ -144,10 +155,12 @@ def find_origin(
     if instrument is not None:
         near = _near(z_um, spectra, instrument, sharpest_um)
         fit = known if known and known.is_of(near) else _fit_near(near, block_px, instrument)
-        if fit.misfit <= MAX_MISFIT:
-            return Origin(fit.origin_um, PUPIL, fit.scale)
-        return Origin(sharpest_um, SHARPEST, _scale(near, block_px, instrument))
-    return Origin(sharpest_um, SHARPEST)
+        unsure_um = SHARPEST_UNITS * instrument.axial_unit_um
+        apart = abs(fit.origin_um - sharpest_um) / np.hypot(fit.sigma_um, unsure_um)
+        if fit.misfit <= (MAX_MISFIT if apart > AGREE else MAX_MISFIT_AGREEING):
+            return Origin(fit.origin_um, PUPIL, fit.sigma_um, fit.scale)
+        return Origin(sharpest_um, SHARPEST, unsure_um, _scale(near, block_px, instrument))
+    return Origin(sharpest_um, SHARPEST, SHARPEST_PLANES * float(np.median(np.diff(z_um))))
 
 
 def fit_pupil(z_um: Array, spectra: Sequence[Spectrum], block_px: int, instrument: Instrument) -> PupilFit:
@@ -207,13 +220,13 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
 
 def _fit_pupil(
     near: _Near, block_px: int, instrument: Instrument, start: tuple[float, ...]
-) -> tuple[float, float, float]:
-    """Origin, scale of z, and χ² per value of the best model that is found from a start."""
+) -> tuple[float, float, float, float]:
+    """Origin and its σ, scale of z, and χ² per value of the best model that is found from a start."""
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         scaled = np.full(len(start), _FAR_FROM_ZERO)
         for planes in near.stages():
             residuals = partial(_residuals, planes, block_px, instrument, start)
-            scaled = least_squares(
+            found = least_squares(
                 residuals,
                 scaled,
                 diff_step=_STEP,
@@ -222,9 +235,13 @@ def _fit_pupil(
                 ftol=_TOLERANCE,
                 xtol=_TOLERANCE / _FAR_FROM_ZERO,
                 workers=pool.map,
-            ).x
+            )
+            scaled = found.x
     origin, *_, scale = (float(p) for p in _parameters(start, scaled))
-    return near.start_um + origin * near.unit_um, scale, float(np.mean(residuals(scaled) ** 2))
+    misfit = float(np.mean(residuals(scaled) ** 2))
+    variance = np.linalg.pinv(found.jac.T @ found.jac)[0, 0] * CORRELATED_BANDS * max(misfit, 1.0)
+    sigma_um = _SCALE[0] * near.unit_um * float(np.sqrt(variance))
+    return near.start_um + origin * near.unit_um, sigma_um, scale, misfit
 
 
 def _residuals(
@@ -239,7 +256,8 @@ def _residuals(
     modes, spread = near.spectra[0].modes, near.spectra[0].spread
     error = np.hypot(MODEL_ERROR, band_error(log_t, spread))
     noise = noise_of(near.spectra)[:, None, None]
-    fit = explain(near.power[:, None, :], noise, modes, spread, log_t, error, FLAT)
+    given = near.power[:, None, :], noise, modes, spread, log_t, error, FLAT
+    fit = explain(*given, noise_error=near.spectra[0].noise_error)
     return np.concatenate([fit.residuals.ravel(), fit.brightness.ravel(), [(p[4] - 1) / AXIAL_SCALE_ERROR]])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from focusd.errors import BudgetError, OutOfRangeError
@@ -11,6 +12,7 @@ from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
+from focusd.focus.scale import Scale
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Progress, RefocusResult, Spent
 
@@ -49,6 +51,7 @@ class RefocusRun(Run[RefocusResult]):
         exposure_ms: of the camera, for the dose.
         strategy: name of the search.
         note: what is added to the message.
+        learn: is told the scale of the axis, if the exposures have shown it.
 
     Attributes:
         field, start_um, limits_um: as given.
@@ -66,6 +69,7 @@ class RefocusRun(Run[RefocusResult]):
         exposure_ms: float,
         strategy: str,
         note: str,
+        learn: Callable[[Scale], None] = lambda _: None,
     ) -> None:
         self._search = search
         self._budget = budget
@@ -73,6 +77,7 @@ class RefocusRun(Run[RefocusResult]):
         self._exposure_ms = exposure_ms
         self._strategy = strategy
         self._note = note
+        self._learn = learn
         self.field = field
         self.start_um = start_um
         self._believed: tuple[float, float] | None = None
@@ -93,7 +98,8 @@ class RefocusRun(Run[RefocusResult]):
     def progress(self) -> Progress:
         """The last exposure, how many there were, and how many there may be."""
         last = dict(summary(self.measurements[-1]))
-        return Progress(**last, exposure=len(self.measurements), of=self._budget.exposures)
+        allowed = self._budget.exposures + self._search.besides
+        return Progress(**last, exposure=len(self.measurements), of=allowed)
 
     @property
     def before_um(self) -> float | None:
@@ -158,6 +164,8 @@ class RefocusRun(Run[RefocusResult]):
 
     def _end(self) -> None:
         focus = self._search.decide()
+        if scale := self._search.scale:
+            self._learn(scale)
         geometry = geometry_of(focus.local, self.field.pixel_um, self.field.dof_um, self.field.towards_sample)
         target_um, sigma_um = surface_of(focus, geometry, self.field.surface)
         self._require_inside(target_um)
@@ -195,7 +203,7 @@ class RefocusRun(Run[RefocusResult]):
         Raises:
             BudgetError: it says what the search knows so far.
         """
-        exposures = len(self.measurements) + ahead
+        exposures = max(0, len(self.measurements) + ahead - self._search.besides)
         elapsed_s = self.elapsed_s + ahead * self._exposure_ms / 1000
         dose_ms = self._dose_ms + ahead * self._exposure_ms
         try:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import AmbiguousError
-from focusd.focus.axis import AxisBelief, examine
+from focusd.focus.axis import SURE_CHI2, AxisBelief, examine
 from focusd.focus.calibration import Calibration
+from focusd.focus.extent import Extent, find_extent
 from focusd.focus.focus import (
     Focus,
     Search,
@@ -33,7 +34,6 @@ from focusd.focus.measurement import (
     tiles_with_structure,
 )
 from focusd.focus.posterior import (
-    CORRELATED_BANDS,
     Evidence,
     Posterior,
     Prior,
@@ -41,7 +41,8 @@ from focusd.focus.posterior import (
     posterior_near,
     survey,
 )
-from focusd.focus.transfer import ROUGH_ITERATIONS, Comparison, distances
+from focusd.focus.scale import Scale, ScaleMemory, ScalePrior
+from focusd.focus.transfer import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, distances
 from focusd.focus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.optics.bands import BlockSpectra
 
@@ -49,8 +50,8 @@ Array = NDArray[np.float64]
 
 MIN_CERTAINTY = 0.99
 """Probability of the main mode below which a focus is ambiguous."""
-FLOOR_UNITS = 0.02
-"""What no number of exposures takes away from σ, in λ·n/NA²: the calibration's own origin."""
+FLOOR_UNITS = 0.005
+"""What no number of exposures takes away from σ, in λ·n/NA², even if the calibration has no error."""
 SURE = 0.97
 """Probability of structure in one exposure that outweighs its absence in others."""
 USABLE_DOF = 0.25
@@ -67,6 +68,8 @@ SUSPECT_EXPOSURES = 3
 """Two exposures fit one focus or another whatever the hardware does."""
 ODD_MISFIT = 3.0
 """χ² per value above which the hardware is looked at before the search goes on."""
+THICK_EXPOSURES = 3
+"""Two exposures are explained by some focus, whatever the extent of the sample."""
 BEYOND_UNITS = 0.25
 """An exposure so close to the end of what can be looked at tells whether the focus lies beyond."""
 
@@ -108,6 +111,7 @@ class PosteriorSearch(Search):
         usable_um: σ with which it may end when its budget is spent; None: the target alone.
         verify: expose once more at the focus before it ends.
         prior: of a warm start.
+        scale: of the axis, as far as it is known; None: nothing is known of it.
     """
 
     def __init__(
@@ -121,8 +125,11 @@ class PosteriorSearch(Search):
         usable_um: float | None = None,
         verify: bool = True,
         prior: Prior | None = None,
+        scale: ScalePrior | None = None,
     ) -> None:
-        self._calibration = calibration
+        self._scale = scale or ScaleMemory().prior()
+        self._thin = self._calibration = calibration.stretched(self._scale.learnt.value)
+        self._extent = Extent()
         self._limits_um = limits_um
         self._away_is_low = away_is_low
         self._threshold = threshold
@@ -175,9 +182,24 @@ class PosteriorSearch(Search):
     def belief(self) -> Posterior:
         """The posterior after the last exposure; there has to be one. It is made when it is asked for."""
         if self._posterior is None:
-            evidence, surveyed = self._evidence(self.measurements), self._survey(self.measurements)
-            self._posterior = posterior(evidence, self._calibration, self._within_um, self._prior, surveyed)
+            self._use(Extent())
+            found = self._posterior_of(self._evidence(self.measurements))
+            if len(self.measurements) >= THICK_EXPOSURES:
+                extent = find_extent(self._evidence(self.measurements), self._thin, self._within_um)
+                self._use(extent)
+                found = self._posterior_of(self._evidence(self.measurements)) if extent.thick_um else found
+            self._posterior = found
         return self._posterior
+
+    def _posterior_of(self, evidence: list[Evidence]) -> Posterior:
+        surveyed = self._survey(self.measurements)
+        return posterior(evidence, self._calibration, self._within_um, self._prior, surveyed)
+
+    def _use(self, extent: Extent) -> None:
+        """Take the sample to extend so far."""
+        if extent.thick_um != self._extent.thick_um:
+            self._calibration, self._surveyed = self._thin.thickened(extent.thick_um), None
+        self._extent = extent
 
     @property
     def axis(self) -> AxisBelief:
@@ -185,7 +207,12 @@ class PosteriorSearch(Search):
         if self._axis is None:
             evidence = self._evidence(self.measurements)
             start_um = self.measurements[0].z_um if self._start_um is None else self._start_um
-            self._axis = examine(evidence, self._calibration, self._prior, self.belief, start_um)
+            known = self._prior, self.belief, start_um, self._scale
+            self._axis = examine(evidence, self._calibration, *known)
+            if self._extent.thick_um:  # a thick sample and hardware that lies may look alike
+                thin = examine(evidence, self._thin, *known)
+                if thin.suspect and thin.chi2 + SURE_CHI2 * thin.misfit < self._extent.chi2:
+                    self._axis = thin
         return self._axis
 
     @property
@@ -196,7 +223,7 @@ class PosteriorSearch(Search):
     @property
     def believed(self) -> tuple[float, float] | None:
         """As `Search.believed`, from the first exposure on."""
-        return (self.estimate.focus_um, self.estimate.sigma_um) if self.measurements else None
+        return (self.estimate.focus_um, self._reported(self.estimate.sigma_um)) if self.measurements else None
 
     @property
     def satisfied(self) -> bool:
@@ -225,9 +252,17 @@ class PosteriorSearch(Search):
     @property
     def _with_doubt(self) -> Estimate:
         """The focus and its σ, if the reported z may be wrong."""
-        sigma_um = float(np.hypot(self.axis.sigma_um, self._floor_um))
+        sigma_um = math.hypot(self.axis.sigma_um, self._floor_um, self._extent.sigma_um)
         focus_um = float(np.clip(self.axis.focus_um, *self._limits_um))
         return Estimate(focus_um, sigma_um, self.belief.certainty)
+
+    @property
+    def scale(self) -> Scale | None:
+        """As `Search.scale`, once the focus is known."""
+        if not self.is_usable:
+            return None
+        learnt, found = self._scale.learnt.value, self.axis.scale
+        return Scale(learnt * found.value, learnt * found.sigma)
 
     def next_z_um(self) -> float | None:
         """Where to expose next; None when the search is satisfied.
@@ -259,6 +294,10 @@ class PosteriorSearch(Search):
         else:
             self._opening_um = [start_um, self._beside_um(start_um)]
         return self._opening_um
+
+    def came_from(self, z_um: float) -> None:
+        """As `Search.came_from`, after `opening_um`."""
+        self._start_um = z_um
 
     def _beside_um(self, z_um: float) -> float:
         """An axial unit away from the sample, or towards it at a limit."""
@@ -338,12 +377,13 @@ class PosteriorSearch(Search):
             )
         local = local_map(self.measurements, self._calibration, estimate.focus_um)
         estimate = self._with_doubt
+        sigma_um = self._reported(estimate.sigma_um)
         if self.satisfied:
-            return Focus(estimate.focus_um, estimate.sigma_um, local, target_um=self._target_um)
+            return Focus(estimate.focus_um, sigma_um, local, target_um=self._target_um)
         message = (
             f"the budget is spent ({known}); allow more exposures, or expose longer, to know the focus better"
         )
-        return Focus(estimate.focus_um, estimate.sigma_um, local, message, self._usable_um)
+        return Focus(estimate.focus_um, sigma_um, local, message, self._usable_um)
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is more probable than all others together."""
@@ -424,6 +464,10 @@ class PosteriorSearch(Search):
     @property
     def _floor_um(self) -> float:
         return FLOOR_UNITS * self._calibration.axial_unit_um
+
+    def _reported(self, sigma_um: float) -> float:
+        """σ as it is told: with the calibration's own error and the sample's, which no exposure takes away."""
+        return math.hypot(sigma_um, self._calibration.origin_sigma_um, self._extent.uneven_um)
 
     def _is_known(self, estimate: Estimate, at_most_um: float) -> bool:
         return estimate.sigma_um <= at_most_um and estimate.certainty >= MIN_CERTAINTY
@@ -526,8 +570,7 @@ class PosteriorSearch(Search):
         nearest = np.searchsorted(belief.z_um, hypotheses).clip(0, len(belief.z_um) - 1)
         chi2 = distances(
             belief.log_object[nearest],
-            spectrum.noise,
-            spectrum.modes,
+            spectrum,
             self._calibration.transfer,
             np.subtract.outer(probes_um, hypotheses),
         )

@@ -9,7 +9,7 @@ does: partial coherence, aberrations, gamma, the camera's own filter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from focusd.focus.measurement import Spectrum, common_noise
+from focusd.optics.bands import NOISE_ERROR
 
 Array = NDArray[np.float64]
 
+CORRELATED_BANDS = 6.0
+"""Neighbouring bands err together, by the same leakage and the same anisotropy: so many count as one."""
 BAND_ERROR = 0.4
 """What of a band's width counts: which of its frequencies an object holds more of, no mean tells, and they pass
 differently. So many standard deviations of |f|, times the steeper slope of the transfer to a neighbouring band, is the
@@ -34,9 +37,6 @@ CLOSE_UNITS = 0.7
 """Planes of a stack so close, in λ·n/NA², show all of the transfer's rise and fall near the focus."""
 DIMMING = 0.05
 """Standard deviation of the logarithm of a frame's power as a whole: lamps flicker and dyes bleach."""
-NOISE_ERROR = 0.05
-"""Relative error of the noise's power, which is never quite white."""
-
 ITERATIONS = 5
 """Of the fit of an object to its spectra: what is left then moves no χ² by a thousandth."""
 ROUGH_ITERATIONS = 2
@@ -54,6 +54,10 @@ _DEEPEST_MISSED = 4.0
 _DOUBT = 0.5
 """Share of what the two ways to interpolate differ by that is an error: of planes 0.35 to 0.7 axial units apart the
 residuals are within 4 standard deviations, with more of them they were 15 and more."""
+_DEPTHS = 9
+"""Of a thick sample, that stand for all."""
+_UNEVEN = 0.2
+"""By so much of what its extent changes a thick sample differs from an even one."""
 _MOST_IN_BAND = 0.3
 """Beyond that it is noise that makes the slopes."""
 _LEAST_VARIANCE = 1e-6
@@ -81,20 +85,33 @@ class Transfer:
     axial_unit_um: float
 
     @classmethod
-    def of_stack(cls, z_um: Array, spectra: Sequence[Spectrum], axial_unit_um: float) -> Transfer:
+    def of_stack(
+        cls, z_um: Array, spectra: Sequence[Spectrum], axial_unit_um: float, scatter: Array | float = 0.0
+    ) -> Transfer:
         """The transfer that a stack shows.
 
         Args:
             z_um: (planes,) defocus, ascending.
             spectra: one a plane.
             axial_unit_um: λ·n/NA².
+            scatter: (bands,) relative error of a plane by what changes from exposure to exposure, as vibration does.
         """
         signal, deviation = _signal(spectra)
         log_object = np.log(signal).max(0)
         log_power = np.log(signal) - log_object
         error = np.hypot(deviation / signal, band_error(log_power, spectra[0].spread))
-        error = np.hypot(error, _gap_error(z_um, log_power, axial_unit_um))
+        error = np.hypot(np.hypot(error, scatter), _gap_error(z_um, log_power, axial_unit_um))
         return cls(z_um, log_power, error, log_object, axial_unit_um)
+
+    def thickened(self, extent_um: float) -> Transfer:
+        """Return the transfer of a sample that extends so far along z, and shows other things at each depth."""
+        if extent_um == 0:
+            return self
+        depths_um = extent_um * ((np.arange(_DEPTHS) + 0.5) / _DEPTHS - 0.5)
+        power = np.exp(self.at(self.z_um[:, None] + depths_um)[0]).mean(1)
+        log_power = np.log(power)
+        error = np.hypot(self.error, _UNEVEN * np.abs(log_power - self.log_power))
+        return replace(self, log_power=log_power, error=error)
 
     def at(self, defocus_um: Array, spread_um: Array | float = 0.0) -> tuple[Array, Array]:
         """Logarithm of the transfer and its deviation at any defocus, (…, bands).
@@ -160,6 +177,12 @@ def _gap_error(z_um: Array, log_power: Array, axial_unit_um: float) -> Array:
 def log_signal(spectra: Sequence[Spectrum]) -> Array:
     """Natural logarithm of the power without the noise's, (frames, bands)."""
     return np.asarray(np.log(_signal(spectra)[0]))
+
+
+def signal_error(spectra: Sequence[Spectrum]) -> Array:
+    """Relative standard deviation of `log_signal` by noise, (frames, bands)."""
+    signal, deviation = _signal(spectra)
+    return np.asarray(deviation / signal)
 
 
 def noise_of(spectra: Sequence[Spectrum]) -> Array:
@@ -251,7 +274,8 @@ def compare_at(
     noise = noise_of(spectra).reshape(*of_frames, 1)
     bands = spectra[0].modes, spectra[0].spread
     transferred = transfer.at(defocus_um, spread_um)
-    return explain(*singles(power, noise, *bands, *transferred, transfer.log_object), iterations=iterations)
+    given = power, noise, *bands, *transferred, transfer.log_object
+    return explain(*singles(*given), noise_error=spectra[0].noise_error, iterations=iterations)
 
 
 def singles(*parts: Array) -> tuple[Any, ...]:
@@ -268,6 +292,7 @@ def explain(
     error: Array,
     log_calibrated: Array,
     *,
+    noise_error: Array | float = NOISE_ERROR,
     iterations: int = ITERATIONS,
 ) -> Comparison:
     """`compare` for one object or many, (frames, …, candidates, bands) or what broadcasts to that.
@@ -278,13 +303,14 @@ def explain(
         modes, spread: of the bands, as in `Spectrum`.
         log_t, error: the transfer under each candidate.
         log_calibrated: (bands,) the spectrum of the object that the transfer was taken with, up to a constant.
+        noise_error: relative error of the noise's power.
         iterations: of the fit of the object.
     """
     log_object = _first_guess(power, noise, log_t)
     log_t = log_t + _in_band(log_object - log_calibrated, log_t, spread)
     measured = _full(np.log(power), log_t)
     passed = _exp(log_t)
-    variance_of = _Variance.of(error, modes)
+    variance_of = _Variance.of(error, modes, noise_error)
     for _ in range(iterations):
         residual, weight, share = _residual(measured, noise, passed, variance_of, log_object)
         shared = weight * share
@@ -344,23 +370,25 @@ def _full(values: Array, like: Array) -> Array:
 class _Variance:
     """Variance of the logarithm of the power, by the share s of it that is signal.
 
-    object · s² + (1 − s²) / modes + NOISE_ERROR² · (1 − s)², in half as many steps: it is worked out again for each
-    guess of the object.
+    object · s² + (1 − s²) / modes + noise² · (1 − s)², in half as many steps: it is worked out again for each guess of
+    the object.
     """
 
     of_noise: Array
     curved: Array
+    twice: NDArray[np.float32]
 
     @classmethod
-    def of(cls, error: Array, modes: Array) -> _Variance:
-        """Of a transfer's error; `_LEAST_VARIANCE` on top."""
-        of_noise = _full(1 / modes + (NOISE_ERROR**2 + _LEAST_VARIANCE), error)
-        of_object = error**2 + (LEAST_ERROR**2 + _LEAST_VARIANCE + 2 * NOISE_ERROR**2)
-        return cls(of_noise, of_object - of_noise)
+    def of(cls, error: Array, modes: Array, noise_error: Array | float) -> _Variance:
+        """Of a transfer's error and the noise's; `_LEAST_VARIANCE` on top."""
+        twice = 2 * np.square(np.asarray(noise_error, dtype=np.float32))
+        of_noise = _full(1 / modes + (twice / 2 + np.float32(_LEAST_VARIANCE)), error)
+        of_object = error**2 + (np.float32(LEAST_ERROR**2 + _LEAST_VARIANCE) + twice)
+        return cls(of_noise, of_object - of_noise, twice)
 
     def __call__(self, share: Array) -> Array:
         """At these shares."""
-        return (self.curved * share - 2 * NOISE_ERROR**2) * share + self.of_noise
+        return (self.curved * share - self.twice) * share + self.of_noise
 
 
 def _residual(
@@ -387,15 +415,17 @@ def _expected(signal: Array, noise: Array | float, variance_of: _Variance) -> tu
     return np.log(power), variance_of(share), share
 
 
-def distances(log_object: Array, noise: float, modes: Array, transfer: Transfer, defocus_um: Array) -> Array:
+def distances(log_object: Array, like: Spectrum, transfer: Transfer, defocus_um: Array) -> Array:
     """χ² by which one more frame would tell each pair of hypotheses apart, (probes, hypotheses, hypotheses).
 
     Args:
         log_object: (hypotheses, bands) the object under each hypothesis.
+        like: a frame of the same noise.
         defocus_um: (probes, hypotheses) of the frame under each hypothesis.
     """
-    log_object, modes, log_t, error = singles(log_object, modes, *transfer.at(defocus_um))
-    expected, variance, _ = _expected(_exp(log_object + log_t), noise, _Variance.of(error, modes))
+    log_object, modes, log_t, error = singles(log_object, like.modes, *transfer.at(defocus_um))
+    variance_of = _Variance.of(error, modes, like.noise_error)
+    expected, variance, _ = _expected(_exp(log_object + log_t), like.noise, variance_of)
     return np.stack([_chi2_of_pairs(*each) for each in zip(expected, variance, strict=True)])
 
 

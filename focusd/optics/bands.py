@@ -15,6 +15,8 @@ from focusd.optics.imaging import kernel_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.psf import pixel_kernel
 
+NOISE_ERROR = 0.05
+"""Relative error of the power of noise that is white: it never is quite."""
 _FIRST_BIN = 2
 """A window spreads the mean level over the bins below."""
 _FINE_BINS = 16
@@ -40,6 +42,8 @@ class BlockSpectra:
         spread: (bands,) as `band_spread`.
         y_px, x_px: (rows, columns) centres of the blocks.
         size_px: of one block.
+        level: mean count of the frame; NaN: not known.
+        noise_error: relative error of the noise's power, of all bands or (bands,).
     """
 
     power: NDArray[np.float64]
@@ -49,6 +53,8 @@ class BlockSpectra:
     y_px: NDArray[np.float64]
     x_px: NDArray[np.float64]
     size_px: int
+    level: float = math.nan
+    noise_error: NDArray[np.float64] | float = NOISE_ERROR
 
     def thinned(self) -> BlockSpectra:
         """Every other block of every other row: a quarter at most of many, spread over the field."""

@@ -133,6 +133,8 @@ class RefocusOptions(Params):
     """z and σ of the focus as far as it is known, µm: a warm start."""
     surface: Literal["mean", "median", "nearest"] | None = None
     """What of a field that is not flat is brought into focus."""
+    far: bool = False
+    """Look for the focus over all of the limits, also beyond the calibrated range, in up to 12 exposures more."""
 
 
 class RefocusParams(RefocusOptions, LongParams):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import ScoringError
-from focusd.focus.frame import Frame, FrameChecks, RecentFrames
+from focusd.focus.frame import SAME_Z_UM, Frame, FrameChecks, RecentFrames
 from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.noise import Noise
 from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.scorer import Scorer
@@ -25,10 +26,11 @@ class Measuring:
         max_saturated: fraction of pixels at full scale above which a frame is refused.
         recent: the camera's last frames, of earlier operations too.
         roi: (y, x, height, width) in pixels: the part of the field that counts; None: all of it.
-        sensor: what is known of the camera.
+        noise: of the camera, by which the spectra are divided; None: it is white.
+        sensor: what is known of the camera else.
 
     Attributes:
-        sensor: as given; whoever finds out more with the first frame says so before it is measured.
+        sensor: as given; whoever finds out more says so before a frame is measured.
     """
 
     def __init__(
@@ -37,16 +39,16 @@ class Measuring:
         max_saturated: float,
         recent: RecentFrames,
         roi: Region | None = None,
+        noise: Noise | None = None,
         sensor: Sensor = PLAIN,
     ) -> None:
         self._scorer = scorer
         self._checks: FrameChecks | None = FrameChecks(max_saturated, recent)
         self._roi = roi
+        self._noise = noise
         self.sensor = sensor
         self._first: Measurement | None = None
-        self._last: tuple[int, NDArray[np.generic]] | None = (
-            None  # number and grey of a frame: once is enough
-        )
+        self._last: tuple[int, Sensor, NDArray[np.generic]] | None = None  # of a frame: once is enough
 
     def anew(self, sensor: Sensor) -> Self:
         """Return what measures the frames of this operation once more, as another sensor sees them.
@@ -54,7 +56,7 @@ class Measuring:
         They have been checked.
         """
         other = copy(self)
-        other.sensor, other._checks, other._last = sensor, None, None
+        other.sensor, other._checks = sensor, None
         return other
 
     def check(self, frame: Frame) -> None:
@@ -67,10 +69,10 @@ class Measuring:
 
     def seen(self, frame: Frame) -> NDArray[np.generic]:
         """Return what is scored of a frame, (y, x)."""
-        last = self._last
-        if last is None or last[0] != frame.sequence:
-            self._last = last = frame.sequence, self.sensor.seen(frame.pixels)
-        return last[1]
+        last, sensor = self._last, self.sensor
+        if last is None or last[0] != frame.sequence or last[1] is not sensor:
+            self._last = last = frame.sequence, sensor, sensor.seen(frame.pixels)
+        return last[2]
 
     def _check(self, frame: Frame, *, quick: bool = False) -> None:
         if self._checks is not None:
@@ -91,9 +93,11 @@ class Measuring:
             ScoringError: the spectra are no numbers.
         """
         self._check(frame, quick=thinned)
+        if known and self._noise:
+            known = self._noise.colour(known)
         spectra = self._scorer.spectra(self.seen(frame), self._roi, thinned=thinned, known=known)
         _require_finite(spectra.power, spectra.noise)
-        return spectra
+        return self._noise.whiten(spectra) if self._noise else spectra
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
@@ -113,6 +117,37 @@ class Measuring:
         self._first = self._first or measured
         require_numbers(measured, only)
         return replace(measured, z_um=frame.z_um)
+
+
+class MeasuringPairs(Measuring):
+    """Measures the frames of a calibration, and the noise between two in a row of the same z."""
+
+    _before: Frame | None = None
+
+    def measure(
+        self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None
+    ) -> Measurement:
+        """Score a frame as `Measuring.measure` does, and add what it and the frame before say of the noise."""
+        measured = super().measure(frame, spectra, only)
+        before, self._before = self._before, frame
+        if before is None or not _are_pair(before, frame):
+            return measured
+        return replace(measured, noise=self._difference(before, frame))
+
+    def _difference(self, one: Frame, other: Frame) -> BlockSpectra:
+        """Spectra of the difference of two frames, with the power that the noise of one of them has."""
+        first, second = (self.sensor.seen(each.pixels).astype(np.float32) for each in (one, other))
+        level = float(second.mean())
+        difference = (second - first * np.float32(level / max(float(first.mean()), 1e-6))) / np.float32(
+            np.sqrt(2)
+        )
+        return replace(self._scorer.spectra(difference, self._roi), level=level)
+
+
+def _are_pair(one: Frame, other: Frame) -> bool:
+    """Whether two frames differ by noise alone. A recorded stack shows the same image again, which has no noise."""
+    alike = one.pixels.shape == other.pixels.shape and abs(one.z_um - other.z_um) <= SAME_Z_UM
+    return alike and not np.array_equal(one.pixels, other.pixels)
 
 
 def require_numbers(measured: Measurement, only: Mask | None = None) -> None:

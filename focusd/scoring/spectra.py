@@ -87,6 +87,7 @@ def block_spectra(
         y_px,
         x_px,
         size,
+        float(pixels[::_LEVEL_PX, ::_LEVEL_PX].mean()),
     )
 
 

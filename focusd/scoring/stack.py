@@ -107,7 +107,8 @@ class StackMeasuring:
     def cleaned(self, measurements: Sequence[Measurement]) -> tuple[Sensor, list[Measurement]]:
         """Return what is known of the camera by now, and what the frames show without its pattern.
 
-        Where it has none, these are the same measurements. The frames are let go of.
+        Where it has none, these are the same measurements. The frames are let go of, and later ones are measured as the
+        camera is known now.
 
         Args:
             measurements: of the last frames, in the order in which they were measured.
@@ -124,6 +125,7 @@ class StackMeasuring:
             if pattern is None:
                 return sensor, measurements
             sensor = replace(sensor, pattern=pattern)
+            self._measuring.sensor = sensor
             again = self._measuring.anew(sensor)
             return sensor, [
                 again.measure(frames[first + k], only=np.isfinite(m.b)) for k, m in enumerate(measurements)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from focusd.errors import CalibrationError, RequestError
 from focusd.focus.calibration import Calibration
 from focusd.focus.moffat import Moffat
+from focusd.focus.noise import Noise
 from focusd.focus.transfer import Transfer
 from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 from focusd.storage.sensors import sensor_from_json, sensor_to_json
@@ -32,6 +33,8 @@ ROOM_BYTES = 1 << 20
 """More than a calibration takes on disk, but one of a large camera with a pattern of its own."""
 HISTORY = 20
 """Calibrations of an objective that are kept; when there are more, the oldest ones go, but not the one in force."""
+EARLIER_SIGMA_UNITS = 0.02
+"""Uncertainty of an origin, in λ·n/NA², of which an earlier focusd wrote nothing."""
 _NO_CALIBRATION = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading something else raises."""
 _LONGEST_NAME = 60
@@ -317,6 +320,8 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "fwhm_um": calibration.fwhm_um,
         "r2": calibration.r2,
         "origin": calibration.origin,
+        "origin_sigma_um": calibration.origin_sigma_um,
+        "noise": _noise_to_json(calibration.noise),
         "sensor": sensor_to_json(calibration.sensor),
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
@@ -352,8 +357,29 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         float(values["r2"]),
         str(values["origin"]),
         dict(values["fingerprint"]),
-        sensor=sensor_from_json(values.get("sensor")),
+        float(values.get("origin_sigma_um", EARLIER_SIGMA_UNITS * transfer.axial_unit_um)),
+        _noise_from_json(values.get("noise"), transfer.log_power.shape[1]),
+        sensor_from_json(values.get("sensor")),
     )
+
+
+def _noise_to_json(noise: Noise | None) -> dict[str, Any] | None:
+    return (
+        None
+        if noise is None
+        else {"shape": noise.shape.tolist(), "error": noise.error.tolist(), "per_count": noise.per_count}
+    )
+
+
+def _noise_from_json(values: dict[str, Any] | None, bands: int) -> Noise | None:
+    """The noise; calibrations of focusd 0.1 know of none, which counts as white."""
+    if values is None:
+        return None
+    shape, error = (np.array(values[key], dtype=np.float64) for key in ("shape", "error"))
+    if not all(each.shape == (bands,) and (np.isfinite(each) & (each > 0)).all() for each in (shape, error)):
+        raise ValueError("the spectrum of the noise holds gaps")
+    per_count = values["per_count"]
+    return Noise(shape, error, None if per_count is None else float(per_count))
 
 
 def _planes(values: list[float]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from skimage.data import brick, camera, grass, immunohistochemistry
+from skimage import data
 
 from bench.colour import NEUTRAL_GAINS, bilinear, malvar, mosaic
 from focusd.focus.grey import components, grey
@@ -19,12 +19,17 @@ def exposed(light: NDArray[np.float64], electrons: float, seed: int = 1) -> NDAr
     return (signal + noise * np.sqrt(signal + 4) + 100).clip(0, 65535).astype(np.uint16)
 
 
+def picture(name: str) -> NDArray[np.float64]:
+    image: NDArray[np.float64] = getattr(data, name)()[:512, :512] / 255
+    return image
+
+
 def stained() -> NDArray[np.float64]:
-    return np.asarray(immunohistochemistry()[:512, :512] / 255, np.float64)
+    return picture("immunohistochemistry")
 
 
 def textures() -> list[NDArray[np.float64]]:
-    return [np.asarray(image()[:512, :512] / 255, np.float64) for image in (brick, grass, camera)]
+    return [picture(name) for name in ("brick", "grass", "camera")]
 
 
 def test_a_grey_image_stays_as_it_is() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from focusd.errors import FocusdError, HardwareError, NoSampleError, RequestError, SaturatedError
 from focusd.focus.budget import Budget
-from focusd.focus.calibrating import CalibrationRun
+from focusd.focus.calibrating import REPEATED, TWICE, CalibrationRun
 from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.far import FAR_EXPOSURES, FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import Frame
 from focusd.focus.measurement import Mask, Measurement
@@ -119,11 +120,17 @@ class Asked:
     seconds: float | None = None
     prior: Prior | None = None
     surface: Surface = "mean"
+    far: bool = False
+
+    @property
+    def most(self) -> int:
+        """Exposures that the search may take."""
+        return self.exposures + (FAR_EXPOSURES if self.far else 0)
 
     def run(self, measure: Script) -> RefocusRun:
         return RefocusRun(
             measure,
-            self.search(),
+            self.far_search() if self.far else self.search(),
             Budget(self.exposures, self.seconds, self.dose_ms),
             Field(0.65, DOF_UM, "increasing", self.surface),
             start_um=self.start_um,
@@ -132,6 +139,10 @@ class Asked:
             strategy=self.strategy,
             note="",
         )
+
+    def far_search(self) -> Search:
+        given = calibration(), self.limits_um
+        return FarSearch(*given, away_is_low=True, threshold=0.5, begin=self.search)
 
     def search(self) -> Search:
         if self.strategy == "published":
@@ -194,7 +205,11 @@ scripts = st.lists(
 ) | st.builds(lambda focus_um: [Shown(focus_um)], st.floats(-80, 80))
 beside = st.just(0.0) | st.floats(-8, 8) | st.floats(-400, 400)
 told = st.lists(st.lists(st.builds(Told, st.integers(0, 2), beside), min_size=1, max_size=3), max_size=8)
-limits = st.tuples(st.floats(-150, -1), st.floats(1, 150)) | st.tuples(st.floats(20, 30), st.floats(31, 90))
+limits = (
+    st.tuples(st.floats(-150, -1), st.floats(1, 150))
+    | st.tuples(st.floats(20, 30), st.floats(31, 90))
+    | st.tuples(st.floats(-3000, -1), st.floats(1, 3000))
+)
 asked = st.builds(
     Asked,
     st.sampled_from(["posterior", "posterior", "published"]),
@@ -205,6 +220,7 @@ asked = st.builds(
     st.none() | st.floats(0.1, 3),
     st.none() | st.builds(Prior, st.floats(-50, 50), st.floats(0.1, 30)),
     st.sampled_from(["mean", "median", "nearest"]),
+    st.booleans(),
 )
 
 
@@ -257,7 +273,8 @@ def test_every_search_ends_within_its_budget_and_asks_for_nothing_outside_its_li
     assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
     for _ in driven(run, told):
         assert all(low_um <= z_um <= high_um for z_um in run.expose_um)
-        assert len(run.measurements) <= measure.measured <= asked.exposures
+        assert len(run.measurements) <= measure.measured <= asked.most
+        assert not run.measurements or len(run.measurements) <= run.progress.of <= asked.most
         assert asked.dose_ms is None or run.exposures <= asked.dose_ms
     require_ended(run)
     if error := error_of(run):
@@ -289,10 +306,11 @@ def test_frames_beside_the_planes_asked_for_lead_to_the_focus_all_the_same(
 def test_every_calibration_ends_within_its_planes(script: list[Shown], told: list[list[Told]]) -> None:
     measure = Script(script)
     run = calibration_run(measure)
+    most = len(PROBES_UM) + len(PLANES_UM) + TWICE + REPEATED
     planes = {*PROBES_UM, *PLANES_UM}
     for _ in driven(run, told):
         assert planes.issuperset(run.expose_um)
-        assert measure.measured <= len(PROBES_UM) + len(PLANES_UM)
+        assert measure.measured <= most
     require_ended(run)
 
 
@@ -302,7 +320,7 @@ def test_a_calibration_of_an_even_field_ends_at_its_focus_and_one_of_nothing_say
         for _ in driven(each, []):
             pass
     assert run.result.z_focus_um == pytest.approx(HONEST.focus_um, abs=0.5)
-    assert run.result.exposures == 1 + len(PLANES_UM)
+    assert run.result.exposures == 1 + len(PLANES_UM) + TWICE + REPEATED
     with pytest.raises(NoSampleError):
         empty.result  # noqa: B018
 

@@ -134,7 +134,7 @@ ABSURD = {
     "the stage stops before the focus": (Stack(USUAL, lambda z: np.minimum(z, -30)), CURVE, EDGE),
     "the stage moves by half": (Stack(USUAL, lambda z: z / 2), CURVE, r"moved 0\.5 µm for each µm"),
     "the stage moves by half, off-centre": (Stack(USUAL, lambda z: z / 2 + 12), CURVE, r"moved 0\.5 µm"),
-    "the sample drifts with the stage": (Stack(USUAL, lambda z: 0.45 * z), CURVE, r"moved 0\.5 µm"),
+    "the sample drifts with the stage": (Stack(USUAL, lambda z: 0.45 * z), CURVE, r"moved 0\.(45|5) µm"),
     "the stage moves by twice": (Stack(USUAL, lambda z: 2 * z), CURVE, "moved 2 µm for each µm"),
     "two foci": (Stack(USUAL, lambda z: np.abs(z) - 48), CURVE, "sharp again"),
     "two foci close together": (Stack(USUAL, lambda z: np.abs(z) - 20), CURVE, "sharp again"),

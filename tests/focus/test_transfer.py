@@ -73,7 +73,7 @@ def test_a_probe_tells_hypotheses_apart_that_differ_in_it() -> None:
     objects = np.log(np.full((2, len(MODES)), 1e5))
     hypotheses = np.array([-20.0, 20.0])
     probes = np.array([0.0, 20.0])
-    told = distances(objects, 1.0, MODES, a_transfer(), np.subtract.outer(probes, hypotheses))
+    told = distances(objects, spectrum(0.0, objects[0]), a_transfer(), np.subtract.outer(probes, hypotheses))
     assert told.shape == (2, 2, 2)
     assert told[0] == pytest.approx(np.zeros((2, 2)), abs=1e-6), "the same blur on both sides"
     assert told[1, 0, 1] == told[1, 1, 0] > 100

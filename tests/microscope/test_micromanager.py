@@ -88,10 +88,10 @@ def test_the_configuration_may_know_the_bit_depth_better(open_demo: Opener) -> N
     assert open_demo(DEMO, CAMERA.model_copy(update={"bit_depth": 11})).snap().full_scale == 2047
 
 
-def test_a_colour_camera_is_seen_in_green(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
+def test_a_colour_camera_is_seen_in_its_colours(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
     """The demo camera then claims 16 bits for its 8-bit components."""
     frame = open_demo(demo_with("ConfigGroup,System,Startup,Camera,PixelType,32bitRGB")).snap()
-    assert (frame.pixels.shape, frame.pixels.dtype.name, frame.full_scale) == ((512, 512), "uint8", 255)
+    assert (frame.pixels.shape, frame.pixels.dtype.name, frame.full_scale) == ((512, 512, 3), "uint8", 255)
 
 
 def test_binning(open_demo: Opener) -> None:

@@ -227,7 +227,7 @@ def test_both_clients_have_every_method_with_its_params() -> None:
 
 def test_a_client_shows_what_it_takes_and_answers_in_a_line(threaded_daemon: Daemon) -> None:
     with Client(threaded_daemon.endpoints.control) as client:
-        assert {"prior", "surface", "timeout_s"} < set(inspect.signature(client.refocus).parameters)
+        assert {"prior", "surface", "far", "timeout_s"} < set(inspect.signature(client.refocus).parameters)
         assert "into focus" in (client.refocus.__doc__ or "")
         with pytest.raises(TypeError, match="surfaces"):
             client.refocus(surfaces="mean")  # type: ignore[call-arg]
