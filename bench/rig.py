@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.dirt import Dirt
 from bench.setting import Setting
 from bench.synthetic import BACKGROUND, FIELD_PX, Image
 from bench.transfers import transfer
@@ -33,6 +34,7 @@ class Rig:
         drift_um: by which the focus moves from one exposure to the next.
         bleaching: share of the light that is lost from one exposure to the next.
         flicker: standard deviation of the logarithm of the light.
+        dirt: of the camera, which is the same one for all seeds.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Rig:
         drift_um: float = 0.0,
         bleaching: float = 0.0,
         flicker: float = 0.0,
+        dirt: Dirt | None = None,
     ) -> None:
         self.setting = setting
         self.focus_um = focus_um
@@ -56,6 +59,7 @@ class Rig:
         self._flicker = flicker
         well = full_well * setting.electrons * max(1.0, float(self._light.max()))
         self._camera = Camera(bit_depth=16, full_well=well)
+        self._dirt = dirt
         self._exposures = 0
 
     def frame(self, z_um: float) -> Frame:
@@ -68,8 +72,13 @@ class Rig:
         brightness = self._brightness()
         self._exposures += 1
         image = self._tilted(z_um) if self.setting.scene == "tilted" else self._level(z_um - self.focus_um)
-        electrons = image.clamp(min=0) * (self.setting.electrons * brightness)
+        electrons = self._soiled(image.clamp(min=0) * (self.setting.electrons * brightness))
         return self._camera.expose(electrons, self._generator).numpy().astype(np.uint16)
+
+    def _soiled(self, electrons: Tensor) -> Tensor:
+        if self._dirt is None:
+            return electrons
+        return torch.from_numpy(self._dirt.shown(electrons.numpy(), self.setting.electrons)).float()
 
     def _brightness(self) -> float:
         """Of the next exposure; nothing is drawn where the light is steady."""

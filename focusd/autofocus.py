@@ -13,27 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.config import RigConfig, StageConfig, load_config
-from focusd.errors import OutOfRangeError, RequestError
+from focusd.errors import CalibrationError, OutOfRangeError, RequestError
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.focus.far import FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import RecentFrames
-from focusd.focus.noise import Noise
+from focusd.focus.given import Given
 from focusd.focus.planes import check_planes, probes_um, stack_um
 from focusd.focus.posterior import Prior
 from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
 from focusd.focus.scale import ScaleMemory
 from focusd.focus.search import USABLE_DOF, PosteriorSearch
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.microscope.rehearsing import rehearse
+from focusd.microscope.stills import Still, still
 from focusd.optics.instrument import Instrument
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.measuring import Measuring, MeasuringPairs
 from focusd.scoring.pace import REMEMBERED
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
+from focusd.scoring.stack import StackMeasuring
 from focusd.scoring.views import PREPROCESSING_VERSION
 from focusd.storage.calibrations import Calibrations
 from focusd.storage.store import CalibrationStore
@@ -87,6 +90,8 @@ class Autofocus:
         range_um: float | None = None,
         step_um: float | None = None,
         planes_um: Sequence[float] | None = None,
+        flat: Still | None = None,
+        dark: Still | None = None,
         recent: RecentFrames | None = None,
     ) -> CalibrationRun:
         """Begin a calibration around z; nothing has been exposed when this refuses it.
@@ -96,10 +101,12 @@ class Autofocus:
             limits_um: lowest and highest z to ask for, besides the configured limits.
             range_um, step_um: half the stack and the distance of its planes, µm; None: as configured.
             planes_um: the planes themselves, instead of range and step.
+            flat: an empty, evenly lit field, as a TIFF file or pixels; None: what stays sharp everywhere is learnt.
+            dark: what the camera shows without light, likewise.
             recent: the camera's last frames in earlier runs, by which a frozen camera is noticed.
 
         Raises:
-            RequestError: no calibration can come of these planes.
+            RequestError: no calibration can come of these planes, or a flat or dark frame cannot be used.
             TravelLimitError: some of them lie outside the limits, or the way is too long.
             CalibrationError: the disk has no room for it.
         """
@@ -109,8 +116,11 @@ class Autofocus:
         planes = check_planes(wanted_um, self.instrument)
         probes = probes_um(planes, z_um, self.instrument)
         rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
+        given = Given.of(still(flat, "flat"), still(dark, "dark"))
+        pairs = MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames())
+        measuring = StackMeasuring(pairs, self.instrument, given)
         return CalibrationRun(
-            MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames()),
+            measuring,
             probes,
             planes,
             fingerprint=self.fingerprint,
@@ -119,6 +129,7 @@ class Autofocus:
             whole_frames=REMEMBERED,
             keep=self.calibrations.add,
             note=self.config.note,
+            clean=measuring.cleaned,
         )
 
     def refocus(
@@ -179,7 +190,7 @@ class Autofocus:
             self._search, chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior
         )
         return RefocusRun(
-            self._measuring(roi, recent, calibration.noise),
+            self._measuring(roi, recent, calibration),
             self._far_search(calibration, limits_um, begin, prior) if far else begin(),
             budget,
             field,
@@ -207,9 +218,18 @@ class Autofocus:
             return self.instrument.depth_of_field_um
         return self.calibrations.in_force().axial_unit_um
 
-    def _measuring(self, roi: Region | None, recent: RecentFrames | None, noise: Noise | None) -> Measuring:
-        allowed = self.config.autofocus.max_saturated
-        return Measuring(self.scorer, allowed, recent or RecentFrames(), roi, noise)
+    def sensor(self) -> Sensor:
+        """Return what is known of the camera: nothing before a calibration. Reads the disk."""
+        try:
+            return self.calibrations.in_force().sensor
+        except CalibrationError:
+            return PLAIN
+
+    def _measuring(
+        self, roi: Region | None, recent: RecentFrames | None, calibration: Calibration
+    ) -> Measuring:
+        allowed, recent = self.config.autofocus.max_saturated, recent or RecentFrames()
+        return Measuring(self.scorer, allowed, recent, roi, calibration.noise, calibration.sensor)
 
     def _search(
         self,

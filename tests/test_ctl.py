@@ -77,6 +77,15 @@ def test_calibrate_shows_the_curve(endpoints: list[str]) -> None:
     assert "of=66" in shown.stderr, "±80 µm, every 2.5, after a look at where the stage stands"
 
 
+def test_flat_and_dark_frames_are_named_as_the_user_sees_them(
+    endpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = ctl("calibrate", "--dark", "missing.tif", *endpoints)
+    assert failed.returncode == 1
+    assert f"dark frame: there is no file {tmp_path / 'missing.tif'}" in failed.stderr
+
+
 def test_errors_are_one_line_and_exit_1(endpoints: list[str]) -> None:
     failed = ctl("refocus", "--strategy", "fail", *endpoints)
     assert failed.returncode == 1

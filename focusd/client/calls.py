@@ -69,7 +69,7 @@ def score(
     """The params of `focus.score` and the pixels that follow them.
 
     Args:
-        frames: (y, x) arrays of uint8 or uint16, or whatever shows such memory.
+        frames: (y, x) or (y, x, 3) arrays of uint8 or uint16, or whatever shows such memory.
         z_um: where the stage stood, in µm; None: where it stands.
         roi, track, tags: as in `ScoreParams`.
 
@@ -88,7 +88,7 @@ def tell(
 
     Args:
         run: as `focus.ask` answered it.
-        frames: (y, x) arrays of uint8 or uint16, or whatever shows such memory.
+        frames: (y, x) or (y, x, 3) arrays of uint8 or uint16, or whatever shows such memory.
         z_um: of each, where the stage stood, in µm.
         full_scale: largest value that a pixel can have; None: that of its type.
 
@@ -103,9 +103,10 @@ def tell(
 
 def _described(view: memoryview, z_um: float | None) -> dict[str, object]:
     dtype = {"B": "uint8", "H": "uint16"}.get(view.format.lstrip("<=@"))
-    if dtype is None or view.ndim != 2:
+    is_colour = view.ndim == 3 and (view.shape or ())[2] in (3, 4)
+    if dtype is None or not (view.ndim == 2 or is_colour):
         raise RequestError(
-            f"a frame is (y, x) of uint8 or uint16, not {view.ndim}-D of format {view.format!r}"
+            f"a frame is (y, x), or (y, x, 3) in colour, of uint8 or uint16, not {view.shape} of format {view.format!r}"
         )
     return {"dtype": dtype, "shape": view.shape, "z_um": z_um}
 

@@ -32,11 +32,14 @@ from focusd.errors import FocusdError
 from focusd.protocol import methods
 from focusd.protocol.events import Event, read_event
 from focusd.protocol.keys import ClientKeys
+from focusd.protocol.model import docs_of
 from focusd.protocol.results import RefocusResult
 from focusd.protocol.states import HoldReport
 from focusd.terminal import keep_interrupts, print_utf8
 
 FILE = click.Path(path_type=Path)
+STILL = click.Path(resolve_path=True)
+"""The daemon stands in another folder."""
 
 
 @click.group(context_settings={"max_content_width": 110})
@@ -114,7 +117,9 @@ def status(endpoint: str, as_json: bool) -> None:
 
 
 @app.command()
-@params_of(methods.CALIBRATE)
+@params_of(methods.CALIBRATE, "flat", "dark")
+@click.option("--flat", type=STILL, help=docs_of(methods.CALIBRATE.params)["flat"])
+@click.option("--dark", type=STILL, help=docs_of(methods.CALIBRATE.params)["dark"])
 @endpoint_option
 @events_option
 def calibrate(endpoint: str, events: str, **asked: Any) -> None:

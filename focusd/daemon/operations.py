@@ -154,14 +154,17 @@ class RigOperations:
             RequestError: no frame, or the region is not inside it.
         """
         configured = self._config.autofocus
-        score = partial(
-            score_of,
-            self.autofocus.scorer,
-            pixels,
-            roi,
-            threshold=configured.structure_threshold,
-            max_saturated=configured.max_saturated,
-        )
+
+        def score() -> Score:
+            return score_of(
+                self.autofocus.scorer,
+                pixels,
+                roi,
+                threshold=configured.structure_threshold,
+                max_saturated=configured.max_saturated,
+                sensor=self.autofocus.sensor(),
+            )
+
         with QUEUE.labels("frames").track_inprogress():
             return await to_thread.run_sync(score, limiter=self._turn)
 

@@ -187,7 +187,7 @@ def _judged(apart: bool | None, way: str) -> Finding:
 
 
 def _light(frame: Frame, camera: str, max_saturated: float) -> Finding:
-    height, width = frame.pixels.shape
+    height, width = frame.pixels.shape[:2]
     says = f"{camera}: {width}×{height}, mean {frame.pixels.mean():.0f} of {frame.full_scale}"
     if frame.saturated_fraction > max_saturated:
         return warning("camera", f"{says}, saturated", "lower camera.exposure_ms or the lamp")

@@ -6,8 +6,9 @@ frames of one z tell the camera's noise, and how well an exposure repeats itself
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from focusd.focus.measurement import Mask, Measurement, telling_tiles
 from focusd.focus.planes import STACK_UNITS
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.instrument import Instrument
 from focusd.protocol.results import CalibrationResult, Exposed, Progress, StoredCalibration
+
+Clean = Callable[[Sequence[Measurement]], tuple[Sensor, list[Measurement]]]
 
 TWICE = 2
 """Planes of the stack that are exposed twice in a row: its ends, where blur has left hardly anything but noise."""
@@ -39,6 +43,8 @@ class CalibrationRun(Run[CalibrationResult]):
         whole_frames: so many planes are scored on all tiles, the others on a few of them.
         keep: stores the calibration, and returns what has become of it.
         note: what is added to the message.
+        clean: what is known of the camera once the stack is complete, and its measurements without what the camera adds
+            to each frame; frames that come later are measured likewise. None: nothing is known.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class CalibrationRun(Run[CalibrationResult]):
         whole_frames: int,
         keep: Callable[[Calibration], StoredCalibration],
         note: str,
+        clean: Clean | None = None,
     ) -> None:
         super().__init__(measuring, probes_um[:1])
         self._probes_um = probes_um
@@ -63,6 +70,8 @@ class CalibrationRun(Run[CalibrationResult]):
         self._whole_frames = whole_frames
         self._keep = keep
         self._note = note
+        self._clean = clean
+        self._sensor = PLAIN
         self._probed: list[Measurement] = []
         self._sees_structure = False
         self._stack: list[Measurement] = []
@@ -117,6 +126,7 @@ class CalibrationRun(Run[CalibrationResult]):
         if self.is_probing:
             raise self._empty()
         if not self._stack:
+            self._clear()
             self._stack = list(self.measurements)
             self._wanted_um = self._planes_to_repeat()
             return
@@ -124,6 +134,7 @@ class CalibrationRun(Run[CalibrationResult]):
         calibration, focus_um = calibrate(
             self._stack, self._fingerprint, self._threshold, self._instrument, self._pupil, repeated
         )
+        calibration = replace(calibration, sensor=self._sensor)
         kept = self._keep(calibration)
         self._result = CalibrationResult(
             **dict(kept)
@@ -132,6 +143,15 @@ class CalibrationRun(Run[CalibrationResult]):
             exposures=self.exposures,
             z_focus_um=focus_um,
         )
+
+    def _clear(self) -> None:
+        """Take from the stack what the camera adds to each frame, before its sharpest plane is looked for."""
+        if self._clean is None:
+            return
+        self._sensor, measurements = self._clean(self.measurements)
+        if any(one is not other for one, other in zip(measurements, self.measurements, strict=True)):
+            self._pupil = None  # it was fitted to what they were before
+        self.measurements = measurements
 
     def spent(self) -> Exposed:
         """Return how often the sample was lit."""
@@ -175,6 +195,10 @@ class CalibrationRun(Run[CalibrationResult]):
 
 def _warning(calibration: Calibration) -> str:
     """Say what a user should know of a calibration; empty: nothing."""
+    return "; ".join(filter(None, (calibration.sensor.in_words(), _shorter(calibration))))
+
+
+def _shorter(calibration: Calibration) -> str:
     planes, telling = len(calibration.transfer.z_um), len(calibration.z_um)
     if telling == planes:
         return ""

@@ -24,6 +24,7 @@ from focusd.focus.noise import Noise, noise_in
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
 from focusd.focus.repeating import scatter_of
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.focus.soundness import (
     MIN_R2,
     refuse_contradiction,
@@ -68,6 +69,7 @@ class Calibration:
         fingerprint: objective, camera, model and preprocessing that the curve belongs to.
         origin_sigma_um: standard uncertainty of the origin.
         noise: of the camera, by which all spectra are divided; None: it is white.
+        sensor: what is known of the camera: its frames are looked at likewise in every search.
     """
 
     z_um: Array
@@ -80,6 +82,7 @@ class Calibration:
     fingerprint: Fingerprint
     origin_sigma_um: float = 0.0
     noise: Noise | None = None
+    sensor: Sensor = PLAIN
 
     def __call__(self, z_um: Array) -> Array:
         """b_calib at any defocus: interpolated, constant beyond the curve."""

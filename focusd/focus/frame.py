@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import HardwareError, RequestError, SaturatedError
+from focusd.focus.grey import components, is_image
 
 LEAST_PX = 16
 """Of either side of a frame: a smaller one holds no spectrum that would show a depth."""
@@ -28,7 +29,8 @@ class Frame:
     """One camera image.
 
     Attributes:
-        pixels: (y, x), uint8 or uint16, never signed.
+        pixels: as the camera gave them, uint8 or uint16, never signed: (y, x), or (y, x, 3) of a colour camera. Of
+            (y, x, 4) the fourth component, which carries no light, is dropped.
         z_um: where the stage stood, read back.
         exposure_ms: exposure time; NaN: not known.
         time_s: `time.perf_counter()` at the end of the exposure; NaN: not known.
@@ -45,6 +47,9 @@ class Frame:
     full_scale: int | None = None
     exposures: int = 1
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", components(self.pixels))
+
     @property
     def largest_value(self) -> int:
         """The largest value that a pixel can have."""
@@ -52,10 +57,11 @@ class Frame:
 
     @property
     def saturated_fraction(self) -> float:
-        """Fraction of the pixels at full scale."""
+        """Fraction of the pixels at full scale, of a colour image in any component."""
         if self.pixels.max() < self.largest_value:  # as in most frames, and half the work
             return 0.0
-        return float(np.count_nonzero(self.pixels >= self.largest_value) / self.pixels.size)
+        is_full = self.pixels >= self.largest_value
+        return float(np.mean(is_full.any(axis=-1) if is_full.ndim == 3 else is_full))
 
 
 class RecentFrames:
@@ -161,11 +167,11 @@ def require_frame(frame: Frame) -> None:
     """Refuse what is no camera image, before it counts as one.
 
     Raises:
-        RequestError: it has no two axes, is signed or of floats, or its z is no number.
+        RequestError: it is neither grey nor of three colours, is signed or of floats, or its z is no number.
     """
-    if frame.pixels.ndim != 2 or frame.pixels.size == 0:
+    if not is_image(frame.pixels):
         raise RequestError(
-            f"a frame has two axes (y, x) and pixels in it, not the shape {frame.pixels.shape}"
+            f"a frame has axes (y, x), or (y, x, 3) in colour, and pixels in it, not the shape {frame.pixels.shape}"
         )
     if frame.pixels.dtype not in (np.uint8, np.uint16):
         raise RequestError(
@@ -177,13 +183,13 @@ def require_frame(frame: Frame) -> None:
 
 
 def _in_words(kind: tuple[object, ...]) -> str:
-    y, x, dtype = kind
-    return f"{y} × {x} pixels (y, x) of {dtype}"
+    y, x, *colours, dtype = kind
+    return f"{y} × {x} pixels (y, x) of {dtype}{' in colour' if colours else ''}"
 
 
 def _refuse_small(frame: Frame) -> None:
-    if min(frame.pixels.shape) < LEAST_PX:
-        y, x = frame.pixels.shape
+    y, x = frame.pixels.shape[:2]
+    if min(y, x) < LEAST_PX:
         raise HardwareError(
             f"the camera sends frames of {y} × {x} pixels (y, x), and fewer than {LEAST_PX} along a side tell no "
             "focus: enlarge its region of interest, or bin less",

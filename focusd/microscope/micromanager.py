@@ -15,7 +15,7 @@ from pymmcore_plus import CMMCorePlus, FocusDirection, find_micromanager
 from focusd.config import CameraConfig, CoreConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
 from focusd.focus.frame import Frame
-from focusd.microscope.pixels import full_scale, grey
+from focusd.microscope.pixels import full_scale, unsigned
 from focusd.microscope.stream import Stream, Streamed
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ class MicroManagerMicroscope:
             streamed = self._stream.next() if self._stream else self._snapped()
             time_s = time.perf_counter()
             reported_bits = int(self._core.getImageBitDepth())
-        pixels = grey(streamed.image)
+        pixels = unsigned(streamed.image)
         self._sequence += streamed.exposures
         # Some colour cameras report more bits than a component holds.
         bit_depth = self._bit_depth or min(reported_bits, 8 * pixels.dtype.itemsize)

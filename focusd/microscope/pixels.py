@@ -1,4 +1,4 @@
-"""What cameras deliver, made what focusd computes with: unsigned grey pixels of a known full scale."""
+"""What cameras deliver, made what a frame holds: unsigned pixels of a known full scale."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.errors import ConfigError
+from focusd.focus.grey import components
 
 
-def grey(image: NDArray[np.generic]) -> NDArray[np.unsignedinteger]:
-    """Pixels (y, x) of a camera image (y, x) or (y, x, rgb), uint8 or uint16, never signed.
-
-    Of a colour image the green channel: a Bayer sensor has most of it, and one band of light has one focus.
+def unsigned(image: NDArray[np.generic]) -> NDArray[np.unsignedinteger]:
+    """Pixels of a camera image (y, x), or (y, x, 3) in colour, uint8 or uint16, never signed.
 
     Raises:
         ConfigError: the pixels are wider than 16 bit or not whole numbers.
     """
-    plane = image[..., 1] if image.ndim == 3 else image
-    if plane.dtype.kind not in "iu" or plane.dtype.itemsize > 2:
-        raise ConfigError(f"the camera delivers {plane.dtype} pixels: set its pixel type to 8 or 16 bit")
-    return np.ascontiguousarray(plane).view(f"u{plane.dtype.itemsize}")
+    if image.dtype.kind not in "iu" or image.dtype.itemsize > 2:
+        raise ConfigError(f"the camera delivers {image.dtype} pixels: set its pixel type to 8 or 16 bit")
+    return np.ascontiguousarray(components(image)).view(f"u{image.dtype.itemsize}")
 
 
 def full_scale(dtype: np.dtype[np.unsignedinteger], bit_depth: int) -> int:

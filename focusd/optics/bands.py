@@ -82,6 +82,13 @@ def band_of(size: int) -> NDArray[np.int64]:
 
 
 @cache
+def ring_radii(size: int) -> NDArray[np.float64]:
+    """Mean |f| of each band, cycles/pixel, (bands,)."""
+    band, radius = band_of(size).ravel() + 1, _radius(size).ravel()
+    return np.asarray(np.bincount(band, radius)[1:-1] / _counts(size)[:-1] / size)
+
+
+@cache
 def band_modes(size: int) -> NDArray[np.float64]:
     """Independent Fourier modes in each band, (bands,)."""
     return _counts(size)[:-1] / _COUPLED_MODES

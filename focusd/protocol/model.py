@@ -16,7 +16,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What clients say is shown on terminals and in logs, and passed on to service managers."""
     if not text.isprintable():
         raise ValueError("holds a control character; take letters, digits, signs and blanks")
@@ -33,7 +33,7 @@ def _is_none(value: object) -> bool:
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+Name = Annotated[str, Field(max_length=64), AfterValidator(printable)]
 """Anything that a client calls something."""
 Known = Annotated[float | None, BeforeValidator(_none_for_nan)]
 """A number that a result may lack: JSON has no NaN, so that one becomes None."""

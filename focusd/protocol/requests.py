@@ -5,13 +5,14 @@ A field with `kw_only=False` may be given by position to the clients' methods an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from focusd.errors import RequestError
-from focusd.protocol.model import Finite, Length, Model, Name
+from focusd.protocol.model import Finite, Length, Model, Name, printable
 
 PROTOCOL = "focusd/1"
 
@@ -30,6 +31,21 @@ Roi = Annotated[tuple[Pixel, Pixel, Extent, Extent], Field(strict=False)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
 Place = Annotated[tuple[Coordinate, Coordinate], Field(strict=False)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
+COLOURS = (3, 4)
+"""Components of a colour image, with or without one that carries no light."""
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 3 and shape[2] not in COLOURS:
+        raise ValueError(f"a colour image has 3 or 4 components, not {shape[2]}: its shape is (y, x, 3)")
+    return shape
+
+
+ImageShape = Annotated[
+    tuple[Side, ...], Field(strict=False, min_length=2, max_length=3), AfterValidator(_image)
+]
+File = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(printable)]
+"""Path of a file on the computer that focusd runs on."""
 MAX_TAGS = 16
 
 
@@ -88,6 +104,10 @@ class CalibrateOptions(Params):
     """Distance of the planes, µm; default: what the objective asks for."""
     planes_um: Annotated[list[Finite], Field(fail_fast=True, min_length=7, max_length=1000)] | None = None
     """The planes themselves, µm, ascending, instead of range and step: for a recorded, irregular stack."""
+    flat: File | None = None
+    """TIFF of an empty, evenly lit field, on focusd's computer; default: what stays sharp everywhere is learnt."""
+    dark: File | None = None
+    """TIFF that the camera takes without light, on focusd's computer."""
 
 
 class CalibrateParams(CalibrateOptions, LongParams):
@@ -182,15 +202,15 @@ class PixelFrame(Message):
     """What a frame of raw pixels, which follows the JSON frame, holds: row by row, little-endian."""
 
     dtype: Literal["uint8", "uint16"]
-    shape: Annotated[tuple[Side, Side], Field(strict=False)]
-    """(y, x)."""
+    shape: ImageShape
+    """(y, x), or (y, x, 3) in colour; a fourth component is not looked at."""
     z_um: Finite | None = None
     """Where the stage stood; None: where it stands now."""
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.shape[0] * self.shape[1] * (1 if self.dtype == "uint8" else 2)
+        return math.prod(self.shape) * (1 if self.dtype == "uint8" else 2)
 
 
 class PixelParams(Params):
@@ -203,9 +223,9 @@ class PixelParams(Params):
             raise RequestError(f"{len(described)} frames are described, {len(pixels)} came")
         for number, (frame, content) in enumerate(zip(described, pixels, strict=True)):
             if len(content) != frame.size:
-                height, width = frame.shape
+                size = "×".join(map(str, frame.shape))
                 raise RequestError(
-                    f"frame {number}: {len(content)} bytes are not {height}×{width} pixels of {frame.dtype}"
+                    f"frame {number}: {len(content)} bytes are not {size} pixels of {frame.dtype}"
                 )
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from focusd.errors import ScoringError
 from focusd.focus.frame import SAME_Z_UM, Frame, FrameChecks, RecentFrames
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.noise import Noise
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
@@ -24,6 +27,10 @@ class Measuring:
         recent: the camera's last frames, of earlier operations too.
         roi: (y, x, height, width) in pixels: the part of the field that counts; None: all of it.
         noise: of the camera, by which the spectra are divided; None: it is white.
+        sensor: what is known of the camera else.
+
+    Attributes:
+        sensor: as given; whoever finds out more says so before a frame is measured.
     """
 
     def __init__(
@@ -33,12 +40,24 @@ class Measuring:
         recent: RecentFrames,
         roi: Region | None = None,
         noise: Noise | None = None,
+        sensor: Sensor = PLAIN,
     ) -> None:
         self._scorer = scorer
-        self._checks = FrameChecks(max_saturated, recent)
+        self._checks: FrameChecks | None = FrameChecks(max_saturated, recent)
         self._roi = roi
         self._noise = noise
+        self.sensor = sensor
         self._first: Measurement | None = None
+        self._last: tuple[int, Sensor, NDArray[np.generic]] | None = None  # of a frame: once is enough
+
+    def anew(self, sensor: Sensor) -> Self:
+        """Return what measures the frames of this operation once more, as another sensor sees them.
+
+        They have been checked.
+        """
+        other = copy(self)
+        other.sensor, other._checks = sensor, None
+        return other
 
     def check(self, frame: Frame) -> None:
         """Refuse a frame from which nothing can be concluded.
@@ -46,7 +65,18 @@ class Measuring:
         Raises:
             SaturatedError, HardwareError: as `FrameChecks.check`.
         """
-        self._checks.check(frame)
+        self._check(frame)
+
+    def seen(self, frame: Frame) -> NDArray[np.generic]:
+        """Return what is scored of a frame, (y, x)."""
+        last, sensor = self._last, self.sensor
+        if last is None or last[0] != frame.sequence or last[1] is not sensor:
+            self._last = last = frame.sequence, sensor, sensor.seen(frame.pixels)
+        return last[2]
+
+    def _check(self, frame: Frame, *, quick: bool = False) -> None:
+        if self._checks is not None:
+            self._checks.check(frame, quick=quick)
 
     def spectra(
         self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
@@ -62,10 +92,10 @@ class Measuring:
                 would take as long as the spectra.
             ScoringError: the spectra are no numbers.
         """
-        self._checks.check(frame, quick=thinned)
+        self._check(frame, quick=thinned)
         if known and self._noise:
             known = self._noise.colour(known)
-        spectra = self._scorer.spectra(frame.pixels, self._roi, thinned=thinned, known=known)
+        spectra = self._scorer.spectra(self.seen(frame), self._roi, thinned=thinned, known=known)
         _require_finite(spectra.power, spectra.noise)
         return self._noise.whiten(spectra) if self._noise else spectra
 
@@ -83,7 +113,7 @@ class Measuring:
             ScoringError: there are no scores.
         """
         spectra = spectra or self.spectra(frame)
-        measured = self._scorer.score(frame.pixels, self._roi, self._first, spectra, only)
+        measured = self._scorer.score(self.seen(frame), self._roi, self._first, spectra, only)
         self._first = self._first or measured
         require_numbers(measured, only)
         return replace(measured, z_um=frame.z_um)
@@ -106,7 +136,7 @@ class MeasuringPairs(Measuring):
 
     def _difference(self, one: Frame, other: Frame) -> BlockSpectra:
         """Spectra of the difference of two frames, with the power that the noise of one of them has."""
-        first, second = (each.pixels.astype(np.float32) for each in (one, other))
+        first, second = (self.sensor.seen(each.pixels).astype(np.float32) for each in (one, other))
         level = float(second.mean())
         difference = (second - first * np.float32(level / max(float(first.mean()), 1e-6))) / np.float32(
             np.sqrt(2)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.focus.frame import Frame
+from focusd.focus.grey import components
+from focusd.focus.sensor import PLAIN, Sensor
 from focusd.protocol.results import Score, ScoreOutcome
 from focusd.scoring.measuring import require_numbers
 from focusd.scoring.scorer import Scorer
@@ -18,33 +23,37 @@ def score_of(
     *,
     threshold: float,
     max_saturated: float,
+    sensor: Sensor = PLAIN,
 ) -> Score:
     """Score a frame; `b` is None if it shows nothing.
 
     Args:
+        pixels: (y, x), or (y, x, 3 or 4) in colour.
         roi: (y, x, height, width) in pixels: the part that counts; None: all of it.
         threshold: probability of structure from which a tile counts.
         max_saturated: fraction of pixels at full scale above which a frame is called saturated.
+        sensor: what is known of the camera.
 
     Raises:
         RequestError: it is no frame, or the region is not inside it.
     """
-    measured = scorer.score(pixels, roi)
+    image = sensor.seen(components(pixels))
+    measured = scorer.score(image, roi)
     require_numbers(measured)
     seen = measured.structure >= threshold
-    saturated = np.mean(pixels == np.iinfo(pixels.dtype).max) > max_saturated
+    saturated = Frame(pixels, math.nan).saturated_fraction > max_saturated
     outcome: ScoreOutcome = "saturated" if saturated else "scored" if seen.any() else "no_sample"
     return Score(
         outcome=outcome,
         b=measured.mean_b(seen) if outcome == "scored" else None,
         sigma=float(np.median(measured.sigma)),
         structure=float(np.median(measured.structure)),
-        sharpness=sharpness(pixels, roi),
+        sharpness=sharpness(image, roi),
         tracked=False,
     )
 
 
-def sharpness(pixels: NDArray[np.unsignedinteger], roi: Region | None) -> float:
+def sharpness(pixels: NDArray[np.generic], roi: Region | None) -> float:
     """Return the energy of the gradient: comparable between frames of one field only, and finest near focus.
 
     Each gradient is multiplied by its neighbour's, which shares no pixel with it. So noise adds nothing to the mean: in

@@ -263,7 +263,7 @@ class Answers:
 
 
 def _image(frame: PixelFrame, content: Part) -> NDArray[Any]:
-    """The pixels of a frame, (y, x), as they came."""
+    """The pixels of a frame, (y, x) or (y, x, colours), as they came."""
     return np.frombuffer(content, np.dtype(frame.dtype).newbyteorder("<")).reshape(frame.shape)
 
 

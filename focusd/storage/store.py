@@ -24,12 +24,13 @@ from focusd.focus.moffat import Moffat
 from focusd.focus.noise import Noise
 from focusd.focus.transfer import Transfer
 from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
+from focusd.storage.sensors import sensor_from_json, sensor_to_json
 
 log = structlog.get_logger(__name__)
 
 FORMAT = 3
-ROOM_BYTES = 256 << 10
-"""More than a calibration takes on disk."""
+ROOM_BYTES = 1 << 20
+"""More than a calibration takes on disk, but one of a large camera with a pattern of its own."""
 HISTORY = 20
 """Calibrations of an objective that are kept; when there are more, the oldest ones go, but not the one in force."""
 EARLIER_SIGMA_UNITS = 0.02
@@ -321,6 +322,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "origin": calibration.origin,
         "origin_sigma_um": calibration.origin_sigma_um,
         "noise": _noise_to_json(calibration.noise),
+        "sensor": sensor_to_json(calibration.sensor),
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
         "b": calibration.b.tolist(),
@@ -357,6 +359,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         dict(values["fingerprint"]),
         float(values.get("origin_sigma_um", EARLIER_SIGMA_UNITS * transfer.axial_unit_um)),
         _noise_from_json(values.get("noise"), transfer.log_power.shape[1]),
+        sensor_from_json(values.get("sensor")),
     )
 
 

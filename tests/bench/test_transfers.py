@@ -1,6 +1,7 @@
 """Interpolated transfer functions are those of the pupil; the rig's scenes are what they say."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_a_sparse_field_is_almost_empty() -> None:
 
 
 def test_light_that_bleaches_and_flickers_is_another_at_each_exposure() -> None:
-    def levels(**light: float) -> list[float]:
+    def levels(**light: Any) -> list[float]:
         rig = Rig(Setting(scene="flickering"), texture(), 0.0, seed=1, **light)
         return [float(rig.expose(0.0).mean()) for _ in range(3)]
 

@@ -16,7 +16,7 @@ from pymmcore_plus.experimental.unicore import SimpleCameraDevice, UniMMCore
 from focusd.config import CameraConfig, MicroManagerConfig, ObjectiveConfig, RigConfig, StageConfig
 from focusd.errors import ConfigError, FocusdError, HardwareError
 from focusd.microscope.micromanager import MicroManagerMicroscope, close_core
-from focusd.microscope.pixels import full_scale, grey
+from focusd.microscope.pixels import full_scale, unsigned
 from tests.microscope.opening import opening
 
 CAMERA = CameraConfig(pixel_um=6.5, exposure_ms=1)
@@ -88,10 +88,10 @@ def test_the_configuration_may_know_the_bit_depth_better(open_demo: Opener) -> N
     assert open_demo(DEMO, CAMERA.model_copy(update={"bit_depth": 11})).snap().full_scale == 2047
 
 
-def test_a_colour_camera_is_seen_in_green(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
+def test_a_colour_camera_is_seen_in_its_colours(open_demo: Opener, demo_with: Callable[..., Path]) -> None:
     """The demo camera then claims 16 bits for its 8-bit components."""
     frame = open_demo(demo_with("ConfigGroup,System,Startup,Camera,PixelType,32bitRGB")).snap()
-    assert (frame.pixels.shape, frame.pixels.dtype.name, frame.full_scale) == ((512, 512), "uint8", 255)
+    assert (frame.pixels.shape, frame.pixels.dtype.name, frame.full_scale) == ((512, 512, 3), "uint8", 255)
 
 
 def test_binning(open_demo: Opener) -> None:
@@ -100,11 +100,11 @@ def test_binning(open_demo: Opener) -> None:
 
 def test_signed_pixels_are_read_as_unsigned() -> None:
     """A bright 16-bit pixel that arrives as −1 is 65535."""
-    pixels = grey(np.array([[-1, 5]], np.int16))
+    pixels = unsigned(np.array([[-1, 5]], np.int16))
     assert pixels.dtype == np.uint16
     assert pixels.tolist() == [[65535, 5]]
     with pytest.raises(ConfigError, match="float32"):
-        grey(np.zeros((2, 2), np.float32))
+        unsigned(np.zeros((2, 2), np.float32))
 
 
 def test_more_bits_than_the_pixels_hold_are_refused() -> None:

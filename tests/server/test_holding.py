@@ -11,6 +11,7 @@ import pytest
 
 from focusd.client import AsyncClient
 from focusd.errors import BusyError, RequestError
+from focusd.focus.measurement import Measurement
 from focusd.protocol.events import DriftEvent
 from focusd.protocol.messages import MAX_JSON_BYTES
 from focusd.protocol.states import Holding
@@ -43,11 +44,28 @@ async def test_frames_are_scored_as_they_were_sent(daemon: Daemon) -> None:
         with pytest.raises(RequestError, match="uint8 or uint16"):
             await client.score([np.zeros((3, 3), np.int16)])
         with pytest.raises(RequestError, match="uint8 or uint16"):
-            await client.score([np.zeros((3, 3, 3), np.uint8)])
+            await client.score([np.zeros((3, 3, 2), np.uint8)])
     expected = curve(np.array([40.0, -30.0, 0.0]) - FOCUS_UM)
     assert [score.b for score in answer.scores] == pytest.approx(expected.tolist())
     assert daemon.operations.scorer.regions[-3:] == [(0, 0, 2, 2)] * 3
     assert {score.tracked for score in answer.scores} == {False}
+
+
+async def test_colour_frames_are_scored_as_their_grey(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, score = [], daemon.operations.scorer.score
+
+    def noted(pixels: np.ndarray, *more: Any) -> Measurement:
+        seen.append(pixels)
+        return score(pixels, *more)
+
+    monkeypatch.setattr(daemon.operations.scorer, "score", noted)
+    colours = np.random.default_rng(1).integers(0, 2, (4, 8, 3)).astype(np.uint8)
+    async with client_of(daemon) as client:
+        await client.score([colours])
+    red, green, blue = np.moveaxis(colours.astype(np.uint16), -1, 0)
+    assert (seen[0] == red + 2 * green + blue).all()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +76,8 @@ async def test_frames_are_scored_as_they_were_sent(daemon: Daemon) -> None:
         ([described(2, 2)], [b"12345678", b""], "1 frames are described, 2 came"),
         ([described(2, 2, dtype="float64")], [b"0" * 32], "dtype"),
         ([described(0, 2)], [b""], "shape"),
-        ([described(2, 2, 2)], [b"0" * 16], "shape"),
+        ([described(2, 2, 2)], [b"0" * 16], "3 or 4 components, not 2"),
+        ([described(2, 2, 3)], [b"0" * 16], "16 bytes are not 2×2×3 pixels of uint16"),
         ([described(100_000, 100_000)], [b""], "shape"),
         ([], [], "frames"),
     ],
