@@ -27,7 +27,8 @@ from focusd.focus.planes import STACK_UNITS
 REPORTING, TUNING = 20261, 77003
 """Of the seeds: what one of them draws the other never does."""
 CALIBRATIONS = 2
-"""Of each case, on different textures: a lucky one does not decide."""
+"""Of each case where many searches are run, on different textures: a lucky one does not decide."""
+MANY = 60
 START_UNITS = 10.0
 """How far from the focus a search may start, in λ·n/NA²: 60 µm at 10×/0.3."""
 _LIMIT_UNITS = 50.0
@@ -84,7 +85,9 @@ def run_realism(
         and (not names or case.name in names)
         and (not quick or names or case.is_quick)
     ]
-    lot = Lot(chosen, runs or (6 if quick else 48), entropy, tuning, 1 if quick else CALIBRATIONS)
+    lot = Lot(
+        chosen, runs or (6 if quick else 42), entropy, tuning, CALIBRATIONS if (runs or 0) >= MANY else 1
+    )
     with workers() as (pool, folder):
         endings = _run_all(pool, folder, lot)
     rows = [_row(case.name, case.group, endings[case]) for case in chosen]

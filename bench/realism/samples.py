@@ -22,7 +22,7 @@ from focusd.training.procedural import procedural
 from focusd.training.textures import Role, periodic, role_of, sharpened
 
 FIELD_PX = 512
-PADDED_PX = 768
+PADDED_PX = 640
 """Side of the periodic field of which a frame is cut: no frame shows its own opposite edge."""
 FINER = 2
 """Samples of the object along a pixel of the camera."""
