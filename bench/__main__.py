@@ -218,6 +218,26 @@ def modalities(
 
 
 @app.command()
+def realism(
+    quick: Annotated[bool, typer.Option(help="A few cases, six searches each: some minutes.")] = False,
+    group: Annotated[list[str] | None, typer.Option(help="These groups alone.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="These cases alone.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Searches of each case.")] = None,
+    seed: Annotated[int, typer.Option(help="Of samples, starts and noise.")] = 1,
+    tuning: Annotated[
+        bool, typer.Option(help="Seeds, textures and sizes to tune with, not to report.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+) -> None:
+    """Instruments written apart from the estimator, with the faults of real optics, cameras, stages and samples."""
+    from bench.realism.run import run_realism
+
+    run_realism(
+        quick=quick, groups=group or [], names=case or [], runs=runs, seed=seed, tuning=tuning, json_file=json
+    )
+
+
+@app.command()
 def latency(
     quick: Annotated[bool, typer.Option(help="One exposure time, two samples: a minute or two.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,

@@ -191,7 +191,7 @@ class CalibrationDriving(_Driving):
         """Expose planes and measure each while the next is exposed."""
         run = self._run
         send, receive = anyio.create_memory_object_stream[Frame](WAITING_FRAMES)
-        async with stages() as group, receive:
+        async with receive, stages() as group:
             group.start_soon(self._acquire, planes_um, send)
             async for frame in receive:
                 self._add(frame, await self._measured(frame))

@@ -30,6 +30,7 @@ class Focus:
         local: over the field.
         message: what a user should know about the search, empty if nothing.
         target_um: the uncertainty that was asked for.
+        thick_um: how far the sample extends along z; 0: it is thin as far as the image tells.
     """
 
     z_um: float
@@ -37,6 +38,7 @@ class Focus:
     local: LocalMap
     message: str = ""
     target_um: float = math.inf
+    thick_um: float = 0.0
 
 
 def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
-from focusd.focus.focus import Search, Surface, surface_of
+from focusd.focus.focus import Focus, Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
@@ -172,7 +172,7 @@ class RefocusRun(Run[RefocusResult]):
         self._result = RefocusResult(
             **dict(self.spent()),
             outcome="focused",
-            message=_joined(focus.message, _warning(geometry), self._note),
+            message=_joined(focus.message, _warning(geometry), self._thick_in_words(focus), self._note),
             z_start_um=self.start_um,
             focus_um=target_um,
             z_found_um=target_um,
@@ -181,6 +181,17 @@ class RefocusRun(Run[RefocusResult]):
             geometry=describe(focus.local, geometry, self.field.pixel_um),
             strategy=self._strategy,
             dof_um=self.field.dof_um,
+            thickness_um=focus.thick_um,
+        )
+
+    def _thick_in_words(self, focus: Focus) -> str:
+        """Say that a sample is thick, where no plane shows all of it."""
+        if focus.thick_um <= self.field.dof_um:
+            return ""
+        depths = focus.thick_um / self.field.dof_um
+        return (
+            f"the sample is thick: it extends over about {focus.thick_um:.2g} µm, {depths:.2g} depths of field, and "
+            "its middle is in focus"
         )
 
     def _may_expose(self) -> bool:

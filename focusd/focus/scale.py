@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 USUAL = 0.07
 """Standard deviation of the scale, before any run has told it: NA and wavelength within some percent of those
 calibrated stretch the axis by up to 15 %."""
+ANY = 0.01
+"""Probability of a scale that neither the runs before nor what is usual explain."""
 STEADY = 0.005
 """How steady the scale of one rig is at best."""
 TELLING = 0.03
@@ -86,7 +88,7 @@ class ScalePrior:
             _density(scales, self.learnt.value, math.hypot(self.learnt.sigma, _CELL * widths.min())) * widths
         )
         mixed = self.share * near / max(near.sum(), 1e-300) + (1 - self.share) * usual / usual.sum()
-        return np.asarray(mixed / mixed.sum())
+        return np.asarray((1 - ANY) * mixed / mixed.sum() + ANY / len(scales))
 
 
 def _density(values: Array, mean: float, sigma: float) -> Array:

@@ -379,11 +379,11 @@ class PosteriorSearch(Search):
         estimate = self._with_doubt
         sigma_um = self._reported(estimate.sigma_um)
         if self.satisfied:
-            return Focus(estimate.focus_um, sigma_um, local, target_um=self._target_um)
+            return Focus(estimate.focus_um, sigma_um, local, "", self._target_um, self._extent.thick_um)
         message = (
             f"the budget is spent ({known}); allow more exposures, or expose longer, to know the focus better"
         )
-        return Focus(estimate.focus_um, sigma_um, local, message, self._usable_um)
+        return Focus(estimate.focus_um, sigma_um, local, message, self._usable_um, self._extent.thick_um)
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is more probable than all others together."""

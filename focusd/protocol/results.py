@@ -150,6 +150,8 @@ class RefocusResult(Started, Spent):
     strategy: str
     dof_um: float
     """Depth of field, which errors of the focus are measured in."""
+    thickness_um: float = 0.0
+    """How far the sample extends along z, as far as it matters to the image; `focus_um` is its middle."""
 
 
 class CalibrationFigures(Result):

@@ -15,6 +15,7 @@ from focusd.daemon.jobs import Report
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import CalibrationError, NoSampleError, RequestError, TravelLimitError
+from focusd.focus.calibrating import REPEATED, TWICE
 from focusd.microscope.simulated import SimulatedMicroscope, open_simulated
 from focusd.optics.instrument import Instrument
 from focusd.protocol.calibrations import CalibrationRemoved, KeptCalibration
@@ -179,8 +180,10 @@ async def test_a_field_that_shows_nothing_in_its_focus_alone_is_calibrated(
 
     scorer.score = vanishing  # type: ignore[method-assign, assignment]
     result = await calibrate_at_focus(operations)
-    assert result.exposures == result.planes + 2
-    assert (np.diff(microscope.snaps[2:]) > 0).all()
+    assert result.exposures == result.planes + 2 + TWICE + REPEATED
+    sweep, repeated = microscope.snaps[2:-REPEATED], microscope.snaps[-REPEATED:]
+    assert (np.diff(sweep) >= 0).all()
+    assert (np.diff(repeated) >= 0).all()
 
 
 @asynccontextmanager

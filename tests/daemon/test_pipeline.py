@@ -100,7 +100,7 @@ async def test_the_next_planes_are_exposed_while_one_is_scored_and_no_more_than_
             await anyio.lowlevel.checkpoint()
         assert (len(microscope.snaps), len(microscope.moves)) == (5, 5)
         gate.open()
-    assert len(microscope.snaps) == 8
+    assert len(microscope.snaps) == 8 + calibrating.TWICE + calibrating.REPEATED
 
 
 @pytest.mark.parametrize("operation", [published, posterior])
@@ -186,7 +186,7 @@ async def test_after_the_first_frame_only_the_tiles_that_tell_are_scored(
     scorer.focus_um = 9.0
     scorer.asked.clear()
     result = await posterior(calibrated, Reports())
-    assert result.z_found_um == pytest.approx(9.0, abs=0.3)
+    assert result.z_found_um == pytest.approx(9.0, abs=2 * result.sigma_um)
     assert scorer.asked[0] is None
     assert all(only is FEW_TILES for only in scorer.asked[1:])
     assert all(probe.b is not None for probe in result.probes)
@@ -204,7 +204,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     begun, fit = threading.Event(), pupil._fit_pupil
     starts = []
 
-    def counted(*given: Any) -> tuple[float, float, float]:
+    def counted(*given: Any) -> tuple[float, float, float, float]:
         starts.append(given[-1])
         begun.set()
         return fit(*given)
@@ -213,7 +213,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     monkeypatch.setattr(calibrating, "telling_tiles", lambda *_: telling)
     microscope.at_snap = lambda number: number == 76 and (begun.wait(PATIENCE_S) or pytest.fail("not begun"))
     await calibrate_at_focus(operations)
-    assert len(microscope.snaps) == 82
+    assert len(microscope.snaps) == 82 + calibrating.TWICE + calibrating.REPEATED
     assert len(starts) == len(set(starts)), "and not once more at the end"
     assert all(only is None for only in scorer.asked[: REMEMBERED + 1]), "also of the look at the field"
     assert all(only is telling for only in scorer.asked[REMEMBERED + 1 :])
@@ -246,7 +246,7 @@ async def test_few_frames_are_alive_at_any_time(
     snap, microscope.snap = microscope.snap, watched  # type: ignore[method-assign]
     await calibrate_at_focus(operations)
     gc.collect()
-    assert len(alive) == 82
+    assert len(alive) == 82 + calibrating.TWICE + calibrating.REPEATED
     assert most <= 4, "exposing, waiting for the stream, in the stream, being scored"
     assert sum(each() is not None for each in alive) <= 1, "the device's thread remembers its last call"
 
