@@ -32,6 +32,7 @@ _DRAWN = 24
 """Procedural textures, besides the real ones."""
 _CALIBRATED_ON = ("gravel", "brick", "grass")
 _LEAST_SD = 0.04
+_TRIES = 6
 _LAYERS_PER_DOF = 4
 _LEAST_LAYERS = 5
 _BEAD_DENSITY = 1 / 8000
@@ -98,12 +99,14 @@ class Textures:
         return [(float(z), image + np.float32(share)) for z, image in zip(z_um, images, strict=True)]
 
     def _one(self, source: Callable[[], Image], rng: np.random.Generator, contrast: float | None) -> Image:
-        """Draw until the piece shows something, which few pieces do not."""
-        while True:
-            coarser = int(rng.integers(1, FINER + 1))
-            image = periodic(source(), _OBJECT_PX // coarser, rng)
+        """Draw some pieces, most of which show something, and take the one of most contrast at least."""
+        coarser = int(rng.integers(1, FINER + 1))
+        image = periodic(source(), _OBJECT_PX // coarser, rng)
+        for _ in range(_TRIES):
             if image.std() >= _LEAST_SD:
                 break
+            image = max(image, periodic(source(), _OBJECT_PX // coarser, rng), key=np.std)
+        image = image * np.float32(max(1.0, _LEAST_SD / max(float(image.std()), 1e-3)))
         image = np.kron(image, np.ones((coarser, coarser), np.float32))
         if contrast is None:
             return image

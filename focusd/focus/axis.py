@@ -29,6 +29,7 @@ from focusd.focus.posterior import (
     Prior,
     log_prior,
     log_scores,
+    raw_misfit_of,
     tempered_misfit_of,
 )
 from focusd.focus.scale import Scale, ScalePrior
@@ -164,12 +165,14 @@ def examine(
     found = compare_at(
         defocus_um[:, likely], spectra, calibration.transfer, blur_um[:, likely], iterations=ROUGH_ITERATIONS
     )
-    tempered = float(tempered_misfit_of(found, len(evidence)))
-    misfit = max(1.0, tempered)
-    log = log[likely] - 0.5 * min(1.0, tempered) * found.log_variance / CORRELATED_BANDS
-    weight = _weight(log, found.chi2, tempered)
+    raw, tempered = (float(each(found, len(evidence))) for each in (raw_misfit_of, tempered_misfit_of))
+    misfit = max(1.0, raw)
+    log, expects = log[likely], 0.5 * found.log_variance / CORRELATED_BANDS
+    weight = _weight(log - min(1.0, tempered) * expects, found.chi2, tempered)
     # A sample that the reported z explains badly is no proof: hardware is accused by what is left after that.
-    strict = _weight(log, found.chi2, math.sqrt(misfit * max(misfit, reported.misfit)))
+    strict = _weight(
+        log - min(1.0, raw) * expects, found.chi2, math.sqrt(misfit * max(misfit, reported.misfit))
+    )
     mean_um, sigma_um = _moments(focus_um[likely].clip(*_within(reported, range_um)), weight)
     is_explained = misfit <= EXPLAINED_MISFIT
     chances, strictly = (

@@ -24,7 +24,7 @@ UNITS = (0.0, 0.35, 0.7, 1.3, 2.0, 3.0, 4.5, 6.5)
 """Extents that are tried, in λ·n/NA²: up to five depths of field."""
 THIN = 0.7
 """Probability that a sample is thin, before any frame."""
-LOPSIDED = 0.05
+LOPSIDED = 0.1
 """Of the extent: how far the middle of what a sample shows lies from that of its surfaces (standard deviation)."""
 ODD_MISFIT = 0.5
 """χ² per value from which it is asked whether the sample is thick; thin samples have 0.1 to 0.6."""

@@ -90,6 +90,13 @@ class Posterior:
         return float(np.sqrt((self.weight * (self.z_um - mean) ** 2).sum()))
 
     @cached_property
+    def mode_sigma_um(self) -> float:
+        """Standard deviation within the main mode."""
+        inside = self._main_mode
+        weight = self.weight[inside] / self.weight[inside].sum()
+        return float(np.sqrt((weight * (self.z_um[inside] - self.best_um) ** 2).sum()))
+
+    @cached_property
     def certainty(self) -> float:
         """Probability of the main mode."""
         return float(self.weight[self._main_mode].sum())

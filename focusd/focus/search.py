@@ -156,12 +156,16 @@ class PosteriorSearch(Search):
     def _expects(self, z_um: float) -> bool:
         """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
         if self._posterior is not None:
-            known_um, sigma_um = self._posterior.best_um, self._posterior.sigma_um
+            known_um, sigma_um = self._posterior.best_um, self._pointed_um(self._posterior)
         elif self._prior is not None and self._stands_there:
             known_um, sigma_um = self._prior.focus_um, self._prior.sigma_um
         else:
             return False
         return sigma_um <= self._near_um and abs(z_um - known_um) <= self._near_um
+
+    def _pointed_um(self, belief: Posterior) -> float:
+        """How well a place is known that is nearly sure: where an exposure would verify it, whatever else may be."""
+        return belief.mode_sigma_um if belief.certainty >= MIN_CERTAINTY else belief.sigma_um
 
     @property
     def _stands_there(self) -> bool:
@@ -324,7 +328,7 @@ class PosteriorSearch(Search):
         opening_um = self._opening_um or self.opening_um(self.measurements[0].z_um)
         if len(self.measurements) < len(opening_um):
             return opening_um[len(self.measurements)]
-        if estimate.sigma_um <= self._usable_um and not self.is_verified:
+        if self._pointed_um(self.belief) <= self._usable_um and not self.is_verified:
             return self._verifying_probe_um(estimate.focus_um)
         if self._seems_found(self._target_um):
             return self._doubted_um()

@@ -45,6 +45,8 @@ PER_PASSING = 400.0
 share of the object's power that passes, which groups hold in common."""
 SHARE_OF_NOISE = 0.1
 """And over the noise of a single frame: a pattern below does no harm."""
+MOST_FADING = 1.3
+"""Power of what the nearest of the far planes show over that of the furthest, beyond which it is the object."""
 _RINGS = 96
 _RADII = np.linspace(0, np.sqrt(0.5), _RINGS)
 """Of rings of spatial frequency, cycles/pixel."""
@@ -140,21 +142,35 @@ def _common(frames: Frames, groups: Sequence[Sequence[int]], passing: Array) -> 
     Args:
         passing: share of the object's power in these frames, on each ring.
     """
-    count, scattered = sum(map(len, groups)), np.zeros(_RINGS)
+    count, powers = sum(map(len, groups)), []
     together = np.zeros(frames(groups[0][0]).shape, np.float32)
     for group in groups:
-        weight, image = len(group) / count, _mean(frames, group)
-        together += np.float32(weight) * image
-        scattered += weight * _power(image)
+        image = _mean(frames, group)
+        together += np.float32(len(group) / count) * image
+        powers.append(_power(image))
+    scattered = np.average(powers, axis=0, weights=[len(group) for group in groups])
     error = (scattered - _power(together)) / (len(groups) - 1)
     stands_out = np.maximum(STANDS_OUT + PER_PASSING * passing, SHARE_OF_NOISE * count)
     least = np.where(passing > MOST_PASSES, np.inf, stands_out * error)
     gain = _gain(_power(together), error, least)
-    if not gain.any():
+    if not gain.any() or _fades(powers, gain > 0):
         return None
     specks = specks_of(_filtered(together, gain), lambda image: _filtered(image, (gain > 0).astype(float)))
     rest = together - specks
     return specks + _filtered(rest, _gain(_power(rest), error, least))
+
+
+def _fades(powers: Sequence[Array]) -> bool:
+    """Whether what the groups show is weaker further from the focus, as the object's is and the sensor's is not.
+
+    Args:
+        powers: of the groups by z, the first and the last being the furthest out.
+    """
+    middle = len(powers) // 2
+    near, far = (
+        sum(powers[k][_FADING_FROM:].sum() for k in pair) for pair in ((middle - 1, middle), (0, -1))
+    )
+    return bool(near > MOST_FADING * far)
 
 
 def _gain(power: Array, error: Array, least: Array) -> Array:

@@ -23,6 +23,7 @@ from focusd.errors import (
     SaturatedError,
     TravelLimitError,
 )
+from focusd.focus.calibrating import REPEATED
 from focusd.protocol.requests import CalibrateParams, MoveParams
 from focusd.protocol.results import MoveResult
 from focusd.storage.store import CalibrationStore
@@ -61,7 +62,7 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
     result = await calibrate_at_focus(operations)
 
     assert microscope.z_um == HOME_UM
-    assert (result.planes, result.exposures, len(microscope.snaps)) == (81, 82, 82)
+    assert (result.planes, result.exposures, len(microscope.snaps)) == (81, 88, 88)
     assert microscope.snaps == pytest.approx([HOME_UM, *np.arange(-97, 103.5, 2.5)])
     assert result.z_focus_um == pytest.approx(0, abs=0.5)
     assert result.range_um == pytest.approx([-97, 103], abs=0.5)
@@ -78,7 +79,9 @@ async def test_a_stack_that_nobody_configured_is_the_objectives(
     async with operations_of(config_of(tmp_path, calibration=usual), microscope, scorer) as operations:
         await calibrate_at_focus(operations)
     assert microscope.snaps[:2] == [HOME_UM, HOME_UM - 98.0]
-    assert np.diff(microscope.snaps[1:]) == pytest.approx(2.0)
+    sweep = np.diff(microscope.snaps[1:-REPEATED])
+    assert sweep[1:-1] == pytest.approx(3.9)
+    assert (sweep[[0, -1]] == 0).all(), "the ends are exposed twice"
 
 
 async def test_calibration_reports_each_plane_and_its_end(operations: RigOperations) -> None:
@@ -86,7 +89,7 @@ async def test_calibration_reports_each_plane_and_its_end(operations: RigOperati
 
     result = await operations.calibrate(CalibrateParams(range_um=40, step_um=8), reports)
 
-    assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 12) for n in range(1, 13)]
+    assert [(p["exposure"], p["of"]) for p in reports.of("focus.progress")] == [(n, 18) for n in range(1, 19)]
     assert reports.events[-1] == ("focus.done", {"kind": "calibrate", **result.model_dump()})
 
 
@@ -115,7 +118,8 @@ async def test_given_planes_are_taken_in_ascending_order(
 
     result = await operations.calibrate(CalibrateParams(planes_um=planes), Reports())
 
-    assert microscope.snaps == [HOME_UM, *sorted(planes)]
+    assert microscope.snaps[:-REPEATED] == [HOME_UM, min(planes), *sorted(planes), max(planes)]
+    assert set(microscope.snaps[-REPEATED:]) <= set(planes)
     assert result.planes == 14
     assert microscope.z_um == HOME_UM
 
@@ -233,7 +237,7 @@ async def test_calibration_that_cannot_be_stored_brings_the_stage_home(
     with pytest.raises(CalibrationError, match=r"cannot be written .No space left on device"):
         await calibrate_at_focus(calibrated)
     monkeypatch.undo()
-    assert len(microscope.snaps) == 82
+    assert len(microscope.snaps) == 88
     assert microscope.z_um == HOME_UM
     assert (await calibrated.state()).calibration == before
 
