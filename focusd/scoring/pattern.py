@@ -160,16 +160,15 @@ def _common(frames: Frames, groups: Sequence[Sequence[int]], passing: Array) -> 
     return specks + _filtered(rest, _gain(_power(rest), error, least))
 
 
-def _fades(powers: Sequence[Array]) -> bool:
+def _fades(powers: Sequence[Array], rings: NDArray[np.bool_]) -> bool:
     """Whether what the groups show is weaker further from the focus, as the object's is and the sensor's is not.
 
     Args:
         powers: of the groups by z, the first and the last being the furthest out.
+        rings: that count.
     """
     middle = len(powers) // 2
-    near, far = (
-        sum(powers[k][_FADING_FROM:].sum() for k in pair) for pair in ((middle - 1, middle), (0, -1))
-    )
+    near, far = (sum(powers[k][rings].sum() for k in pair) for pair in ((middle - 1, middle), (0, -1)))
     return bool(near > MOST_FADING * far)
 
 
