@@ -78,7 +78,11 @@ def daemon(walker: Walker) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def calibrated(daemon: Daemon, own: Own) -> CalibrationResult:
-    run = daemon.client.ask("calibrate", z_um=FOCUS_UM)
+    return calibrate(daemon.client, own)
+
+
+def calibrate(client: Client, own: Own) -> CalibrationResult:
+    run = client.ask("calibrate", z_um=FOCUS_UM)
     for z_um in run:
         run.tell(own.snap(z_um))
     assert isinstance(run.result, CalibrationResult)
@@ -107,6 +111,8 @@ def test_a_client_calibrates_and_focuses_its_own_microscope(
 def test_the_answers_are_those_of_the_engine_on_the_same_frames(
     walker: Walker, daemon: Daemon, own: Own, calibrated: CalibrationResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the first run after a calibration: later ones know the scale of z from those before."""
+    calibrate(daemon.client, own)
     before = len(own.frames)
     found = refocused(daemon.client, own, 30.0)
     monkeypatch.setenv("STATE_DIRECTORY", walker.environment["STATE_DIRECTORY"])
