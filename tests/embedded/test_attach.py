@@ -52,7 +52,7 @@ def test_the_core_s_autofocus_brings_the_sample_into_focus(bench: Bench) -> None
     bench.owned.stage.set_position_um(18.0)
     bench.core.fullFocus()
     assert abs(bench.owned.defocus_um) < 0.1 * DOF_UM
-    assert 0 < bench.focusd.exposures <= 3
+    assert 0 < bench.focusd.exposures <= 4, "the first run of a rig does not know its scale of z"
     assert 0 < bench.core.getLastFocusScore() <= 1
 
 
