@@ -115,7 +115,8 @@ class Autofocus:
         wanted_um = (z_um + offsets).tolist() if planes_um is None else planes_um
         planes = check_planes(wanted_um, self.instrument)
         probes = probes_um(planes, z_um, self.instrument)
-        rehearse([*probes, *planes], z_um, _within(self.config.stage, limits_um))
+        back_um = planes[0]  # the furthest that the planes to repeat may lie from the last one
+        rehearse([*probes, *planes, back_um], z_um, _within(self.config.stage, limits_um))
         given = Given.of(still(flat, "flat"), still(dark, "dark"))
         pairs = MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames())
         measuring = StackMeasuring(pairs, self.instrument, given)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
+from focusd.focus.likelihood import CORRELATED_BANDS, ROUGH_ITERATIONS, compare_at
 from focusd.focus.posterior import (
     Evidence,
     Posterior,
@@ -33,7 +34,6 @@ from focusd.focus.posterior import (
     tempered_misfit_of,
 )
 from focusd.focus.scale import Scale, ScalePrior
-from focusd.focus.transfer import CORRELATED_BANDS, ROUGH_ITERATIONS, compare_at
 
 Array = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from focusd.focus.moffat import Moffat, fit_moffat, r_squared
 from focusd.focus.noise import Noise, noise_in
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
-from focusd.focus.repeating import scatter_of
+from focusd.focus.repeating import repeats_of
 from focusd.focus.sensor import PLAIN, Sensor
 from focusd.focus.soundness import (
     MIN_R2,
@@ -220,7 +220,8 @@ def calibrate(
     refuse_unseen_focus(z, spectra, instrument, ordered)
     tells, fit = _telling(z, b)
     refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
-    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known)
+    repeats = repeats_of(ordered, repeated)
+    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known, repeats.shaken)
     refuse_contradiction(fit, origin)
     if instrument is not None:
         refuse_other_optics(fit, origin, instrument)
@@ -231,7 +232,7 @@ def calibrate(
         defocus_um,
         b,
         spread[tells],
-        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, scatter_of(ordered, repeated)),
+        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, repeats),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,

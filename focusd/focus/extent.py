@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
+from focusd.focus.likelihood import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, compare
 from focusd.focus.posterior import Evidence, raw_misfit_of, tempered_misfit_of
-from focusd.focus.transfer import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, compare
 
 Array = NDArray[np.float64]
 

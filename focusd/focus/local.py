@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
 from focusd.focus.geometry import LocalMap
+from focusd.focus.likelihood import (
+    CORRELATED_BANDS,
+    ITERATIONS,
+    ROUGH_ITERATIONS,
+    Comparison,
+    explain,
+    singles,
+)
 from focusd.focus.measurement import Mask, Measurement, blocks_with_structure, common_noise
 from focusd.focus.posterior import misfit_of
-from focusd.focus.transfer import CORRELATED_BANDS, ITERATIONS, ROUGH_ITERATIONS, Comparison, explain, singles
 
 Array = NDArray[np.float64]
 
@@ -85,7 +92,8 @@ def _explained(
     frames_um = np.array([o.z_um for o in measurements])[:, None, None]
     transferred = calibration.transfer.at(frames_um - candidates_um, spacing_um / 2)
     blocks = measurements[0].blocks
-    given = power, noise, blocks.modes, blocks.spread, *transferred, calibration.transfer.log_object
+    transfer = calibration.transfer
+    given = power, noise, blocks.modes, blocks.spread, *transferred, transfer.log_object, transfer.nuisances
     return explain(*singles(*given), noise_error=blocks.noise_error, iterations=iterations)
 
 

@@ -45,6 +45,19 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
+class NoisePair:
+    """What two frames of one z say of the camera's noise.
+
+    Attributes:
+        spectra: of their difference, with the power that the noise of one of them has.
+        moved_px: how far the image had moved from the one to the other; the difference was taken without that.
+    """
+
+    spectra: BlockSpectra
+    moved_px: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What one frame shows: the network's scores of its tiles, and its spectra. NaN: the tile was not scored.
 
@@ -55,7 +68,7 @@ class Measurement:
         structure: (rows, columns) probability that the tile holds something to focus on.
         y_px, x_px: (rows, columns) centres of the tiles, in pixels of the frame.
         blocks: power spectra, on a grid of their own.
-        noise: spectra of the noise, where the frame before was taken at the same z; None: it was not, or nobody asked.
+        noise: where the frame before was taken at the same z; None: it was not, or nobody asked.
     """
 
     z_um: float
@@ -65,7 +78,7 @@ class Measurement:
     y_px: Array
     x_px: Array
     blocks: BlockSpectra
-    noise: BlockSpectra | None = None
+    noise: NoisePair | None = None
 
     def mean_b(self, seen: Mask) -> float:
         """Average of b over the tiles that are seen, each weighted by its precision."""

@@ -63,13 +63,16 @@ class Noise:
 
 def noise_in(measurements: Sequence[Measurement]) -> Noise | None:
     """Measure the noise of the camera from the pairs of frames of one z; None: it is white as far as they tell."""
-    pairs = [m.noise for m in measurements if m.noise is not None]
-    if not pairs:
+    told = [m.noise for m in measurements if m.noise is not None]
+    if not told:
         return None
+    pairs = [pair.spectra for pair in told]
     powers, corners = (
         np.array([p.power.mean((0, 1)) for p in pairs]),
         float(np.mean([p.noise.mean() for p in pairs])),
     )
+    if any(pair.moved_px for pair in told):  # of images that are smeared the differences hold the sample, too
+        powers = np.broadcast_to(powers.min(0), powers.shape)
     shape = _smooth(powers.mean(0) / corners)
     shape = np.maximum(shape, LEAST_SHARE * shape.max())
     seen = float(np.quantile([m.blocks.noise.mean() for m in measurements], 0.9))

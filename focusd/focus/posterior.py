@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.calibration import Calibration
+from focusd.focus.likelihood import CORRELATED_BANDS, ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
 from focusd.focus.measurement import Spectrum
-from focusd.focus.transfer import CORRELATED_BANDS, ITERATIONS, ROUGH_ITERATIONS, Comparison, compare
 
 Array = NDArray[np.float64]
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from focusd.focus.likelihood import CORRELATED_BANDS, explain
 from focusd.focus.measurement import Spectrum
 from focusd.focus.moffat import fit_moffat
-from focusd.focus.transfer import CORRELATED_BANDS, band_error, explain, log_signal, noise_of
+from focusd.focus.transfer import band_error, log_signal, noise_of, nuisances_of
 from focusd.optics.bands import banded_transfer
 from focusd.optics.instrument import Instrument
 from focusd.optics.zernike import ASTIGMATISM_VERTICAL, COMA_X, SPHERICAL
@@ -113,7 +114,11 @@ class PupilFit:
     def is_of(self, near: _Near) -> bool:
         """Whether it is what a fit to these planes would give, but for the fit's tolerance."""
         same = np.array_equal(self.z_um, near.z_um) and np.array_equal(self.power, near.power)
-        return same and abs(self.start_um - near.start_um) <= _SAME_START_UNITS * near.unit_um
+        return (
+            same
+            and near.shaken is None
+            and abs(self.start_um - near.start_um) <= _SAME_START_UNITS * near.unit_um
+        )
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ class _Near:
     unit_um: float
     z_um: Array
     spectra: list[Spectrum]
+    shaken: Array | None
 
     @property
     def power(self) -> Array:
@@ -142,6 +148,7 @@ def find_origin(
     block_px: int,
     instrument: Instrument | None,
     known: PupilFit | None = None,
+    shaken: Array | None = None,
 ) -> Origin:
     """The origin by the pupil's model where the instrument is known and the model fits, else the sharpest plane.
 
@@ -150,10 +157,11 @@ def find_origin(
         spectra: one a plane.
         block_px: size of the blocks behind them.
         known: a fit to the stack's first planes; it counts if no further one would have changed it.
+        shaken: as in `Transfer`.
     """
     sharpest_um = _sharpest(z_um, spectra)
     if instrument is not None:
-        near = _near(z_um, spectra, instrument, sharpest_um)
+        near = _near(z_um, spectra, instrument, sharpest_um, shaken)
         fit = known if known and known.is_of(near) else _fit_near(near, block_px, instrument)
         unsure_um = SHARPEST_UNITS * instrument.axial_unit_um
         apart = abs(fit.origin_um - sharpest_um) / np.hypot(fit.sigma_um, unsure_um)
@@ -176,10 +184,16 @@ def _fit_near(near: _Near, block_px: int, instrument: Instrument) -> PupilFit:
     return PupilFit(near.start_um, near.z_um, near.power, *best)
 
 
-def _near(z_um: Array, spectra: Sequence[Spectrum], instrument: Instrument, start_um: float) -> _Near:
+def _near(
+    z_um: Array,
+    spectra: Sequence[Spectrum],
+    instrument: Instrument,
+    start_um: float,
+    shaken: Array | None = None,
+) -> _Near:
     near = np.flatnonzero(np.abs(z_um - start_um) <= REACH_UNITS * instrument.axial_unit_um)
     chosen = near[np.unique(np.linspace(0, len(near) - 1, MOST_PLANES).round().astype(int))]
-    return _Near(start_um, instrument.axial_unit_um, z_um[chosen], [spectra[i] for i in chosen])
+    return _Near(start_um, instrument.axial_unit_um, z_um[chosen], [spectra[i] for i in chosen], shaken)
 
 
 def fading_of(spectra: Sequence[Spectrum]) -> Array:
@@ -256,9 +270,18 @@ def _residuals(
     modes, spread = near.spectra[0].modes, near.spectra[0].spread
     error = np.hypot(MODEL_ERROR, band_error(log_t, spread))
     noise = noise_of(near.spectra)[:, None, None]
-    given = near.power[:, None, :], noise, modes, spread, log_t, error, FLAT
+    given = (
+        near.power[:, None, :],
+        noise,
+        modes,
+        spread,
+        log_t,
+        error,
+        FLAT,
+        nuisances_of(near.shaken, len(modes)),
+    )
     fit = explain(*given, noise_error=near.spectra[0].noise_error)
-    return np.concatenate([fit.residuals.ravel(), fit.brightness.ravel(), [(p[4] - 1) / AXIAL_SCALE_ERROR]])
+    return np.concatenate([fit.residuals.ravel(), fit.nuisances.ravel(), [(p[4] - 1) / AXIAL_SCALE_ERROR]])
 
 
 def _parameters(start: tuple[float, ...], scaled: Array) -> Array:

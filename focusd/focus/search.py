@@ -25,6 +25,7 @@ from focusd.focus.focus import (
     nothing_seen,
     suspected,
 )
+from focusd.focus.likelihood import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, distances
 from focusd.focus.local import local_map, slopes
 from focusd.focus.measurement import (
     Mask,
@@ -42,7 +43,6 @@ from focusd.focus.posterior import (
     survey,
 )
 from focusd.focus.scale import Scale, ScaleMemory, ScalePrior
-from focusd.focus.transfer import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, distances
 from focusd.focus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.optics.bands import BlockSpectra
 

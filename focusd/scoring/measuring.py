@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from focusd.errors import ScoringError
 from focusd.focus.frame import SAME_Z_UM, Frame, FrameChecks, RecentFrames
-from focusd.focus.measurement import Mask, Measurement
+from focusd.focus.measurement import Mask, Measurement, NoisePair
 from focusd.focus.noise import Noise
 from focusd.focus.sensor import PLAIN, Sensor
 from focusd.optics.bands import BlockSpectra
+from focusd.scoring.aligning import aligned
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.spectra import Region
 
@@ -134,14 +135,12 @@ class MeasuringPairs(Measuring):
             return measured
         return replace(measured, noise=self._difference(before, frame))
 
-    def _difference(self, one: Frame, other: Frame) -> BlockSpectra:
-        """Spectra of the difference of two frames, with the power that the noise of one of them has."""
+    def _difference(self, one: Frame, other: Frame) -> NoisePair:
         first, second = (self.sensor.seen(each.pixels).astype(np.float32) for each in (one, other))
         level = float(second.mean())
-        difference = (second - first * np.float32(level / max(float(first.mean()), 1e-6))) / np.float32(
-            np.sqrt(2)
-        )
-        return replace(self._scorer.spectra(difference, self._roi), level=level)
+        first, moved_px = aligned(first * np.float32(level / max(float(first.mean()), 1e-6)), second)
+        difference = (second - first) / np.float32(np.sqrt(2))
+        return NoisePair(replace(self._scorer.spectra(difference, self._roi), level=level), moved_px)
 
 
 def _are_pair(one: Frame, other: Frame) -> bool:

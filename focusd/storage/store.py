@@ -333,6 +333,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
             "error": calibration.transfer.error.tolist(),
             "log_object": calibration.transfer.log_object.tolist(),
             "axial_unit_um": calibration.transfer.axial_unit_um,
+            "shaken": None if calibration.transfer.shaken is None else calibration.transfer.shaken.tolist(),
         },
     }
 
@@ -396,4 +397,7 @@ def _transfer_from_json(values: dict[str, Any]) -> Transfer:
     is_whole = log_power.shape == error.shape == (len(z_um), len(log_object))
     if not is_whole or not all(np.isfinite(p).all() for p in (log_power, error, log_object, axial_unit_um)):
         raise ValueError("the transfer holds gaps")
-    return Transfer(z_um, log_power, error, log_object, axial_unit_um)
+    shaken = None if values.get("shaken") is None else np.array(values["shaken"])
+    if shaken is not None and not (shaken.shape[1:] == log_object.shape and np.isfinite(shaken).all()):
+        raise ValueError("what shaking takes holds gaps")
+    return Transfer(z_um, log_power, error, log_object, axial_unit_um, shaken)

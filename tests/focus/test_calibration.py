@@ -110,10 +110,10 @@ def test_a_sample_that_shows_nothing_at_its_focus_is_told_from_others(
 @pytest.mark.parametrize(
     ("instrument", "range_um", "step_um"),
     [
-        (Instrument(magnification=10.0, na=0.3), 98.0, 2.0),
-        (Instrument(magnification=40.0, na=0.75), 16.0, 0.33),
-        (Instrument(magnification=60.0, na=1.4, immersion_index=1.515), 6.8, 0.14),
-        (None, 98.0, 2.0),
+        (Instrument(magnification=10.0, na=0.3), 98.0, 3.9),
+        (Instrument(magnification=40.0, na=0.75), 16.0, 0.63),
+        (Instrument(magnification=60.0, na=1.4, immersion_index=1.515), 6.8, 0.27),
+        (None, 98.0, 3.9),
     ],
 )
 def test_a_stack_is_as_deep_and_as_fine_as_the_objective_asks_for(

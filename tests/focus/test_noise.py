@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from focusd.focus.measurement import Measurement
+from focusd.focus.measurement import Measurement, NoisePair
 from focusd.focus.noise import noise_in
 from focusd.optics.bands import BlockSpectra
 from focusd.scoring.spectra import block_spectra
@@ -31,7 +31,7 @@ def spectra(pixels: np.ndarray) -> BlockSpectra:
 def pair(seed: int, smooth_px: float) -> Measurement:
     one, other = frame(seed, smooth_px), frame(seed + 1, smooth_px)
     difference = (other.astype(np.float32) - one) / np.float32(np.sqrt(2))
-    told = replace(spectra(difference), level=1000.0)
+    told = NoisePair(replace(spectra(difference), level=1000.0), 0.0)
     return replace(exposure(0.0), blocks=spectra(other), noise=told)
 
 

@@ -112,7 +112,7 @@ ABSURD = {
         r"±15\.3 µm is the least",
     ),
     "a needle in focus": (Stack(needle(0.0)), REQUEST, "is the least"),
-    "too short": (Stack(np.arange(-12.0, 12.1, 2.0)), REQUEST, "±98 µm in steps of 2 µm is usual"),
+    "too short": (Stack(np.arange(-12.0, 12.1, 2.0)), REQUEST, "±98 µm in steps of 3.9 µm is usual"),
     "too coarse": (Stack(np.arange(-100.0, 101.0, 20.0)), REQUEST, r"steps of 12\.2 µm are the most"),
     "nothing in the middle": (Stack(USUAL[np.abs(USUAL) > 40]), REQUEST, "too far for this objective"),
     "seven equal planes": (Stack(np.full(7, 5.0)), REQUEST, "5 µm is given twice"),

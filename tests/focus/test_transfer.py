@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from focusd.focus.likelihood import compare, distances, explain
 from focusd.focus.measurement import Spectrum, common_noise
-from focusd.focus.transfer import DIMMING, Transfer, compare, distances, explain
+from focusd.focus.transfer import DIMMING, Transfer
 from focusd.optics.bands import band_of, band_spread
 from tests.focus.exposures import BLOCK_PX, FREQUENCIES, MODES, SPREAD, transfer
 
@@ -147,7 +148,7 @@ def test_frames_that_are_brighter_as_a_whole_tell_the_same_focus() -> None:
         == pytest.approx(13.0, abs=0.5)
     )
     at = other.chi2.argmin()
-    assert np.ptp(other.brightness[:, at]) * DIMMING == pytest.approx(np.log(1.2 / 0.9), rel=0.1)
+    assert np.ptp(other.nuisances[:, at]) * DIMMING == pytest.approx(np.log(1.2 / 0.9), rel=0.1)
 
 
 def test_beyond_the_stack_the_transfer_is_not_known() -> None:
@@ -170,10 +171,8 @@ def test_a_candidate_that_stands_for_its_surroundings_is_not_refuted_by_what_lie
 
 
 @pytest.mark.parametrize(("object_slope", "transfer_slope"), [(-3.0, -6.0), (2.0, -4.0), (-1.0, 3.0)])
-def test_slopes_within_a_band_add_to_its_mean_power(
-    object_slope: float, transfer_slope: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("focusd.focus.transfer.DIMMING", 1e-6)  # a power law adds the same to all bands
+def test_slopes_within_a_band_add_to_its_mean_power(object_slope: float, transfer_slope: float) -> None:
+    no_brighter = np.full((1, len(MODES)), 1e-6)  # a power law adds the same to all bands
     spread = band_spread(BLOCK_PX)
     members = [(band_of(BLOCK_PX) == band).ravel() for band in range(len(spread))]
     fy, fx = np.fft.fftfreq(BLOCK_PX)[:, None], np.fft.rfftfreq(BLOCK_PX)[None, :]
@@ -191,7 +190,8 @@ def test_slopes_within_a_band_add_to_its_mean_power(
         """Of a frame that shows the object as it is beside one that shows it through the transfer."""
         both = np.stack([np.broadcast_to(objects, power.shape[1:]), power[0]])
         log_t = np.concatenate([np.zeros_like(passed), passed])
-        found = explain(both, np.array(1e-9), MODES, of_bands, log_t, np.zeros_like(log_t), np.zeros(1))
+        certain, flat = np.zeros_like(log_t), np.zeros(1)
+        found = explain(both, np.array(1e-9), MODES, of_bands, log_t, certain, flat, no_brighter)
         return np.asarray(np.abs(found.residuals).max((0, 1)))
 
     wide = slice(25, -1)  # where the window counts for nothing
