@@ -232,7 +232,7 @@ def calibrate(
         defocus_um,
         b,
         spread[tells],
-        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, repeats),
+        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, repeats, origin.model),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,

@@ -81,12 +81,36 @@ class Origin:
         method: `pupil`, or `sharpest` where no model of the pupil explains the stack.
         sigma_um: standard uncertainty of `z_um`, as far as the stack itself tells it.
         scale: how far the focus has moved for each µm of z, as far as the optics tell it.
+        model: of the pupil that explains the planes near the focus; None: none does.
     """
 
     z_um: float
     method: str
     sigma_um: float
     scale: float = 1.0
+    model: PupilModel | None = None
+
+
+@dataclass(frozen=True)
+class PupilModel:
+    """The pupil of an instrument, and how its focus moves with z.
+
+    Attributes:
+        aberrations: waves RMS, of `_TERMS`.
+        scale: of the axial unit, as in `Origin`.
+        block_px: size of the blocks whose bands it tells.
+    """
+
+    instrument: Instrument
+    aberrations: tuple[float, ...]
+    scale: float
+    block_px: int
+
+    def log_power(self, defocus_um: Array) -> Array:
+        """Logarithm of what each band passes, (planes, bands), at these distances from the origin."""
+        u = defocus_um / self.instrument.axial_unit_um * self.scale
+        terms = dict(zip(_TERMS, self.aberrations, strict=True))
+        return np.log(banded_transfer(u, self.instrument, terms, self.block_px))
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,6 @@ class PupilFit:
         power: (planes, bands) of them.
         origin_um: of the model.
         sigma_um: of the origin.
-        scale: of z, as in `Origin`.
         misfit: χ² per value.
     """
 
@@ -108,7 +131,7 @@ class PupilFit:
     power: Array
     origin_um: float
     sigma_um: float
-    scale: float
+    model: PupilModel
     misfit: float
 
     def is_of(self, near: _Near) -> bool:
@@ -166,7 +189,7 @@ def find_origin(
         unsure_um = SHARPEST_UNITS * instrument.axial_unit_um
         apart = abs(fit.origin_um - sharpest_um) / np.hypot(fit.sigma_um, unsure_um)
         if fit.misfit <= (MAX_MISFIT if apart > AGREE else MAX_MISFIT_AGREEING):
-            return Origin(fit.origin_um, PUPIL, fit.sigma_um, fit.scale)
+            return Origin(fit.origin_um, PUPIL, fit.sigma_um, fit.model.scale, fit.model)
         return Origin(sharpest_um, SHARPEST, unsure_um, _scale(near, block_px, instrument))
     return Origin(sharpest_um, SHARPEST, SHARPEST_PLANES * float(np.median(np.diff(z_um))))
 
@@ -234,8 +257,8 @@ def _sharpest(z_um: Array, spectra: Sequence[Spectrum]) -> float:
 
 def _fit_pupil(
     near: _Near, block_px: int, instrument: Instrument, start: tuple[float, ...]
-) -> tuple[float, float, float, float]:
-    """Origin and its σ, scale of z, and χ² per value of the best model that is found from a start."""
+) -> tuple[float, float, PupilModel, float]:
+    """Origin and its σ, the model, and χ² per value, of the best one that is found from a start."""
     with ThreadPoolExecutor(_THREADS) as pool:  # for the slopes along each parameter
         scaled = np.full(len(start), _FAR_FROM_ZERO)
         for planes in near.stages():
@@ -251,11 +274,12 @@ def _fit_pupil(
                 workers=pool.map,
             )
             scaled = found.x
-    origin, *_, scale = (float(p) for p in _parameters(start, scaled))
+    origin, *aberrations, scale = (float(p) for p in _parameters(start, scaled))
+    model = PupilModel(instrument, tuple(aberrations), scale, block_px)
     misfit = float(np.mean(residuals(scaled) ** 2))
     variance = np.linalg.pinv(found.jac.T @ found.jac)[0, 0] * CORRELATED_BANDS * max(misfit, 1.0)
     sigma_um = _SCALE[0] * near.unit_um * float(np.sqrt(variance))
-    return near.start_um + origin * near.unit_um, sigma_um, scale, misfit
+    return near.start_um + origin * near.unit_um, sigma_um, model, misfit
 
 
 def _residuals(
