@@ -38,7 +38,27 @@ from focusd.focus.scale import Scale, ScalePrior
 Array = NDArray[np.float64]
 
 OPTICS = np.array(
-    [0.79, 0.83, 0.87, 0.9, 0.925, 0.95, 0.97, 0.985, 1.0, 1.015, 1.03, 1.05, 1.075, 1.1, 1.14, 1.19, 1.25]
+    [
+        0.79,
+        0.83,
+        0.87,
+        0.9,
+        0.925,
+        0.95,
+        0.97,
+        0.983,
+        0.993,
+        1.0,
+        1.007,
+        1.017,
+        1.03,
+        1.05,
+        1.075,
+        1.1,
+        1.14,
+        1.19,
+        1.25,
+    ]
 )
 """Scales of the axis that may be those of other optics: how far the focus really moves, of what the stage says."""
 SCALES = np.array([0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 1.35, 1.5, 1.75, 2.0, 2.5])

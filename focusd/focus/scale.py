@@ -57,9 +57,11 @@ class ScaleMemory:
         value, sigma = (np.array([getattr(s, name) for s in self._told]) for name in ("value", "sigma"))
         weight = 1 / (sigma**2 + STEADY**2)
         mean = float((weight * value).sum() / weight.sum())
-        scatter = float((weight * (value - mean) ** 2).sum() / weight.sum())
-        unsure = math.sqrt(scatter + 1 / float(weight.sum()) + STEADY**2)
-        runs = len(value)
+        runs, known = len(value), float(weight.sum())
+        scatter = (
+            float((weight * (value - mean) ** 2).sum() - (runs - 1)) / known
+        )  # beyond what each run is unsure of
+        unsure = math.sqrt(max(0.0, scatter) + 1 / known + STEADY**2)
         return ScalePrior(Scale(mean, unsure), runs / (runs + 1))
 
 
