@@ -83,11 +83,11 @@ def of_answers(endings: Sequence[Ending], unit: str, unit_um: Callable[[Ending],
     }
 
 
-def trimmed(error_um: Array, width: float = 0.5) -> Array:
-    """|errors| within so many interquartile ranges of the quartiles, as the paper's program drops the others."""
+def trimmed(error_um: Array) -> Array:
+    """|errors| within half an interquartile range of the quartiles, as the paper's program drops the others."""
     size = np.abs(error_um)
     low, high = np.quantile(size, (0.25, 0.75))
-    reach = width * (high - low)
+    reach = 0.5 * (high - low)
     return np.asarray(size[(size >= low - reach) & (size <= high + reach)])
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bench.drifting import Clock
 from focusd.config import CameraConfig, ObjectiveConfig
@@ -21,8 +19,6 @@ from focusd.errors import HardwareError
 from focusd.focus.frame import Frame
 from focusd.microscope.simulated import SimulatedMicroscope
 from focusd.optics.instrument import Instrument
-
-Pixels = NDArray[np.unsignedinteger]
 
 MOVE_S, EXPOSE_S = 0.1, 0.1
 """What a move with its settling takes on the clock, and an exposure with all that is computed from it."""

@@ -7,12 +7,11 @@ for development; figures are reported with seeds from 1000 on.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager, redirect_stderr
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -21,18 +20,17 @@ from statistics import median
 from typing import Any
 
 import anyio
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from bench.drifting import Clock
 from bench.faults.kills import fresh_processes
 from bench.lies import HONEST, KINDS, SETTLED_S, Eye, LyingMicroscope
-from focusd.config import LogConfig, RigConfig
+from bench.quiet import be_quiet
+from focusd.config import RigConfig
 from focusd.daemon.events import Event, EventBus
 from focusd.daemon.hold import Hold
 from focusd.daemon.jobs import Jobs, Report
-from focusd.daemon.logs import configure_logging
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
@@ -172,7 +170,7 @@ def run_lying(
     asked = [(kind, mode, seed + n) for kind in kinds for mode in modes for n in range(_runs(searches, mode))]
     with (
         tempfile.TemporaryDirectory(prefix="focusd-lying-") as temporary,
-        ProcessPoolExecutor(2, fresh_processes(), _be_quiet) as processes,
+        ProcessPoolExecutor(2, fresh_processes(), be_quiet, ("error",)) as processes,
     ):
         if folder is None:
             folder = Path(temporary)
@@ -418,12 +416,6 @@ def _config(folder: Path) -> RigConfig:
             "scorer": {"backend": "cpu", "threads": 1, "budget_ms": 10_000.0},
         }
     )
-
-
-def _be_quiet() -> None:
-    torch.set_num_threads(1)
-    with redirect_stderr(Path(os.devnull).open("w")):
-        configure_logging(LogConfig(level="error"))
 
 
 def _silent(_topic: str, _payload: object) -> None:

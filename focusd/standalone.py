@@ -26,6 +26,7 @@ from focusd.daemon.logs import configure_logging
 from focusd.daemon.opening import opened_rig
 from focusd.daemon.rig import Rig
 from focusd.daemon.signals import ending_signals
+from focusd.daemon.stages import first_error
 from focusd.daemon.watchdog import Notifier, keep_alive, watch
 from focusd.errors import RequestError
 from focusd.microscope.factory import borrowed_only
@@ -89,7 +90,7 @@ def run(config: RigConfig) -> NoReturn:
             anyio.run(_run, config, ending, signals, backend_options=LOOP)
         except BaseExceptionGroup as group:
             logging.shutdown()  # the log comes before the error
-            raise _first(group) from None
+            raise first_error(group) from None
         ending.leave()
 
 
@@ -103,12 +104,6 @@ def allow_descriptors() -> None:
         if soft != resource.RLIM_INFINITY and soft < wanted:
             with suppress(OSError, ValueError):  # a sandbox may forbid it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error inside nested groups: task groups wrap what they raise."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run(config: RigConfig, ending: Ending, signals: AsyncIterator[signal.Signals]) -> None:

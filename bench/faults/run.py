@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -15,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -31,8 +28,7 @@ from bench.faults.service import UNHURRIED, config_of, running
 from bench.faults.status import run_status
 from bench.faults.tables import table_of
 from bench.faults.walks import run_walks
-from focusd.config import LogConfig
-from focusd.daemon.logs import configure_logging
+from bench.quiet import be_quiet
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
 
@@ -78,7 +74,7 @@ class Parts:
 
 def run_faults(parts: Parts, seed: int, json_path: Path | None) -> bool:
     """Run all that is asked for at least once; returns whether every promise was kept."""
-    _be_quiet()
+    be_quiet("warning")
     figures: dict[str, Any] = {"seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
@@ -136,17 +132,10 @@ def _matrix(folder: Path, times: int, seed: int) -> list[dict[str, Any]]:
 
 def _injected(number: int, folder: Path, times: int, seed: int) -> dict[str, Any]:
     """One fault's row."""
-    _be_quiet()
+    be_quiet("warning")
     fault, scorer = FAULTS[number], open_scorer(config_of(folder / "calibrated"))
     random = Random(f"{seed} {fault.name}")
     return _row(fault, [_once(fault, scorer, folder, random) for _ in range(times)])
-
-
-def _be_quiet() -> None:
-    """Warnings reach subscribers, nobody else."""
-    torch.set_num_threads(1)
-    with redirect_stderr(Path(os.devnull).open("w")):
-        configure_logging(LogConfig(level="warning"))
 
 
 def _calibrated(state: Path) -> Scorer:

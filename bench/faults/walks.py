@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, redirect_stderr
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,11 @@ from random import Random
 from typing import Any
 
 import anyio
-import torch
 from rich.console import Console
 
 from bench.faults.kills import fresh_processes
-from focusd.config import LogConfig, RigConfig
-from focusd.daemon.logs import configure_logging
+from bench.quiet import be_quiet
+from focusd.config import RigConfig
 from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import CalibrationError, FocusdError, InternalError, RequestError
@@ -160,9 +158,7 @@ def run_walks(walks: int, seed: int, console: Console, processes: int | None = N
 
 
 def _in_a_process(seeds: list[str]) -> Walked:
-    torch.set_num_threads(1)
-    with redirect_stderr(Path(os.devnull).open("w")):
-        configure_logging(LogConfig(level="error"))
+    be_quiet("error")
     return walk_all(seeds)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +22,6 @@ OBJECTIVES = {
 }
 USUAL = "10x/0.3"
 GROUPS = ("as calibrated", "camera", "optics changed", "mechanics", "thick", "calibration", "combined")
-
-Change = Callable[[Conditions], Conditions]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from bench.realism.optics import Optics, transfer
 from bench.realism.samples import FIELD_PX, FINER, PADDED_PX, Layers
 
 SIDE = PADDED_PX * FINER
-_MARGIN = (PADDED_PX - FIELD_PX) // 2
 
 
 class Incoherent:

@@ -1,4 +1,4 @@
-"""Hold the focus: the decisions of `autofocus.lock`, carried out between the jobs of others.
+"""Hold the focus: the decisions of `focusd.hold`, carried out between the jobs of others.
 
 Checks are ordinary refocus operations and following is an ordinary move, each a background job of its own: all go
 through the guard, give way to any other job, and never start under somebody's lease.
@@ -6,12 +6,9 @@ through the guard, give way to any other job, and never start under somebody's l
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import anyio
@@ -29,12 +26,13 @@ from focusd.errors import (
     OutOfRangeError,
 )
 from focusd.focus.search import USABLE_DOF
+from focusd.hold.held import Held, Refocused
 from focusd.hold.lock import Check, Follow, Lock, LockSettings
-from focusd.hold.tracking import DriftModel, SharpnessWatch
+from focusd.hold.tracking import DriftModel
 from focusd.protocol.events import Drift, Source
 from focusd.protocol.requests import HoldParams, MoveParams, RefocusParams, Tags
 from focusd.protocol.results import MoveResult, RefocusResult
-from focusd.protocol.states import Disengaged, Holding, HoldReport, HoldState, LastCheck
+from focusd.protocol.states import Disengaged, HoldReport, HoldState
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +44,6 @@ little light for it is checked as well as a refocus would, and more often."""
 _BUSY_S = 0.5
 """How soon to try again when the microscope is somebody else's."""
 _SOONEST_S, _LATEST_S = 0.05, 60.0
-_MOVED_UM = 0.01
-"""Less is the noise of what the stage reads back."""
 
 
 class Operations(Protocol):
@@ -81,55 +77,6 @@ class Operations(Protocol):
     def fault(self) -> str | None:
         """What is wrong with the hardware, for good; None: nothing."""
         ...
-
-
-@dataclass(frozen=True)
-class Refocused:
-    """What somebody else's refocus of the held region has found, and when."""
-
-    time_s: float
-    focus_um: float
-    sigma_um: float
-    by: str
-
-
-@dataclass
-class Held:
-    """One hold, from `engage` to `release`.
-
-    Attributes:
-        asked: who holds it, where on the sample, and with what.
-        wall_s: what the wall clock was ahead of the hold's own.
-        rests_um: where the stage stood when the hold's own job began, while that runs.
-        at_um: where the hold has last seen the stage.
-        checks: that have ended, well or not; those that gave way are not counted.
-        moves: of the stage to another place, those of the checks included.
-        last_check: when it ended, and how.
-    """
-
-    asked: HoldParams
-    dof_um: float
-    lock: Lock
-    wall_s: float
-    watch: SharpnessWatch = field(default_factory=SharpnessWatch)
-    refocused: Refocused | None = None
-    rests_um: float | None = None
-    at_um: float | None = None
-    exposures: int = 0
-    checks: int = 0
-    moves: int = 0
-    last_check: LastCheck | None = None
-
-    def seen(self, z_um: float | None) -> None:
-        """Count a move, if the stage has been brought to another place."""
-        if z_um is not None and self.at_um is not None and abs(z_um - self.at_um) > _MOVED_UM:
-            self.moves += 1
-        self.at_um = z_um
-
-    def ended(self, outcome: str) -> None:
-        """Count a check."""
-        self.checks += 1
-        self.last_check = LastCheck(time=_iso(time.time()), outcome=outcome)
 
 
 class Hold:
@@ -178,11 +125,11 @@ class Hold:
                 )
         else:
             wall_s = time.time() - self._clock()
-            held = self._held = Held(asked, dof_um, self._new_lock(dof_um), wall_s)
+            held = self._held = Held(asked, dof_um, self._new_lock(dof_um), wall_s, self._exposure_ms)
             self._interrupted = None
             log.info("holding", client=asked.client, position=asked.position)
             self._wake()
-        return self._summary(held)
+        return self._report(held)
 
     async def release(self) -> HoldReport | Disengaged:
         """End the hold, when a check under way has ended; the stage rests where it is."""
@@ -195,12 +142,12 @@ class Hold:
         if held is None:
             return Disengaged(state="disengaged")
         log.info("released", client=held.asked.client)
-        return self._summary(held).model_copy(update={"state": "disengaged"})
+        return self._report(held).model_copy(update={"state": "disengaged"})
 
     def state(self) -> HoldState:
         """How the hold stands; what changes with every second is in the drift events alone."""
         if self._held:
-            return self._standing(self._held)
+            return self._held.standing(self._clock(), self._operations.z_um)
         if self._interrupted is None:
             return Disengaged(state="disengaged")
         reason = f"{self._interrupted} ended with the last run of focusd, which moves nothing by itself: hold again"
@@ -213,17 +160,12 @@ class Hold:
             sharpness: a classical measure of it, always the same one.
             z_um: where the stage stood; None: where it stands.
         """
-        held, now_s = self._held, self._clock()
-        if held is None or held.lock.tracker.estimate is None or self._jobs.running:
+        held, now_s, stands_um = self._held, self._clock(), self._operations.z_um
+        if held is None or self._jobs.running:
             return False
-        if self._state_of(held) == "lost":
+        if not held.learns_from(now_s, stands_um if z_um is None else z_um, stands_um):
             return False
-        at_um = self._operations.z_um if z_um is None else z_um
-        if at_um is None or abs(at_um - held.lock.tracker.focus_um(now_s)) > held.dof_um / 2:
-            return False  # a plane of a stack, or another place
-        dropped = held.watch.is_drop(sharpness)
-        if dropped or held.watch.is_trusted:
-            held.lock.frame(now_s, dropped, held.watch.seen)
+        dropped = held.frame(now_s, sharpness)
         self._tell(held, "frame", tags=tags, sharpness=sharpness, dropped=dropped)
         if dropped:
             self._wake()
@@ -236,8 +178,7 @@ class Hold:
             by: what it was, in words.
         """
         if held := self._held:
-            held.lock.disturbed(by)
-            held.watch.restart()
+            held.disturbed(by)
             self._wake()
 
     async def run(self) -> None:
@@ -254,7 +195,8 @@ class Hold:
         held = self._held
         if held is None:
             return _LATEST_S
-        self._learn(held)
+        if held.learn():
+            self._tell(held, "refocus")
         decision = held.lock.decide(self._clock(), self._operations.z_um or 0.0)
         if isinstance(decision, Check):
             return await self._background(CHECK, held, lambda report: self._check(held, report))
@@ -262,15 +204,6 @@ class Hold:
             z_um = decision.z_um
             return await self._background(FOLLOW, held, lambda report: self._follow(held, z_um, report))
         return min(max(decision.seconds, _SOONEST_S), _LATEST_S)
-
-    def _learn(self, held: Held) -> None:
-        """Take somebody else's refocus for a check: it has cost its light already."""
-        found, held.refocused = held.refocused, None
-        if found is None:
-            return
-        held.watch.checked(held.lock.stepped(found.time_s, found.focus_um))
-        held.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
-        self._tell(held, "refocus")
 
     async def _background(self, kind: str, held: Held, work: Work) -> float:
         """Run a job that gives way to all others."""
@@ -289,10 +222,8 @@ class Hold:
         began_s = self._clock()
         with self._judged(held, CHECK):
             found = await self._refocus(held, report)
-        held.ended("focused")
-        measured_s, focus_um = (began_s + self._clock()) / 2, found.z_found_um
-        held.watch.checked(held.lock.stepped(measured_s, focus_um))
-        held.lock.checked(measured_s, focus_um, found.sigma_um)
+        held.ended("focused", time.time())
+        held.checked((began_s + self._clock()) / 2, found.z_found_um, found.sigma_um)
         self._tell(held, "check")
         return found
 
@@ -335,10 +266,10 @@ class Hold:
         except Exception as error:
             told = error if isinstance(error, FocusdError) else InternalError(repr(error)[:200])
             if kind == CHECK:
-                held.ended(told.outcome)
+                held.ended(told.outcome, time.time())
             suspect = "suspect" in told.data
             held.lock.failed(self._clock(), told.message, self._is_hopeless(told), suspect)
-            if self._state_of(held) == "lost":
+            if held.state(self._clock(), self._operations.z_um) == "lost":
                 log.warning("the focus is lost: the stage rests where it is", reason=told.message)
             self._tell(held, "failed", outcome=told.outcome)
             raise
@@ -378,43 +309,11 @@ class Hold:
         job = self._jobs.running
         mine = job.id if job and job.background else None
         told = held.asked.tags | (tags or {})
-        drift = Drift(source=source, **dict(self._summary(held)), tags=told, **more)
+        drift = Drift(source=source, **dict(self._report(held)), tags=told, **more)
         self._bus.publish("drift", drift.model_dump(), mine)
 
-    def _summary(self, held: Held) -> HoldReport:
-        """The numbers of a drift event; those not known yet are None."""
-        now_s, z_um, due_s = self._clock(), self._operations.z_um, held.lock.check_due_s()
-        return HoldReport(
-            **dict(self._standing(held)),
-            z_um=z_um,
-            dof_um=held.dof_um,
-            next_check_s=max(0.0, due_s - now_s) if math.isfinite(due_s) else None,
-            **_estimate(held.lock, now_s, z_um),
-        )
-
-    def _standing(self, held: Held) -> Holding:
-        """What stays the same until something happens."""
-        due_s = held.lock.check_due_s()
-        state, reason = held.lock.standing(self._clock(), self._rests_um(held))
-        return Holding(
-            state=state,
-            reason=reason,
-            client=held.asked.client,
-            position=held.asked.position,
-            checks=held.checks,
-            last_check=held.last_check,
-            next_check=_iso(held.wall_s + due_s) if math.isfinite(due_s) else None,
-            moves=held.moves,
-            exposures=held.exposures,
-            dose_ms=held.exposures * self._exposure_ms,
-        )
-
-    def _state_of(self, held: Held) -> str:
-        return held.lock.standing(self._clock(), self._rests_um(held))[0]
-
-    def _rests_um(self, held: Held) -> float | None:
-        """Where the stage stands, but for the probes of a check."""
-        return self._operations.z_um if held.rests_um is None else held.rests_um
+    def _report(self, held: Held) -> HoldReport:
+        return held.report(self._clock(), self._operations.z_um)
 
     def _new_lock(self, dof_um: float) -> Lock:
         config = self._config
@@ -429,19 +328,3 @@ class Hold:
 
     def _wake(self) -> None:
         self._woken.set()
-
-
-def _estimate(lock: Lock, now_s: float, z_um: float | None) -> dict[str, Any]:
-    names = ("focus_um", "dz_um", "sigma_um", "velocity_um_per_min", "velocity_sigma_um_per_min")
-    if lock.tracker.estimate is None:
-        return dict.fromkeys(names, None)
-    tracker = lock.tracker
-    focus_um = tracker.focus_um(now_s)
-    dz_um = None if z_um is None else focus_um - z_um
-    velocities = (60 * tracker.velocity_um_per_s, 60 * tracker.velocity_sigma_um_per_s)
-    return dict(zip(names, (focus_um, dz_um, float(tracker.sigma_um(now_s)), *velocities), strict=True))
-
-
-def _iso(wall_s: float) -> str:
-    """A time of the wall clock, as events have it."""
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds")

@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor
 
-FOCUS = 4
 ASTIGMATISM_OBLIQUE = 5
 ASTIGMATISM_VERTICAL = 6
 COMA_Y = 7

@@ -1,7 +1,5 @@
 """What the methods about kept calibrations answer."""
 
-from __future__ import annotations
-
 from focusd.protocol.model import Result
 from focusd.protocol.results import CalibrationCurve, CalibrationFigures
 

@@ -1,7 +1,5 @@
 """Events as subscribers and `events.since` get them: one model for each topic."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 

@@ -1,7 +1,5 @@
 """An error on the wire: encoded once, where it is caught, and decoded once, by whoever raises it again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Self
 

@@ -1,4 +1,8 @@
-"""What requests and results have in common: models whose attributes' docstrings go into their JSON schema."""
+"""What requests and results have in common: models whose attributes' docstrings go into their JSON schema.
+
+The modules of models do without `from __future__ import annotations`: pydantic would have to compile each annotation
+once more, which takes a fifth of the time that they need to be imported.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 A field with `kw_only=False` may be given by position to the clients' methods and to the commands of `focusctl`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self

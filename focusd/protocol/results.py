@@ -1,7 +1,5 @@
 """What a refocus, a calibration, a move and a score answer. z in µm, axes (y, x)."""
 
-from __future__ import annotations
-
 import operator
 from typing import Annotated, Literal
 

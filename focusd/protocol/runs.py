@@ -1,7 +1,5 @@
 """The params of runs that a client drives: it owns camera and stage, and is told where to expose next."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Literal
 

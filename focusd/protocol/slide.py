@@ -1,7 +1,5 @@
 """What the methods of the slide's focus map answer; x, y and z in the stage's µm."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from focusd.protocol.model import Known, Result

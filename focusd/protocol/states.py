@@ -1,7 +1,5 @@
 """What the daemon answers about itself: session, state of the rig, hold, jobs, lease."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue

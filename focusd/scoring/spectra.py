@@ -24,7 +24,6 @@ from focusd.optics.bands import (
     mean_in_bands,
 )
 
-Array = NDArray[np.float64]
 Region = tuple[int, int, int, int]
 """(y, x, height, width) in pixels of the frame."""
 

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from focusd.errors import RequestError
 from focusd.protocol.slide import MapPosition, MapSlopes, MapSurface, SlideSurface
@@ -31,7 +30,6 @@ GRID = 25
 SURE = 2.0
 """The map is trusted where this many σ are within the tolerance: 19 times of 20."""
 
-Array = NDArray[np.float64]
 Xy = tuple[float, float]
 
 

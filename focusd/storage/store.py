@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from focusd.errors import CalibrationError, RequestError
@@ -25,8 +24,6 @@ from focusd.focus.noise import Noise
 from focusd.focus.transfer import Transfer
 from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
 from focusd.storage.sensors import sensor_from_json, sensor_to_json
-
-log = structlog.get_logger(__name__)
 
 FORMAT = 3
 ROOM_BYTES = 1 << 20

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from bench.colour import NEUTRAL_GAINS, bilinear, malvar, mosaic
 from focusd.focus.grey import components, grey
 from focusd.focus.mosaic import is_mosaic
+from tests.colour import NEUTRAL_GAINS, bilinear, malvar, mosaic
 
 
 def exposed(light: NDArray[np.float64], electrons: float, seed: int = 1) -> NDArray[np.uint16]:

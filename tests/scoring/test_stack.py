@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.colour import NEUTRAL_GAINS, mosaic
 from focusd.errors import CalibrationError
 from focusd.focus.frame import Frame, RecentFrames
 from focusd.focus.given import Given
@@ -18,6 +17,7 @@ from focusd.scoring.measuring import Measuring
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.stack import KeptFrames, StackMeasuring
 from focusd.scoring.weights import load_model
+from tests.colour import NEUTRAL_GAINS, mosaic
 
 SHAPE = (160, 192)
 PATTERN = Plane.of(0.1 * np.random.default_rng(5).standard_normal(SHAPE), 1 / 256)

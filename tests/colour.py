@@ -1,4 +1,4 @@
-"""Colour cameras as benches and tests simulate them: a mosaic of red, green and blue pixels, and what becomes of it."""
+"""Colour cameras as tests simulate them: a mosaic of red, green and blue pixels, and what becomes of it."""
 
 from __future__ import annotations
 
