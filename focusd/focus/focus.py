@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
-from focusd.focus.geometry import Geometry, LocalMap
+from focusd.focus.blocks import LocalMap
+from focusd.focus.geometry import Geometry
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.scale import Scale
 from focusd.optics.bands import BlockSpectra

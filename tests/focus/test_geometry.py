@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from focusd.focus.blocks import Array, LocalMap
 from focusd.focus.geometry import (
-    Array,
     Direction,
-    LocalMap,
     describe,
     fit_plane,
     geometry_of,
