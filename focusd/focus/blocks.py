@@ -51,11 +51,11 @@ class LocalMap:
         """Focus and σ of the blocks that count, (n,) each."""
         return self.focus_um[self.counts], self.sigma_um[self.counts].clip(MIN_SIGMA_UM)
 
-    @property
-    def overlapping(self) -> int:
-        """How many blocks in a row share area with the first of them, that one included."""
-        pitches_px = [*np.diff(self.y_px[:2, 0]), *np.diff(self.x_px[0, :2])]
-        return max(1, round(self.block_px / float(min(pitches_px)))) if pitches_px else 1
+
+def overlapping(y_px: Array, x_px: Array, block_px: float) -> int:
+    """How many blocks in a row of a grid share area with the first of them, that one included."""
+    pitches_px = [*np.diff(y_px[:2, 0]), *np.diff(x_px[0, :2])]
+    return max(1, round(block_px / float(min(pitches_px)))) if pitches_px else 1
 
 
 def shared_area(y_px: Array, x_px: Array, block_px: float) -> Array:

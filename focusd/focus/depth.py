@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from focusd.focus.blocks import LocalMap, shared_area
+from focusd.focus.blocks import LocalMap, overlapping, shared_area
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,8 @@ def _seen_again(blocks: LocalMap) -> Array:
     counts, (_, sigma_um) = blocks.counts, blocks.counted
     field_um = np.full(counts.shape, np.nan)
     field_um[counts] = _drawn_together(blocks)
-    shown_um = field_um[_beside(rng, counts.shape, blocks.overlapping)]
+    together = overlapping(blocks.y_px, blocks.x_px, blocks.block_px)
+    shown_um = field_um[_beside(rng, counts.shape, together)]
     shown_um = np.where(np.isfinite(shown_um), shown_um, field_um)[:, counts]
     shared = shared_area(blocks.y_px[counts], blocks.x_px[counts], blocks.block_px)
     root = np.linalg.cholesky(shared + _RIDGE * np.eye(len(shared)))

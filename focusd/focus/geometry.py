@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusd.focus.blocks import LocalMap, shared_area
+from focusd.focus.depth import depths_of, sharpest, spread_of
 from focusd.focus.levels import two_levels
 from focusd.protocol.results import FieldGeometry, Shape
 
@@ -73,6 +74,9 @@ class Geometry:
         mean_um: average of the blocks.
         median_um, median_sigma_um: of the blocks, and its standard uncertainty; NaN: no block counts.
         nearest_um, nearest_sigma_um: the surface nearest to the objective, likewise.
+        sharpest_um, sharpest_sigma_um: the plane at which most of the field is sharp, likewise.
+        spread_um: how far the focus is spread over the field, likewise; NaN: too few blocks count.
+        depths_um: below which `SHARES` of the sample lie; empty: too few blocks count.
         shape: flat: all of it is sharp at once; tilted; stepped: two surfaces; thick: neither plane nor step.
         reason: the shape in words.
     """
@@ -83,12 +87,20 @@ class Geometry:
     median_sigma_um: float
     nearest_um: float
     nearest_sigma_um: float
+    sharpest_um: float
+    sharpest_sigma_um: float
+    spread_um: float
+    depths_um: list[float]
     shape: Shape
     reason: str
 
 
 def geometry_of(
-    blocks: LocalMap, pixel_um: float | None, dof_um: float, towards_sample: Direction
+    blocks: LocalMap,
+    pixel_um: float | None,
+    dof_um: float,
+    towards_sample: Direction,
+    extent_um: float = 0.0,
 ) -> Geometry:
     """The shape of a field, never an error: without a block that counts it is unknown.
 
@@ -96,11 +108,16 @@ def geometry_of(
         pixel_um: a pixel in the sample; None: not known, and no angle either.
         dof_um: depth of field; what is smaller makes no difference to the image.
         towards_sample: which way of z brings objective and sample closer (`stage.towards_sample`).
+        extent_um: how far the sample extends along z within a block.
     """
     plane = fit_plane(blocks, pixel_um)
     shape, reason = _shape(blocks, plane, dof_um)
     middle, near = quantile(blocks, 0.5), quantile(blocks, _nearest_share(towards_sample))
-    return Geometry(plane, mean(blocks), *middle, *near, shape, reason)
+    sharp = sharpest(blocks, dof_um, extent_um)
+    told = blocks.counts.sum() >= MIN_BLOCKS
+    spread_um = spread_of(blocks) if told else math.nan
+    depths_um = depths_of(blocks, extent_um) if told else []
+    return Geometry(plane, mean(blocks), *middle, *near, *sharp, spread_um, depths_um, shape, reason)
 
 
 def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> FieldGeometry:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focusd.errors import AmbiguousError
-from focusd.focus.focus import Focus, Surface, surface_of
 from focusd.focus.blocks import Array, LocalMap
+from focusd.focus.focus import Focus, Surface, surface_of
 from focusd.focus.geometry import geometry_of
 from tests.focus.test_geometry import DOF_UM, PIXEL_UM, any_map, field, plane
 
