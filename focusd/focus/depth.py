@@ -18,7 +18,7 @@ FALL_DOF = 0.5
 0.61 where the depth of field ends, and to 0.14 at twice that. A harder edge would leave the sharpest plane of a level
 field open, which is all sharp over some µm."""
 
-_LAYERS = 9
+_LAYERS = 41
 """Of a thick sample, that stand for all."""
 _DRAWS = 128
 """Tell a standard deviation to 6 %."""
@@ -27,7 +27,9 @@ _STARTS = 17
 _CLIMBS = 30
 _SETTLED_DOF = 1e-3
 _HALVINGS = 40
-_NEIGHBOURS = np.array([(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)])
+_NEIGHBOURS = np.array([(0, 0)] * 5 + [(0, 1), (0, -1), (1, 0), (-1, 0)])
+"""Rows and columns away: about every other time a block shows itself. A straight edge across 7×9 blocks then scatters
+about as much as if it lay anywhere between the two columns that show it (2.9 and 3.2 % of the field)."""
 _RIDGE = 1e-6
 """Where blocks overlap so much that their errors are the same."""
 
