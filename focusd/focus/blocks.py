@@ -54,8 +54,8 @@ class LocalMap:
 
 def overlapping(y_px: Array, x_px: Array, block_px: float) -> int:
     """How many blocks in a row of a grid share area with the first of them, that one included."""
-    pitches_px = [*np.diff(y_px[:2, 0]), *np.diff(x_px[0, :2])]
-    return max(1, round(block_px / float(min(pitches_px)))) if pitches_px else 1
+    pitches_px = [float(p) for p in (*np.diff(y_px[:2, 0]), *np.diff(x_px[0, :2])) if p > 0]
+    return max(1, round(block_px / min(pitches_px))) if pitches_px else 1
 
 
 def shared_area(y_px: Array, x_px: Array, block_px: float) -> Array:

@@ -21,6 +21,8 @@ from focusd.protocol.results import Progress, RefocusResult, Spent
 BEYOND_DOF = 0.25
 """So far beyond a place the stage turns round, where it would arrive from the wrong side. It is more than the
 backlash of most stages, and still in focus, should the stage stay there."""
+UNEVEN = ("tilted", "stepped", "thick")
+"""Shapes of which one z cannot bring all into focus."""
 NEAR_SIGMA = 0.25
 """A stage that stands within so many σ of the focus is not moved again."""
 
@@ -268,12 +270,13 @@ def _in_words(known: dict[str, float]) -> str:
 
 def _warning(geometry: Geometry) -> str:
     """Say what shape the field has, where one z cannot bring all of it into focus."""
-    return geometry.reason if geometry.shape in ("tilted", "stepped", "thick") else ""
+    return geometry.reason if geometry.shape in UNEVEN else ""
 
 
 def _sharp_in_words(geometry: Geometry, share: float | None) -> str:
     """Say how much of the sample is in focus, where one z cannot bring all of it into focus."""
-    return f"{share:.0%} of it is in focus at this z" if _warning(geometry) and share is not None else ""
+    is_uneven = geometry.shape in UNEVEN and share is not None
+    return f"{share:.0%} of it is in focus at this z" if is_uneven else ""
 
 
 def _thickened(geometry: Geometry, thickness: Thickness, dof_um: float) -> Geometry:
