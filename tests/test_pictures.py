@@ -13,7 +13,8 @@ import pytest
 from matplotlib.image import imread
 
 from focusd.errors import RequestError
-from focusd.focus.geometry import LocalMap, describe, geometry_of
+from focusd.focus.blocks import LocalMap
+from focusd.focus.geometry import describe, geometry_of
 from focusd.pictures import checked, draw_field, draw_map
 from focusd.slide.focusmap import FocusMap, Position
 

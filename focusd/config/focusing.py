@@ -40,8 +40,9 @@ class AutofocusConfig(Section):
     """The posterior search ends when σ is below this fraction of the depth of field."""
     verify: bool = True
     """The posterior search ends with an exposure at the focus."""
-    surface: Literal["mean", "median", "nearest"] = "mean"
-    """What of a tilted, stepped or thick field is brought into focus; nearest: to the objective."""
+    surface: Literal["mean", "median", "nearest", "sharpest"] = "mean"
+    """What of a tilted, stepped or thick field is brought into focus; nearest: to the objective; sharpest: the plane at
+    which most of the field is sharp."""
     structure_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Patches less likely than this to hold structure are left out."""
     max_saturated: Annotated[float, Field(gt=0, le=1)] = 0.05

@@ -25,6 +25,8 @@ RESULT_ROWS = {
     "shift_um": "µm",
     "sigma_um": "µm",
     "dof_um": "µm",
+    "thickness_um": "µm",
+    "share_in_focus": "",
     "strategy": "",
     "exposures": "",
     "dose_ms": "ms",

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from focusd.errors import AmbiguousError, HardwareError, NoSampleError, OutOfRangeError
-from focusd.focus.geometry import Geometry, LocalMap
+from focusd.focus.blocks import LocalMap
+from focusd.focus.geometry import Geometry
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.scale import Scale
+from focusd.focus.thickness import THIN_SAMPLE, Thickness
 from focusd.optics.bands import BlockSpectra
 
-Surface = Literal["mean", "median", "nearest"]
+Surface = Literal["mean", "median", "nearest", "sharpest"]
 
 LEAST_SHARE = 0.8
 """Of the blocks that have to tell their focus before they overrule the search: where most of the field is empty,
@@ -30,7 +32,9 @@ class Focus:
         local: over the field.
         message: what a user should know about the search, empty if nothing.
         target_um: the uncertainty that was asked for.
-        thick_um: how far the sample extends along z; 0: it is thin as far as the image tells.
+        known_um: standard uncertainty as far as exposures tell it, which is held against the target; None: all of it.
+        origin_um: standard uncertainty of the calibration's own focus, which no exposure takes away.
+        thickness: how far the sample extends along z within a block.
     """
 
     z_um: float
@@ -38,37 +42,49 @@ class Focus:
     local: LocalMap
     message: str = ""
     target_um: float = math.inf
-    thick_um: float = 0.0
+    known_um: float | None = None
+    origin_um: float = 0.0
+    thickness: Thickness = THIN_SAMPLE
+
+    def with_doubt(self, sigma_um: float) -> float:
+        """The uncertainty to report of a plane that blocks know so well: with what no exposure takes away."""
+        return math.hypot(sigma_um, self.origin_um, self.thickness.uneven_um)
 
 
 def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
-    """The z to go to, and its standard uncertainty, never above the one that was asked for.
+    """The z to go to, and its standard uncertainty; as far as exposures tell it, never above what was asked for.
 
     The search looks at the field as a whole, where the sharper parts count more: of a sloped or stepped field that
     is not the middle. There its blocks decide, if they know it well enough.
 
     Args:
-        surface: `mean`, `median`, or `nearest` to the objective.
+        surface: `mean`, `median`, `nearest` to the objective, or `sharpest`: where most of the field is sharp.
 
     Raises:
         AmbiguousError: the blocks do not tell where the surface asked for lies.
     """
-    if surface == "median":
-        return _asked_for(surface, focus, geometry.median_um, geometry.median_sigma_um)
-    if surface == "nearest":
-        return _asked_for(surface, focus, geometry.nearest_um, geometry.nearest_sigma_um)
-    z_um, sigma_um = _middle(focus, geometry)
-    return (z_um, sigma_um) if sigma_um <= focus.target_um else (focus.z_um, focus.sigma_um)
+    if surface == "mean":
+        told = _middle(focus, geometry)
+        if told is None or (sigma_um := _at_best(focus, told[1])) > focus.target_um:
+            return focus.z_um, focus.sigma_um
+        return told[0], focus.with_doubt(sigma_um)
+    asked_for = {
+        "median": (geometry.median_um, geometry.median_sigma_um),
+        "nearest": (geometry.nearest_um, geometry.nearest_sigma_um),
+        "sharpest": (geometry.sharpest_um, geometry.sharpest_sigma_um),
+    }
+    return _asked_for(surface, focus, *asked_for[surface])
 
 
-def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float]:
-    """Of the field, and its uncertainty: by the blocks where they show that it is not what the search found."""
-    told = geometry.shape != "unknown" and focus.local.counts.mean() >= LEAST_SHARE
-    if told and geometry.shape in ("stepped", "thick"):
-        return geometry.median_um, max(geometry.median_sigma_um, focus.sigma_um)
-    if told and geometry.plane.is_sloped:
-        return geometry.plane.z_um, max(geometry.plane.sigma_um, focus.sigma_um)
-    return focus.z_um, focus.sigma_um
+def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float] | None:
+    """Of the field, and its uncertainty, where the blocks show that it is not what the search found."""
+    if geometry.shape == "unknown" or focus.local.counts.mean() < LEAST_SHARE:
+        return None
+    if geometry.shape in ("stepped", "thick"):
+        return geometry.median_um, geometry.median_sigma_um
+    if geometry.plane.is_sloped:
+        return geometry.plane.z_um, geometry.plane.sigma_um
+    return None
 
 
 def _asked_for(surface: Surface, focus: Focus, z_um: float, sigma_um: float) -> tuple[float, float]:
@@ -76,13 +92,18 @@ def _asked_for(surface: Surface, focus: Focus, z_um: float, sigma_um: float) -> 
         raise AmbiguousError(
             f"no part of the field tells where its {surface} surface lies; ask for the mean, or choose another field"
         )
-    sigma_um = max(sigma_um, focus.sigma_um)
+    sigma_um = _at_best(focus, sigma_um)
     if sigma_um > focus.target_um:
         raise AmbiguousError(
             f"the {surface} surface of this field is known to {sigma_um:.2f} µm ({focus.target_um:.2f} µm is "
             "wanted); ask for the mean, choose a region of interest, or accept a larger σ"
         )
-    return z_um, sigma_um
+    return z_um, focus.with_doubt(sigma_um)
+
+
+def _at_best(focus: Focus, sigma_um: float) -> float:
+    """What blocks say of their uncertainty, but no less than the search's own: they have the same exposures."""
+    return max(sigma_um, focus.sigma_um if focus.known_um is None else focus.known_um)
 
 
 def nothing_seen() -> NoSampleError:

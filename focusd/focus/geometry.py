@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.focus.blocks import LocalMap, shared_area
+from focusd.focus.depth import depths_of, sharpest, spread_of
 from focusd.focus.levels import two_levels
 from focusd.protocol.results import FieldGeometry, Shape
 
@@ -19,8 +21,6 @@ MIN_BLOCKS = 6
 """Fewer blocks than this show no shape."""
 NEAREST_SHARE = 0.05
 """The nearest surface is this quantile of the blocks, so that one wrong block does not decide."""
-MIN_SIGMA_UM, MAX_SIGMA_UM = 1e-3, 1e3
-"""No block knows its focus better; one that knows it worse does not count."""
 SURE_SIGMAS = 3.0
 """A slope counts as one from so many of its own standard uncertainties."""
 
@@ -30,40 +30,6 @@ _TAIL = 3.0
 """Degrees of freedom of the Student t distribution that the blocks are taken to have."""
 _ROUNDS = 30
 _SETTLED_UM = 1e-6
-
-
-@dataclass(frozen=True)
-class LocalMap:
-    """The focus of each block of a field.
-
-    Attributes:
-        focus_um: (rows, columns) z at which the block is in focus; NaN where it does not count.
-        sigma_um: (rows, columns) standard uncertainty of it.
-        y_px, x_px: (rows, columns) centres of the blocks.
-        block_px: side of a block. Blocks that overlap are taken to share errors as they share area; where a window
-            makes their edges count less, the uncertainties of the plane are on the safe side.
-    """
-
-    focus_um: Array
-    sigma_um: Array
-    y_px: Array
-    x_px: Array
-    block_px: float = 256.0
-
-    @property
-    def counts(self) -> NDArray[np.bool_]:
-        """(rows, columns) blocks that count."""
-        return np.isfinite(self.focus_um) & (self.sigma_um > 0) & (self.sigma_um <= MAX_SIGMA_UM)
-
-    @property
-    def height_px(self) -> float:
-        """Of the field that the blocks cover."""
-        return float(np.ptp(self.y_px)) + self.block_px
-
-    @property
-    def width_px(self) -> float:
-        """Of the field that the blocks cover."""
-        return float(np.ptp(self.x_px)) + self.block_px
 
 
 @dataclass(frozen=True)
@@ -108,6 +74,9 @@ class Geometry:
         mean_um: average of the blocks.
         median_um, median_sigma_um: of the blocks, and its standard uncertainty; NaN: no block counts.
         nearest_um, nearest_sigma_um: the surface nearest to the objective, likewise.
+        sharpest_um, sharpest_sigma_um: the plane at which most of the field is sharp, likewise.
+        spread_um: how far the focus is spread over the field, likewise; NaN: too few blocks count.
+        depths_um: below which `SHARES` of the sample lie; empty: too few blocks count.
         shape: flat: all of it is sharp at once; tilted; stepped: two surfaces; thick: neither plane nor step.
         reason: the shape in words.
     """
@@ -118,12 +87,20 @@ class Geometry:
     median_sigma_um: float
     nearest_um: float
     nearest_sigma_um: float
+    sharpest_um: float
+    sharpest_sigma_um: float
+    spread_um: float
+    depths_um: list[float]
     shape: Shape
     reason: str
 
 
 def geometry_of(
-    blocks: LocalMap, pixel_um: float | None, dof_um: float, towards_sample: Direction
+    blocks: LocalMap,
+    pixel_um: float | None,
+    dof_um: float,
+    towards_sample: Direction,
+    extent_um: float = 0.0,
 ) -> Geometry:
     """The shape of a field, never an error: without a block that counts it is unknown.
 
@@ -131,11 +108,16 @@ def geometry_of(
         pixel_um: a pixel in the sample; None: not known, and no angle either.
         dof_um: depth of field; what is smaller makes no difference to the image.
         towards_sample: which way of z brings objective and sample closer (`stage.towards_sample`).
+        extent_um: how far the sample extends along z within a block.
     """
     plane = fit_plane(blocks, pixel_um)
     shape, reason = _shape(blocks, plane, dof_um)
     middle, near = quantile(blocks, 0.5), quantile(blocks, _nearest_share(towards_sample))
-    return Geometry(plane, mean(blocks), *middle, *near, shape, reason)
+    sharp = sharpest(blocks, dof_um, extent_um)
+    told = blocks.counts.sum() >= MIN_BLOCKS
+    spread_um = spread_of(blocks) if told else math.nan
+    depths_um = depths_of(blocks, extent_um) if told else []
+    return Geometry(plane, mean(blocks), *middle, *near, *sharp, spread_um, depths_um, shape, reason)
 
 
 def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> FieldGeometry:
@@ -146,7 +128,7 @@ def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> Fi
 
 def mean(blocks: LocalMap) -> float:
     """Average focus, µm; NaN if none counts. Unweighted: the blocks in focus are surer, and no more of the field."""
-    z, _ = _counted(blocks)
+    z, _ = blocks.counted
     return float(z.mean()) if z.size else math.nan
 
 
@@ -161,7 +143,7 @@ def quantile(blocks: LocalMap, share: float) -> tuple[float, float]:
     That is how far the quantiles lie apart within a standard error of `share`, whatever the distribution: of two
     surfaces of half the field each, the median may be either. Blocks that overlap count once.
     """
-    z, _ = _counted(blocks)
+    z, _ = blocks.counted
     if not z.size:
         return math.nan, math.nan
     error = math.sqrt(share * (1 - share) / _independent(blocks))
@@ -182,13 +164,13 @@ def fit_plane(blocks: LocalMap, pixel_um: float | None) -> Plane:
     Student's t by reweighting, so that a block far off has no say. The uncertainty knows that overlapping blocks
     share their error, and grows with the scatter where that is wider than the blocks' own σ.
     """
-    z, sigma = _counted(blocks)
+    z, sigma = blocks.counted
     if not z.size:
         return _no_plane(blocks)
     y, x = blocks.y_px[blocks.counts], blocks.x_px[blocks.counts]
     middle = np.average([y, x], axis=1, weights=sigma**-2)
     level = float(np.median(z))
-    design, shared = _design(blocks, middle), _shared(y, x, blocks.block_px)
+    design, shared = _design(blocks, middle), shared_area(y, x, blocks.block_px)
     slope, covariance, residual = _fit(design, z - level, sigma, shared)
     tip, tilt = (_known(slope[i], covariance[i, i]) for i in (1, 2))
     if math.isfinite(tip[0]) and math.isfinite(tilt[0]):
@@ -216,23 +198,12 @@ def _no_plane(blocks: LocalMap) -> Plane:
     return Plane(**nothing | {"height_px": blocks.height_px, "width_px": blocks.width_px})
 
 
-def _counted(blocks: LocalMap) -> tuple[Array, Array]:
-    """Focus and σ of the blocks that count, (n,) each."""
-    return blocks.focus_um[blocks.counts], blocks.sigma_um[blocks.counts].clip(MIN_SIGMA_UM)
-
-
 def _design(blocks: LocalMap, middle: Array) -> Array:
     """(n, 3): 1, and the place in the field relative to `middle`, in units of its height and width."""
     y, x = blocks.y_px[blocks.counts], blocks.x_px[blocks.counts]
     return np.stack(
         [np.ones_like(y), (y - middle[0]) / blocks.height_px, (x - middle[1]) / blocks.width_px], 1
     )
-
-
-def _shared(y_px: Array, x_px: Array, block_px: float) -> Array:
-    """(n, n) share of their area that each two blocks have in common: the correlation of their errors."""
-    along = [np.clip(1 - np.abs(p[:, None] - p[None, :]) / block_px, 0, 1) for p in (y_px, x_px)]
-    return np.asarray(along[0] * along[1])
 
 
 def _fit(design: Array, z_um: Array, sigma_um: Array, shared: Array) -> tuple[Array, Array, float]:
@@ -281,7 +252,7 @@ def _mrad(slope_um: float, extent_px: float, pixel_um: float | None) -> float:
 
 def _shape(blocks: LocalMap, plane: Plane, dof_um: float) -> tuple[Shape, str]:
     """The shape and its reason: only what is both sure and larger than the depth of field makes one."""
-    z, sigma = _counted(blocks)
+    z, sigma = blocks.counted
     if z.size < MIN_BLOCKS:
         return (
             "unknown",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.focus.blocks import LocalMap
 from focusd.focus.calibration import Calibration
-from focusd.focus.geometry import LocalMap
 from focusd.focus.likelihood import (
     CORRELATED_BANDS,
     ITERATIONS,
@@ -49,11 +49,11 @@ def local_map(measurements: Sequence[Measurement], calibration: Calibration, cen
     reach_um = REACH_UNITS * calibration.axial_unit_um
     step_um = 2 * reach_um / (_COARSE_STEPS - 1)
     coarse_um = centre_um + np.linspace(-reach_um, reach_um, _COARSE_STEPS)
-    coarse = _explained(measurements, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
+    coarse = explained(measurements, counts, calibration, coarse_um[None], step_um, ROUGH_ITERATIONS)
     unlikely = _unlikely(coarse_um - centre_um, coarse, len(measurements), calibration.axial_unit_um)
     best = unlikely.argmin(-1)
     fine_um = coarse_um[best, None] + np.linspace(-step_um, step_um, _FINE_STEPS)
-    fine = _explained(measurements, counts, calibration, fine_um, 0.0)
+    fine = explained(measurements, counts, calibration, fine_um, 0.0)
     focus_um, near_um = _lowest(fine_um, fine, len(measurements))
     sigma_um = np.hypot(near_um, _elsewhere(coarse_um, unlikely, focus_um))
     sure = sigma_um <= MAX_SIGMA_UNITS * calibration.axial_unit_um
@@ -78,7 +78,7 @@ def slopes(local: LocalMap, unit_um: float) -> bool:
     return bool(explained > SLOPING_R2 and np.ptp(plane_um) > unit_um)
 
 
-def _explained(
+def explained(
     measurements: Sequence[Measurement],
     counts: Mask,
     calibration: Calibration,

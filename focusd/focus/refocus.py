@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from focusd.errors import BudgetError, OutOfRangeError
 from focusd.focus.budget import Budget
-from focusd.focus.focus import Focus, Search, Surface, surface_of
+from focusd.focus.depth import share_in_focus
+from focusd.focus.focus import Search, Surface, surface_of
 from focusd.focus.geometry import Direction, Geometry, describe, geometry_of
 from focusd.focus.measurement import Mask, Measurement
 from focusd.focus.run import Measure, Run, summary
 from focusd.focus.scale import Scale
+from focusd.focus.thickness import Thickness
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Progress, RefocusResult, Spent
 
 BEYOND_DOF = 0.25
 """So far beyond a place the stage turns round, where it would arrive from the wrong side. It is more than the
 backlash of most stages, and still in focus, should the stage stay there."""
+UNEVEN = ("tilted", "stepped", "thick")
+"""Shapes of which one z cannot bring all into focus."""
 NEAR_SIGMA = 0.25
 """A stage that stands within so many σ of the focus is not moved again."""
 
@@ -166,32 +170,27 @@ class RefocusRun(Run[RefocusResult]):
         focus = self._search.decide()
         if scale := self._search.scale:
             self._learn(scale)
-        geometry = geometry_of(focus.local, self.field.pixel_um, self.field.dof_um, self.field.towards_sample)
+        local, extent_um, dof_um = focus.local, focus.thickness.um, self.field.dof_um
+        field = self.field.pixel_um, dof_um, self.field.towards_sample
+        geometry = geometry_of(local, *field, extent_um)
         target_um, sigma_um = surface_of(focus, geometry, self.field.surface)
+        geometry = _thickened(geometry, focus.thickness, dof_um)
+        sharp = share_in_focus(local, extent_um, target_um, dof_um) if geometry.depths_um else None
         self._require_inside(target_um)
         self._result = RefocusResult(
             **dict(self.spent()),
             outcome="focused",
-            message=_joined(focus.message, _warning(geometry), self._thick_in_words(focus), self._note),
+            message=_joined(focus.message, _warning(geometry), _sharp_in_words(geometry, sharp), self._note),
             z_start_um=self.start_um,
             focus_um=target_um,
             z_found_um=target_um,
             shift_um=target_um - self.start_um,
             sigma_um=sigma_um,
-            geometry=describe(focus.local, geometry, self.field.pixel_um),
+            geometry=describe(local, geometry, self.field.pixel_um),
             strategy=self._strategy,
-            dof_um=self.field.dof_um,
-            thickness_um=focus.thick_um,
-        )
-
-    def _thick_in_words(self, focus: Focus) -> str:
-        """Say that a sample is thick, where no plane shows all of it."""
-        if focus.thick_um <= self.field.dof_um:
-            return ""
-        depths = focus.thick_um / self.field.dof_um
-        return (
-            f"the sample is thick: it extends over about {focus.thick_um:.2g} µm, {depths:.2g} depths of field, and "
-            "its middle is in focus"
+            dof_um=dof_um,
+            thickness_um=extent_um,
+            share_in_focus=sharp,
         )
 
     def _may_expose(self) -> bool:
@@ -271,7 +270,27 @@ def _in_words(known: dict[str, float]) -> str:
 
 def _warning(geometry: Geometry) -> str:
     """Say what shape the field has, where one z cannot bring all of it into focus."""
-    return geometry.reason if geometry.shape in ("tilted", "stepped", "thick") else ""
+    return geometry.reason if geometry.shape in UNEVEN else ""
+
+
+def _sharp_in_words(geometry: Geometry, share: float | None) -> str:
+    """Say how much of the sample is in focus, where one z cannot bring all of it into focus."""
+    is_uneven = geometry.shape in UNEVEN and share is not None
+    return f"{share:.0%} of it is in focus at this z" if is_uneven else ""
+
+
+def _thickened(geometry: Geometry, thickness: Thickness, dof_um: float) -> Geometry:
+    """Call a field thick whose sample surely extends over more than the depth of field: no z shows all of it sharp.
+
+    What its blocks say of its shape besides is told with it.
+    """
+    if thickness.at_least_um <= dof_um:
+        return geometry
+    extent = (
+        f"the sample extends over about {thickness.um:.2g} µm along z, {thickness.um / dof_um:.2g} depths of field, "
+        "and its middle counts as its focus"
+    )
+    return replace(geometry, shape="thick", reason=_joined(extent, _warning(geometry)))
 
 
 def _joined(*messages: str) -> str:

@@ -43,6 +43,7 @@ from focusd.focus.posterior import (
     survey,
 )
 from focusd.focus.scale import Scale, ScaleMemory, ScalePrior
+from focusd.focus.thickness import Thickness, thickness_of
 from focusd.focus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.optics.bands import BlockSpectra
 
@@ -379,15 +380,28 @@ class PosteriorSearch(Search):
             raise AmbiguousError(
                 f"the exposures fit no single focus well enough ({known}); try another field, or a longer exposure"
             )
-        local = local_map(self.measurements, self._calibration, estimate.focus_um)
+        thickness = self._thickness_near(estimate.focus_um)
+        local = local_map(self.measurements, self._thin.thickened(thickness.um), estimate.focus_um)
         estimate = self._with_doubt
-        sigma_um = self._reported(estimate.sigma_um)
-        if self.satisfied:
-            return Focus(estimate.focus_um, sigma_um, local, "", self._target_um, self._extent.thick_um)
         message = (
             f"the budget is spent ({known}); allow more exposures, or expose longer, to know the focus better"
         )
-        return Focus(estimate.focus_um, sigma_um, local, message, self._usable_um, self._extent.thick_um)
+        return Focus(
+            estimate.focus_um,
+            self._reported(estimate.sigma_um),
+            local,
+            "" if self.satisfied else message,
+            self._target_um if self.satisfied else self._usable_um,
+            estimate.sigma_um,
+            self._calibration.origin_sigma_um,
+            thickness,
+        )
+
+    def _thickness_near(self, focus_um: float) -> Thickness:
+        """How far the sample extends within a block: not at all where the field as a whole looks thin."""
+        if not self._extent.thick_um:
+            return Thickness(uneven_um=self._extent.uneven_um)
+        return thickness_of(self.measurements, self._thin, focus_um)
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is more probable than all others together."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.focus.blocks import LocalMap
 from focusd.focus.calibration import Calibration
-from focusd.focus.geometry import LocalMap
 from focusd.focus.measurement import Measurement
 
 Array = NDArray[np.float64]

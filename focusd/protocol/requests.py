@@ -129,8 +129,9 @@ class RefocusOptions(Params):
     """Standard uncertainty at which the posterior search ends, µm."""
     prior: Annotated[tuple[Finite, Length], Field(strict=False)] | None = None
     """z and σ of the focus as far as it is known, µm: a warm start."""
-    surface: Literal["mean", "median", "nearest"] | None = None
-    """What of a field that is not flat is brought into focus."""
+    surface: Literal["mean", "median", "nearest", "sharpest"] | None = None
+    """What of a field that is not flat is brought into focus; nearest: to the objective; sharpest: the plane at which
+    most of the field is sharp."""
     far: bool = False
     """Look for the focus over all of the limits, also beyond the calibrated range, in up to 12 exposures more."""
 

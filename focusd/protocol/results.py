@@ -117,8 +117,18 @@ class FieldGeometry(Result):
     nearest_um: Known
     """Focus of the surface nearest to the objective."""
     nearest_sigma_um: Known
+    sharpest_um: Known = None
+    """The plane at which most of the field is sharp."""
+    sharpest_sigma_um: Known = None
+    spread_um: Known = None
+    """Half the range of the middle 68 % of the blocks' focus, beyond their own uncertainty; None: too few blocks
+    count."""
+    depths_um: list[float] = Field(default_factory=list)
+    """z below which 5, 25, 50, 75 and 95 % of the sample are in focus, over the field and along z within each block;
+    empty: too few blocks count."""
     shape: Shape
-    """Flat: all of the field is sharp at once; stepped: two surfaces; thick: neither plane nor step."""
+    """Flat: all of the field is sharp at once; stepped: two surfaces; thick: the sample surely extends over more than
+    the depth of field along z, or the focus of the blocks follows neither a plane nor a step."""
     reason: str
     """The shape in words."""
     block_px: float
@@ -149,7 +159,11 @@ class RefocusResult(Started, Spent):
     dof_um: float
     """Depth of field, which errors of the focus are measured in."""
     thickness_um: float = 0.0
-    """How far the sample extends along z, as far as it matters to the image; `focus_um` is its middle."""
+    """How far the sample extends along z within a block of the field, most probably; 0: it is thin as far as the image
+    tells. `geometry.shape` is `thick` where this surely exceeds the depth of field (95 %)."""
+    share_in_focus: Known = None
+    """Share of the sample, 0 to 1, over the field and along z, that lies within half a depth of field of `focus_um`;
+    None: too few blocks count."""
 
 
 class CalibrationFigures(Result):

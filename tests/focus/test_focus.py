@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focusd.errors import AmbiguousError
+from focusd.focus.blocks import Array, LocalMap
 from focusd.focus.focus import Focus, Surface, surface_of
-from focusd.focus.geometry import Array, LocalMap, geometry_of
+from focusd.focus.geometry import geometry_of
+from focusd.focus.thickness import Thickness
 from tests.focus.test_geometry import DOF_UM, PIXEL_UM, any_map, field, plane
 
 FOUND_UM = 22.0
@@ -72,7 +74,13 @@ def test_a_surface_that_is_asked_for_is_gone_to(surface: Surface, z_um: float) -
     assert gone_to(field(step), surface)[0] == z_um
 
 
-@pytest.mark.parametrize("surface", ["nearest", "median"])
+def test_the_sharpest_plane_is_hardly_drawn_by_a_surface_far_from_it() -> None:
+    z_um, sigma_um = gone_to(field(step), "sharpest")
+    assert z_um == pytest.approx(20.0, abs=1e-3)
+    assert sigma_um < 0.2
+
+
+@pytest.mark.parametrize("surface", ["nearest", "median", "sharpest"])
 def test_a_surface_that_no_block_tells_is_refused(surface: Surface) -> None:
     with pytest.raises(AmbiguousError, match=f"where its {surface} surface lies"):
         gone_to(field(nothing), surface)
@@ -88,13 +96,26 @@ def test_blocks_that_do_not_know_the_middle_to_the_target_leave_it_to_the_search
     assert gone_to(field(halves), target_um=1.0) == (FOUND_UM, SURE_UM)
 
 
-def test_a_surface_asked_for_that_is_not_known_to_the_target_is_refused() -> None:
-    with pytest.raises(AmbiguousError, match=r"the median surface .*\(1.00 µm is wanted"):
-        gone_to(field(halves), "median", target_um=1.0)
+@pytest.mark.parametrize("surface", ["median", "sharpest"])
+def test_a_surface_asked_for_that_is_not_known_to_the_target_is_refused(surface: Surface) -> None:
+    with pytest.raises(AmbiguousError, match=rf"the {surface} surface .*\(1.00 µm is wanted"):
+        gone_to(field(halves, columns=10), surface, target_um=1.0)
+
+
+@pytest.mark.parametrize("surface", ["mean", "median", "sharpest"])
+def test_what_no_exposure_takes_away_is_reported_and_refuses_nothing(surface: Surface) -> None:
+    """The origin of a calibration, and that a thick sample is not even."""
+    blocks = field(plane(0.0, 5.0), noise=1)
+    geometry = geometry_of(blocks, PIXEL_UM, DOF_UM, "increasing")
+    focus = Focus(FOUND_UM, 5.0, blocks, "", 0.8, SURE_UM, 3.0, Thickness(40.0, 30.0, 4.0))
+    sigma_um = surface_of(focus, geometry, surface)[1]
+    assert 5.0 < sigma_um < math.hypot(0.8, 3.0, 4.0)
 
 
 @given(
-    blocks=any_map(), surface=st.sampled_from(["mean", "median", "nearest"]), target_um=st.floats(SURE_UM, 20)
+    blocks=any_map(),
+    surface=st.sampled_from(["mean", "median", "nearest", "sharpest"]),
+    target_um=st.floats(SURE_UM, 20),
 )
 def test_no_answer_is_less_certain_than_was_asked_for(
     blocks: LocalMap, surface: Surface, target_um: float

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from focusd.focus.blocks import Array, LocalMap
 from focusd.focus.geometry import (
-    Array,
     Direction,
-    LocalMap,
     describe,
     fit_plane,
     geometry_of,
@@ -261,11 +260,15 @@ def test_any_map_has_a_geometry_that_json_can_hold(blocks: LocalMap, towards: st
     assert (told["mean_um"] is None) == (counted.size == 0)
     if counted.size:
         slack = 1e-6 * (1 + float(np.abs(counted).max()))
-        for value in (found.mean_um, found.median_um, found.nearest_um):
+        for value in (found.mean_um, found.median_um, found.nearest_um, found.sharpest_um):
             assert counted.min() - slack <= value <= counted.max() + slack
         assert found.plane.sigma_um > 0
+    assert (told["sharpest_um"] is None) == (counted.size == 0)
     if counted.size < 6:
-        assert found.shape == "unknown"
+        assert (found.shape, told["spread_um"], told["depths_um"]) == ("unknown", None, [])
+    else:
+        assert told["spread_um"] >= 0
+        assert told["depths_um"] == sorted(told["depths_um"])
 
 
 @given(blocks=any_map(), by_um=st.floats(-1e3, 1e3))

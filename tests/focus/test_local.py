@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from focusd.focus.blocks import Array, LocalMap
 from focusd.focus.calibration import Calibration
-from focusd.focus.geometry import Array, LocalMap, geometry_of
+from focusd.focus.geometry import geometry_of
 from focusd.focus.local import local_map
 from focusd.focus.measurement import Measurement
 from tests.focus.exposures import exposure

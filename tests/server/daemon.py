@@ -30,7 +30,8 @@ from focusd.daemon.operations import RigOperations
 from focusd.daemon.record import Record, recorded
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError
-from focusd.focus.geometry import LocalMap, describe, geometry_of
+from focusd.focus.blocks import LocalMap
+from focusd.focus.geometry import describe, geometry_of
 from focusd.protocol.requests import RefocusParams
 from focusd.protocol.results import FieldGeometry, RefocusResult, Score
 from focusd.scoring.spectra import Region

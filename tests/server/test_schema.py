@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import click
@@ -15,8 +15,10 @@ from pydantic import TypeAdapter
 
 from focusd.client import AsyncClient, Client
 from focusd.client.calls import Call, Calls, Waiting
+from focusd.config import AutofocusConfig
 from focusd.ctl.commands import app
 from focusd.ctl.options import OWN
+from focusd.focus.focus import Surface
 from focusd.protocol import methods
 from focusd.protocol.events import AnyEvent, Event
 from focusd.protocol.failure import Failure
@@ -225,12 +227,25 @@ def test_both_clients_have_every_method_with_its_params() -> None:
         )
 
 
+def test_a_surface_is_asked_for_by_the_same_names_everywhere() -> None:
+    """Of a request, of a run that a client drives, in the configuration, and where it is decided."""
+    known = set(get_args(Surface))
+    asked = [
+        get_args(model.model_fields["surface"].annotation)[0]
+        for model in (methods.REFOCUS.params, methods.ASK.params)
+    ]
+    configured = AutofocusConfig.model_fields["surface"].annotation
+    assert [set(get_args(each)) for each in (*asked, configured)] == [known] * 3
+    assert "sharpest" in known
+
+
 def test_a_client_shows_what_it_takes_and_answers_in_a_line(threaded_daemon: Daemon) -> None:
     with Client(threaded_daemon.endpoints.control) as client:
         assert {"prior", "surface", "far", "timeout_s"} < set(inspect.signature(client.refocus).parameters)
         assert "into focus" in (client.refocus.__doc__ or "")
         with pytest.raises(TypeError, match="surfaces"):
             client.refocus(surfaces="mean")  # type: ignore[call-arg]
+        assert client.refocus(surface="sharpest").geometry.sharpest_um is not None
         found = client.refocus(surface="median", prior=(np.float64(12.0), 3))
         assert len(repr(found)) < 500
         assert "sigma_um=" in repr(found)
