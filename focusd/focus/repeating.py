@@ -59,7 +59,7 @@ def _shaken(pairs: Sequence[_Pair], as_a_whole: Array, smeared: Array) -> Array 
         [np.outer(size, size) - error for size, error in zip(sizes, errors, strict=True)], axis=0
     )
     variance, axes = np.linalg.eigh(covariance / 2)
-    shaken = np.sqrt(variance.clip(0))[:, None] * (axes.T @ smeared)
+    shaken: Array = np.sqrt(variance.clip(0))[:, None] * (axes.T @ smeared)
     return shaken[variance > 0]
 
 

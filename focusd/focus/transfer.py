@@ -120,7 +120,7 @@ class Transfer:
         error = np.hypot(deviation / signal, band_error(log_power, spectra[0].spread))
         if repeats is not None:
             error = np.hypot(error, repeats.scatter)
-        shaken = repeats and repeats.shaken
+        shaken = repeats.shaken if repeats else None
         if model is None:
             error = np.hypot(error, _gap_error(z_um, log_power, axial_unit_um))
             return cls(z_um, log_power, error, log_object, axial_unit_um, shaken)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,8 @@ def aligned(image: Image, like: Image) -> tuple[Image, float]:
 
     window = np.outer(*(np.hanning(side).astype(np.float32) for side in like.shape))
     of_both = ((each - each.mean()) * window for each in (like, image))
-    shift, *_ = phase_cross_correlation(*of_both, upsample_factor=_FINEST, normalization=None)
+    found: Any = phase_cross_correlation
+    shift = np.asarray(found(*of_both, upsample_factor=_FINEST, normalization=None)[0])
     if not shift.any():
         return image, 0.0
     moved = np.fft.ifft2(fourier_shift(np.fft.fft2(image), shift)).real.astype(np.float32)

@@ -204,7 +204,7 @@ async def test_the_pupil_is_fitted_while_the_last_planes_are_taken(
     begun, fit = threading.Event(), pupil._fit_pupil
     starts = []
 
-    def counted(*given: Any) -> tuple[float, float, float, float]:
+    def counted(*given: Any) -> tuple[float, float, pupil.PupilModel, float]:
         starts.append(given[-1])
         begun.set()
         return fit(*given)
