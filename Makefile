@@ -8,9 +8,10 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/focusd demo --out demo-output --json demo-output/figures.json
 
-# Two at a time: most tests compute on one core alone. tests/conftest.py says which of them stay together.
+# Two at a time: most tests compute on one core alone, and threads of numpy's would wait for one another.
+# tests/conftest.py says which of them stay together.
 test: check
-	$(BIN)/pytest -q --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses 2 --dist loadgroup
 
 check: .venv/ready
 	$(MAKE) --jobs 2 --output-sync=target lint types types-windows imports
