@@ -68,7 +68,10 @@ def find_extent(
     chi2 = np.array([each.chi2 for each in found])
     tempered = min(float(tempered_misfit_of(each, len(evidence))) for each in found)
     chances = np.append(THIN, np.full(len(UNITS) - 1, (1 - THIN) / (len(UNITS) - 1)))
-    weight = np.exp(-0.5 * (chi2 - chi2.min()) / (CORRELATED_BANDS * tempered)) * chances[:, None]
+    # Of a thick sample a larger variance is expected: by χ² alone it would explain everything.
+    expects = min(1.0, tempered) * np.array([each.log_variance for each in found])
+    unlikely = chi2 / tempered + expects
+    weight = np.exp(-0.5 * (unlikely - unlikely.min()) / CORRELATED_BANDS) * chances[:, None]
     of_extent = weight.sum(1) / weight.sum()
     middle_um = (weight * z_um).sum(1) / weight.sum(1).clip(1e-300)
     best = int(np.argmax(of_extent))
