@@ -229,8 +229,7 @@ def _weighed(
 ) -> Posterior:
     misfit = float(misfit_of(comparison, len(evidence)))
     tempered = float(tempered_misfit_of(comparison, len(evidence)))
-    expects = min(1.0, tempered) * comparison.log_variance
-    log_weight = -0.5 * (comparison.chi2 / tempered + expects) / CORRELATED_BANDS
+    log_weight = -0.5 * comparison.chi2 / (tempered * CORRELATED_BANDS)
     log_weight += log_scores(np.subtract.outer([e.z_um for e in evidence], z_um), evidence, calibration)
     if prior:
         log_weight += log_prior(z_um, prior, float(np.ptp(z_um)))

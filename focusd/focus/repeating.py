@@ -59,8 +59,8 @@ def _shaken(pairs: Sequence[_Pair], as_a_whole: Array, smeared: Array) -> Array 
         [np.outer(size, size) - error for size, error in zip(sizes, errors, strict=True)], axis=0
     )
     variance, axes = np.linalg.eigh(covariance / 2)
-    shaken: Array = np.sqrt(variance.clip(0))[:, None] * (axes.T @ smeared)
-    return shaken[variance > 0]
+    real = variance > 0
+    return np.sqrt(variance[real])[:, None] * (axes.T[real] @ smeared) if real.any() else None
 
 
 def _first_of(planes: Sequence[Measurement], again: Measurement) -> Measurement:

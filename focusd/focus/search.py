@@ -537,7 +537,7 @@ class PosteriorSearch(Search):
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
             if self._is_far:
                 raise far_away(self.whereabouts)
-            raise explained_nowhere(self.axis.doubt if self._is_calibrated else "")
+            raise explained_nowhere(self.axis.doubt if self._is_calibrated else self.axis.suspect)
         if self._seems_beyond and self._was_near(self._edge_um, BEYOND_UNITS):
             raise beyond_reach(self.whereabouts)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from focusd.errors import FocusdError, HardwareError, NoConvergenceError
+from focusd.errors import AmbiguousError, FocusdError, HardwareError, NoConvergenceError
 from focusd.focus.calibration import Calibration
 from focusd.focus.focus import Focus
 from focusd.focus.posterior import Prior
@@ -106,9 +106,16 @@ def test_hardware_that_lies_leads_no_search_beside_the_focus(
 )
 def test_the_error_names_what_is_suspected(calibration: Calibration, name: str, words: str) -> None:
     with pytest.raises(HardwareError, match=words) as told:
-        run(search_of(calibration, None), LIES[name], 33.0)
+        run(search_of(calibration, None), LIES[name], 10.0)
     assert words in told.value.data["suspect"]
     assert told.value.message.count("focusd doctor") == 1, "what to do"
+
+
+def test_where_frames_were_taken_beyond_the_range_the_error_tells_the_suspicion_as_one(
+    calibration: Calibration,
+) -> None:
+    with pytest.raises(AmbiguousError, match="it may be that the camera delivers the frame before"):
+        run(search_of(calibration, None), LIES["frame before"], 33.0)
 
 
 @pytest.mark.parametrize("focus_um", [-61.0, -20.0, 0.0, 12.0, 47.0])
