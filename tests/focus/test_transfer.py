@@ -40,10 +40,12 @@ def test_two_planes_of_any_object_give_the_focus(
     frames_um = np.array([0.0, apart_um])
     spectra = [spectrum(z - focus_um, objects) for z in frames_um]
 
-    found = compare(frames_um, spectra, a_transfer(), CANDIDATES_UM, SPACING_UM)
+    calibrated = np.abs(np.subtract.outer(frames_um, CANDIDATES_UM)).max(0) <= PLANES_UM.max()
+    candidates_um = CANDIDATES_UM[calibrated]  # of others nobody knows what they would look like
+    found = compare(frames_um, spectra, a_transfer(), candidates_um, SPACING_UM)
 
     if found.bands.mean() >= 5:  # else the object is lost in the noise
-        assert CANDIDATES_UM[found.chi2.argmin()] == pytest.approx(focus_um, abs=1.5)
+        assert candidates_um[found.chi2.argmin()] == pytest.approx(focus_um, abs=1.5)
 
 
 def test_one_plane_tells_nothing() -> None:
