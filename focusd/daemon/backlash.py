@@ -90,7 +90,7 @@ class BacklashMeasurement:
         """Where the focus is by what was found from this side, or else from the other one."""
         same = [found for found in self._found if found.way == run_up.way]
         if same:
-            return same[-1].focus_um, self._dof_um
+            return same[-1].focus_um, self._dof_um / 4
         return (self._found[-1].focus_um, max(self._dof_um, run_up.length_um)) if self._found else None
 
     def _spent(self) -> Lit:
