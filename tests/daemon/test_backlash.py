@@ -212,7 +212,7 @@ async def test_cancelled_or_failed_it_goes_home_and_says_what_it_has_cost(
     calibrated: RigOperations, microscope: LooseMicroscope, scorer: ScriptedScorer
 ) -> None:
     scope, cancelling = anyio.CancelScope(), Reports()
-    cancelling.at_progress = lambda _number: len(cancelling.events) == 9 and scope.cancel()
+    cancelling.at_progress = lambda _number: scope.cancel() if len(cancelling.events) == 9 else None
     with scope, pytest.raises(CancelledJobError) as cancelled:
         await calibrated.backlash(ASKED, cancelling)
     assert microscope.z_um == cancelled.value.data["stage_z_um"] == HOME_UM
@@ -257,17 +257,17 @@ async def simulated(state: Path, **stage: Any) -> AsyncIterator[tuple[RigOperati
 
 async def off_focus_um(operations: RigOperations, microscope: SimulatedMicroscope) -> list[float]:
     """How far from the focus the optics end, where a search has found it and the stage comes back to it later."""
-    errors = []
+    errors: list[float] = []
     for seed, focus_um, start_um in ((11, 13.0, 0.0), (12, -22.0, 0.0), (13, 5.0, 12.0), (14, 5.0, -9.0)):
         await operations.move(MoveParams(z_um=start_um), Reports())
         microscope.set_scene("beads", seed, focus_um)
         found = await operations.refocus(RefocusParams(), Reports())
-        errors.append(microscope.optical_z_um() - focus_um)
+        errors.append(abs(microscope.optical_z_um() - focus_um))
         for elsewhere_um in (found.z_found_um + 40, found.z_found_um - 40):
             await operations.move(MoveParams(z_um=elsewhere_um), Reports())
             await operations.move(MoveParams(z_um=found.z_found_um), Reports())
-            errors.append(microscope.optical_z_um() - focus_um)
-    return np.abs(errors).tolist()
+            errors.append(abs(microscope.optical_z_um() - focus_um))
+    return errors
 
 
 async def test_backlash_is_seen_measured_and_compensated(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def found(
     first: int = 1,
 ) -> list[Found]:
     """Foci on a stage with backlash whose sample drifts by so much from each to the next."""
-    rng, foci = np.random.default_rng(1), []
+    rng = np.random.default_rng(1)
+    foci: list[Found] = []
     for number in range(rounds):
         beyond_um = UP_TO_UM * LENGTHS[number % len(LENGTHS)]
         for side in ROUND:
