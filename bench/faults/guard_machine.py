@@ -82,7 +82,7 @@ class GuardMachine(RuleBasedStateMachine):
         step=st.floats(0.5, 300),
         travel=st.floats(1, 1000),
         tolerance=st.floats(0.01, 2),
-        play=st.just(0.0) | st.floats(0.0, 1.0),
+        play=st.just(0.0) | st.floats(0.02, 0.3) | st.floats(0.0, 0.9),
         towards=st.sampled_from(["increasing", "decreasing"]),
     )
     def build(
@@ -99,7 +99,7 @@ class GuardMachine(RuleBasedStateMachine):
             min_um=low,
             max_um=low + width,
             towards_sample=towards,
-            backlash_um=0.9 * play * width,
+            backlash_um=play * width,
             max_step_um=step,
             max_travel_um=travel,
             tolerance_um=tolerance,

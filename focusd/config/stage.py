@@ -35,5 +35,7 @@ class StageConfig(Section):
         if self.min_um >= self.max_um:
             raise ValueError(f"min_um {self.min_um} must be below max_um {self.max_um}")
         if self.backlash_um >= self.max_um - self.min_um:
-            raise ValueError(f"backlash_um {self.backlash_um} leaves no z that the stage could come to from beyond")
+            raise ValueError(
+                f"backlash_um {self.backlash_um} leaves no z that the stage could come to from beyond"
+            )
         return self

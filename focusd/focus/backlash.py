@@ -89,18 +89,14 @@ def _sigma_of_mean(differences: np.ndarray, each_um: np.ndarray) -> float:
 
 
 def _require_agreement(differences: np.ndarray, each_um: np.ndarray, beyond_um: np.ndarray) -> None:
-    """Raises OutOfRangeError where a longer way beyond shows another backlash."""
+    """Raises OutOfRangeError where a longer way beyond shows another backlash, or one that is longer than the way."""
     is_short = beyond_um == beyond_um.min()
-    if is_short.all():
-        return
-    short_um, long_um = differences[is_short].mean(), differences[~is_short].mean()
-    sigma_um = math.hypot(
-        _sigma_of_mean(differences[is_short], each_um[is_short]),
-        _sigma_of_mean(differences[~is_short], each_um[~is_short]),
-    )
-    if abs(short_um - long_um) > _DISAGREE * sigma_um:
+    lengths = [chosen for chosen in (is_short, ~is_short) if chosen.any()]
+    means_um = [float(differences[chosen].mean()) for chosen in lengths]
+    sigma_um = math.hypot(*(_sigma_of_mean(differences[chosen], each_um[chosen]) for chosen in lengths))
+    if max(means_um) > beyond_um.min() or max(means_um) - min(means_um) > _DISAGREE * sigma_um:
+        seen = " and ".join(f"{mean_um:.2f} µm" for mean_um in means_um)
         raise OutOfRangeError(
-            f"coming from {beyond_um.min():g} µm beyond, the backlash seems to be {short_um:.2f} µm, and from "
-            f"{beyond_um.max():g} µm beyond {long_um:.2f} µm: it is larger than {beyond_um.min():g} µm, or the stage "
-            "does not repeat itself; measure again with a larger up_to_um"
+            f"the backlash seems to be {seen}, by how far the stage went beyond: it is larger than "
+            f"{beyond_um.min():g} µm, or the stage does not repeat itself; measure again with a larger up_to_um"
         )

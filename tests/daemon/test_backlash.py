@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -256,12 +257,19 @@ async def simulated(state: Path, **stage: Any) -> AsyncIterator[tuple[RigOperati
 
 
 async def off_focus_um(operations: RigOperations, microscope: SimulatedMicroscope) -> list[float]:
-    """How far from the focus the optics end, where a search has found it and the stage comes back to it later."""
+    """How far from the focus the optics end, where a search has found it and the stage comes back to it later.
+
+    Infinite where a search finds none.
+    """
     errors: list[float] = []
     for seed, focus_um, start_um in ((11, 13.0, 0.0), (12, -22.0, 0.0), (13, 5.0, 12.0), (14, 5.0, -9.0)):
         await operations.move(MoveParams(z_um=start_um), Reports())
         microscope.set_scene("beads", seed, focus_um)
-        found = await operations.refocus(RefocusParams(), Reports())
+        try:
+            found = await operations.refocus(RefocusParams(), Reports())
+        except FocusdError:
+            errors.append(math.inf)
+            continue
         errors.append(abs(microscope.optical_z_um() - focus_um))
         for elsewhere_um in (found.z_found_um + 40, found.z_found_um - 40):
             await operations.move(MoveParams(z_um=elsewhere_um), Reports())

@@ -34,7 +34,7 @@ def found(
 
 
 @pytest.mark.parametrize("first", [1, -1])
-@pytest.mark.parametrize("play_um", [0.0, 1.5, 3.0, 5.0])
+@pytest.mark.parametrize("play_um", [0.0, 1.5, 3.0, 4.9])
 def test_the_difference_of_the_sides_is_the_backlash(play_um: float, first: int) -> None:
     backlash = backlash_of(found(play_um, first=first))
     assert backlash.backlash_um == pytest.approx(play_um)
@@ -66,6 +66,12 @@ def test_a_backlash_that_cannot_be_seen_is_none(play_um: float) -> None:
 def test_a_backlash_that_is_larger_than_the_way_beyond_is_not_taken_for_a_smaller_one(play_um: float) -> None:
     with pytest.raises(OutOfRangeError, match=r"larger than 5 µm.*larger up_to_um"):
         backlash_of(found(play_um))
+
+
+def test_what_is_larger_than_the_way_beyond_is_refused_after_one_round_too() -> None:
+    too_large = [Found(side, UP_TO_UM, 3.0 * side, 0.2) for side in ROUND]
+    with pytest.raises(OutOfRangeError, match="larger than 5 µm"):
+        backlash_of(too_large)
 
 
 def test_one_round_says_what_it_can() -> None:

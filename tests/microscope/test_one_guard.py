@@ -172,7 +172,7 @@ async def test_every_operation_moves_through_the_guard_and_comes_home_through_it
         scorer.focus_um = 20.0
         for strategy in ("posterior", "published"):
             await operations.refocus(RefocusParams(strategy=strategy), Reports())
-        await operations.backlash(BacklashParams(repeats=1), Reports())
+        await operations.backlash(BacklashParams(repeats=2), Reports())
         there = len(microscope.moves)
         with anyio.CancelScope() as scope:
             cancelling = Reports(at_progress=at(5, scope.cancel))

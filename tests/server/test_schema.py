@@ -82,7 +82,7 @@ def ask_everything(ask: Asking) -> None:
     ask("map.get")
     ask("map.predict", positions=[[0, 0], [9e5, 0]])
     ask("stage.move", wait=True, z_um=5)
-    ask("stage.backlash", wait=True, repeats=1)
+    ask("stage.backlash", wait=True, repeats=2)
     for method in ("stage.move", "focus.calibrate", "focus.run"):
         params = {"z_um": 5} if method == "stage.move" else {"strategy": "fail"} if "run" in method else {}
         job_id = ask(method, **params)["job_id"]
