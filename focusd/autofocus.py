@@ -116,7 +116,8 @@ class Autofocus:
         planes = check_planes(wanted_um, self.instrument)
         probes = probes_um(planes, z_um, self.instrument)
         back_um = planes[0]  # the furthest that the planes to repeat may lie from the last one
-        rehearse([*probes, *planes, back_um], z_um, _within(self.config.stage, limits_um))
+        within_um = _inside(self.config.stage, limits_um)
+        rehearse([*probes, *planes, back_um], z_um, self.config.stage, within_um)
         given = Given.of(still(flat, "flat"), still(dark, "dark"))
         pairs = MeasuringPairs(self.scorer, self.config.autofocus.max_saturated, recent or RecentFrames())
         measuring = StackMeasuring(pairs, self.instrument, given)
@@ -309,23 +310,23 @@ class Autofocus:
 def _inside(stage: StageConfig, limits_um: tuple[float, float] | None) -> tuple[float, float]:
     """Return the z that a run may use: inside the configured limits, and inside what is given besides.
 
+    Away from the sample there is room left to come to each z from beyond, as far as the stage's backlash needs it.
+
     Raises:
         OutOfRangeError: nothing is left.
     """
     low_um, high_um = limits_um or (stage.min_um, stage.max_um)
     low_um, high_um = max(low_um, stage.min_um), min(high_um, stage.max_um)
+    if stage.towards_sample == "increasing":
+        low_um += stage.backlash_um
+    else:
+        high_um -= stage.backlash_um
     if low_um >= high_um:
         raise OutOfRangeError(
             f"nothing is left between {low_um:.1f} and {high_um:.1f} µm inside the stage's limits, "
             f"{stage.min_um:g} … {stage.max_um:g} µm"
         )
     return low_um, high_um
-
-
-def _within(stage: StageConfig, limits_um: tuple[float, float] | None) -> StageConfig:
-    """Return the stage with the limits that a run may use."""
-    low_um, high_um = _inside(stage, limits_um)
-    return stage.model_copy(update={"min_um": low_um, "max_um": high_um})
 
 
 def _fingerprint(config: RigConfig, camera_name: str, scorer: Scorer) -> Fingerprint:

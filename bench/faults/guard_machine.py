@@ -1,9 +1,12 @@
-"""A state machine over the guard: whatever is asked and whatever the stage does, it is never sent out of its limits."""
+"""A state machine over the guard: whatever is asked and whatever the stage does, it is never sent out of its limits,
+never beyond a z on the sample's side, and an undisturbed stage with backlash comes to each z from one side.
+"""
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
+from typing import Literal
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,12 +24,20 @@ anywhere = within | within | st.floats(allow_nan=True, allow_infinity=True).map(
 
 
 class Stage:
-    """A stage that obeys, fails, slips or lies; what it is commanded is kept."""
+    """A stage that obeys, fails, slips or lies; what it is commanded is kept.
+
+    Args:
+        play_um: its backlash.
+
+    Attributes:
+        optical_um: where the optics are, which its motor drags along.
+    """
 
     camera_name = "none"
 
-    def __init__(self) -> None:
-        self.z_um = 0.0
+    def __init__(self, play_um: float = 0.0) -> None:
+        self.z_um = self.optical_um = 0.0
+        self._half_um = play_um / 2
         self.commanded: list[tuple[float, float]] = []
         self.fault = "none"
 
@@ -35,9 +46,14 @@ class Stage:
         self.commanded.append((self.position_um(), z_um))
         if self.fault == "raises before":
             raise HardwareError("no power")
-        self.z_um = z_um + 5.0 if self.fault == "slips" else z_um
+        self.drive(z_um + 5.0 if self.fault == "slips" else z_um)
         if self.fault == "raises after":
             raise HardwareError("no answer")
+
+    def drive(self, z_um: float) -> None:
+        """Turn the motor, which drags the optics along."""
+        self.z_um = z_um
+        self.optical_um = min(max(self.optical_um, z_um - self._half_um), z_um + self._half_um)
 
     def position_um(self) -> float:
         """Where it says it is."""
@@ -66,23 +82,38 @@ class GuardMachine(RuleBasedStateMachine):
         step=st.floats(0.5, 300),
         travel=st.floats(1, 1000),
         tolerance=st.floats(0.01, 2),
+        play=st.just(0.0) | st.floats(0.02, 0.3) | st.floats(0.0, 0.9),
+        towards=st.sampled_from(["increasing", "decreasing"]),
     )
-    def build(self, low: float, width: float, step: float, travel: float, tolerance: float) -> None:
+    def build(
+        self,
+        low: float,
+        width: float,
+        step: float,
+        travel: float,
+        tolerance: float,
+        play: float,
+        towards: Literal["increasing", "decreasing"],
+    ) -> None:
         self.limits = StageConfig(
             min_um=low,
             max_um=low + width,
-            towards_sample="increasing",
+            towards_sample=towards,
+            backlash_um=play * width,
             max_step_um=step,
             max_travel_um=travel,
             tolerance_um=tolerance,
         )
-        self.stage = Stage()
-        self.stage.z_um = low + width / 2
+        self.stage = Stage(self.limits.backlash_um)
+        self.stage.drive(low + width / 2)
+        self.sign = 1 if towards == "increasing" else -1
+        self.is_undisturbed = True
         self.guarded = GuardedStage(self.stage, self.limits)
 
     @rule()
     def begin_operation(self) -> None:
         self.guarded.begin_operation()
+        self.is_undisturbed = self.stage.fault == "none"
 
     def place_um(self, share: float) -> float:
         """A z from its share of the limits."""
@@ -90,7 +121,7 @@ class GuardMachine(RuleBasedStateMachine):
 
     @rule(share=anywhere)
     def move(self, share: float) -> None:
-        z_um, before = self.place_um(share), len(self.stage.commanded)
+        z_um, before, from_um = self.place_um(share), len(self.stage.commanded), self.stage.z_um
         try:
             reached_um = self.guarded.move_to(z_um)
         except TravelLimitError:
@@ -98,7 +129,17 @@ class GuardMachine(RuleBasedStateMachine):
         except HardwareError:
             pass
         else:
+            self.comes_from_one_side(z_um, from_um, before)
             assert abs(reached_um - z_um) <= self.limits.tolerance_um
+
+    def comes_from_one_side(self, z_um: float, from_um: float, before: int) -> None:
+        """The stage went no further towards the sample than it had to, and took up its play where there was room."""
+        nearest = max(self.sign * z_um, self.sign * from_um) + self.limits.tolerance_um
+        assert all(self.sign * to_um <= nearest for _, to_um in self.stage.commanded[before:])
+        away_um = self.limits.min_um if self.sign == 1 else self.limits.max_um
+        if self.is_undisturbed and self.sign * (z_um - away_um) >= self.limits.backlash_um:
+            behind_um = self.sign * (z_um - self.stage.optical_um)
+            assert abs(behind_um - self.limits.backlash_um / 2) < 1e-3, "it came from away from the sample"
 
     @rule(share=anywhere, steps=st.integers(0, 3))
     def move_and_be_cancelled(self, share: float, steps: int) -> None:
@@ -120,10 +161,12 @@ class GuardMachine(RuleBasedStateMachine):
     )
     def break_or_mend(self, fault: str) -> None:
         self.stage.fault = fault
+        self.is_undisturbed = self.is_undisturbed and fault == "none"
 
     @rule(share=within)
     def somebody_turns_the_knob(self, share: float) -> None:
-        self.stage.z_um = self.place_um(share)
+        self.stage.drive(self.place_um(share))
+        self.is_undisturbed = False
 
     @invariant()
     def all_commands_were_inside(self) -> None:

@@ -58,6 +58,12 @@ class Move(Waiting, requests.MoveParams):
     timeout_s: float = SETTLED_S
 
 
+class Backlash(Waiting, requests.BacklashParams):
+    """Arguments of `measure_backlash`."""
+
+    timeout_s: float = 600.0
+
+
 def score(
     frames: Sequence[Any],
     *,
@@ -204,6 +210,7 @@ class Calls(ABC):
     calibrate = Call(methods.CALIBRATE, Calibrate)
     refocus = Call(methods.REFOCUS, Refocus)
     move = Call(methods.MOVE, Move)
+    measure_backlash = Call(methods.BACKLASH, Backlash)
     score = Call(methods.SCORE, score, SCORE_S)
     _ask = Call(methods.ASK, AskParams)
     _tell = Call(methods.TELL, tell, SCORE_S)

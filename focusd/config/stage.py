@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from focusd.config.section import Finite, Positive, Section
+from focusd.config.section import Finite, NonNegative, Positive, Section
 
 
 class StageConfig(Section):
@@ -24,6 +24,9 @@ class StageConfig(Section):
     """Total path of one operation."""
     tolerance_um: Positive = 0.5
     """A stage that reads back further than this from where it was sent is at fault."""
+    backlash_um: NonNegative = 0.0
+    """So far the stage goes beyond a z, away from the sample, and comes back, where it would else not reach it by a way
+    towards the sample: more than its backlash, which `focusctl backlash` measures. 0: it goes straight."""
     timeout_s: Positive = 10.0
     """A hardware call that takes longer is a fault, after which focusd stands still."""
 
@@ -31,4 +34,8 @@ class StageConfig(Section):
     def _ordered(self) -> Self:
         if self.min_um >= self.max_um:
             raise ValueError(f"min_um {self.min_um} must be below max_um {self.max_um}")
+        if self.backlash_um >= self.max_um - self.min_um:
+            raise ValueError(
+                f"backlash_um {self.backlash_um} leaves no z that the stage could come to from beyond"
+            )
         return self

@@ -159,6 +159,22 @@ def move(endpoint: str, **asked: Any) -> None:
 
 
 @app.command()
+@params_of(methods.BACKLASH)
+@endpoint_option
+@events_option
+@json_option
+def backlash(endpoint: str, events: str, as_json: bool, **asked: Any) -> None:
+    """Measure the backlash of the stage: calibrate, and bring a sample nearly into focus first."""
+    with connected(endpoint, events) as client, subscribed(client) as stream:
+        job = client.measure_backlash(**asked, wait=False)
+        result = follow(client, stream, job, quiet=as_json)
+    if as_json:
+        print_json(result)
+    else:
+        print_result("measured", result)
+
+
+@app.command()
 @click.argument("job_id", required=False)
 @endpoint_option
 def cancel(job_id: str | None, endpoint: str) -> None:

@@ -23,6 +23,7 @@ RESULT_ROWS = {
     "z_found_um": "µm",
     "focus_um": "µm",
     "shift_um": "µm",
+    "backlash_um": "µm",
     "sigma_um": "µm",
     "dof_um": "µm",
     "thickness_um": "µm",
@@ -43,7 +44,8 @@ RESULT_ROWS = {
     "checks": "",
     "moves": "",
 }
-LENGTHS = {"z_um", "z_start_um", "z_found_um", "z_focus_um", "focus_um", "shift_um", "dz_um", "sigma_um"}
+_PLACES = {"z_um", "z_start_um", "z_found_um", "z_focus_um", "focus_um"}
+LENGTHS = _PLACES | {"shift_um", "dz_um", "backlash_um", "sigma_um"}
 """What `sigma_um` in the same answer is the standard uncertainty of, and itself."""
 
 

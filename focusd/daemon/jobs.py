@@ -34,7 +34,17 @@ KEY_LIFETIME_S = 600.0
 Report = Callable[[str, Payload], object]
 """(topic, payload): how an operation publishes events that carry its job's id."""
 Work = Callable[[Report], Awaitable[Ended]]
-LOGGED = ("z_focus_um", "focus_um", "sigma_um", "z_um", "stage_z_um", "exposures", "outcome", "message")
+LOGGED = (
+    "z_focus_um",
+    "focus_um",
+    "backlash_um",
+    "sigma_um",
+    "z_um",
+    "stage_z_um",
+    "exposures",
+    "outcome",
+    "message",
+)
 """What the log's line at a job's end repeats of its result or of its error's data."""
 
 

@@ -14,6 +14,7 @@ from focusd.daemon.approach import Approach
 from focusd.daemon.rig import Rig
 from focusd.errors import CancelledJobError, FocusdError, InternalError
 from focusd.focus.frame import Frame
+from focusd.microscope.guard import RunUp
 from focusd.protocol.results import SecondsByStage
 
 log = structlog.get_logger(__name__)
@@ -65,12 +66,16 @@ class Stopwatch:
 class Operation:
     """Exposures and moves of one operation.
 
+    Args:
+        run_up: from which side the guard has each z reached; None: as configured.
+
     Attributes:
         start_um: where the stage stood when it began; NaN before.
     """
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, run_up: RunUp | None = None) -> None:
         self.rig = rig
+        self._run_up = run_up or rig.run_up
         self.stopwatch = Stopwatch(rig)
         self.start_um = float("nan")
         self._sent_um: float | None = None
@@ -83,7 +88,9 @@ class Operation:
         Raises:
             HardwareError: the stage failed, or a fault is latched.
         """
-        self._sent_um = self.start_um = await self.rig.begin_operation()
+        self.start_um = await self.rig.begin_operation(self._run_up)
+        # From which side it came there is not known.
+        self._sent_um = None if self._is_one_sided else self.start_um
         self._approach = Approach(self.start_um)
 
     async def expose(self, z_um: float, near_um: float = 0.0) -> Frame:
@@ -119,11 +126,13 @@ class Operation:
 
         Args:
             taken: is awaited with each frame, before the next is exposed.
-            before_um: where the stage goes before the first plane; None: straight there.
+            before_um: where the stage goes before the first plane, unless the guard cares for the side; None: straight
+                there.
 
         Raises:
             FocusdError: what the rig raises.
         """
+        before_um = None if self._is_one_sided else before_um
         async with self.rig.chain() as chain:
             goes = before_um is not None or not self._is_sent(planes_um[0])
             self.leave()
@@ -159,13 +168,15 @@ class Operation:
     ) -> float:
         """Move as `move_to`, and arrive from the side from which the last exposure was approached.
 
+        Where the guard has each z reached from one side, that is done already.
+
         Args:
             beyond_um: how far the stage goes beyond z and comes back, where it would arrive from the other side.
             limits_um: it goes nowhere else; where there is no room, it goes straight to z.
         """
         is_there = self._is_sent(z_um, near_um)
         place_um = self._sent_um if is_there and self._sent_um is not None else z_um
-        first_um = self._approach.first_um(place_um, beyond_um)
+        first_um = None if self._is_one_sided else self._approach.first_um(place_um, beyond_um)
         if first_um is not None and limits_um[0] <= first_um <= limits_um[1]:
             await self.move_to(first_um)
             near_um = 0.0
@@ -193,19 +204,27 @@ class Operation:
                     raise
         return self.rig.last_z_um
 
+    @property
+    def _is_one_sided(self) -> bool:
+        """Whether the guard has each z reached from one side."""
+        return self._run_up.length_um > 0
+
     def _is_sent(self, z_um: float, near_um: float = 0.0) -> bool:
         return self._sent_um is not None and abs(z_um - self._sent_um) <= near_um
 
 
 @asynccontextmanager
-async def operation_on(rig: Rig) -> AsyncIterator[Operation]:
+async def operation_on(rig: Rig, run_up: RunUp | None = None) -> AsyncIterator[Operation]:
     """Yield one operation; its stage goes back to where it began if it fails or is cancelled.
+
+    Args:
+        run_up: from which side each z is reached; None: as configured.
 
     Raises:
         CancelledJobError: it was cancelled; as in every error here, `stage_z_um` is where the stage stands now.
         InternalError: anything that is no FocusdError.
     """
-    operation = Operation(rig)
+    operation = Operation(rig, run_up)
     with anyio.CancelScope(shield=True):  # one that is cancelled says where the stage stands, too
         async with _stating_z(operation.go_home):
             await operation.begin()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from focusd.autofocus import Autofocus
 from focusd.config import ClientConfig, RigConfig
+from focusd.daemon.backlash import BacklashMeasurement, Prior
 from focusd.daemon.driving import CalibrationDriving, RefocusDriving
 from focusd.daemon.jobs import Report
 from focusd.daemon.metrics import QUEUE
@@ -26,8 +27,8 @@ from focusd.focus.calibrating import CalibrationRun
 from focusd.focus.frame import RecentFrames
 from focusd.focus.refocus import RefocusRun
 from focusd.microscope.disconnected import ClientsMicroscope
-from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
-from focusd.protocol.results import CalibrationResult, MoveResult, RefocusResult, Score
+from focusd.protocol.requests import BacklashParams, CalibrateParams, MoveParams, RefocusParams
+from focusd.protocol.results import BacklashResult, CalibrationResult, MoveResult, RefocusResult, Score
 from focusd.protocol.states import RigState
 from focusd.scoring.scorer import Scorer
 from focusd.scoring.single import score_of
@@ -113,6 +114,27 @@ class RigOperations:
             operation.leave()
             reached_um = await self._rig.move_to(asked.z_um)
         return MoveResult(z_start_um=operation.start_um, z_um=reached_um)
+
+    async def backlash(self, asked: BacklashParams, report: Report) -> BacklashResult:
+        """Measure the stage's backlash: by searches whose planes are approached from below, and others from above.
+
+        What is configured against backlash counts for nothing meanwhile.
+
+        Raises:
+            CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
+        """
+
+        def begin(z_um: float, within_um: tuple[float, float], prior: Prior | None) -> RefocusRun:
+            return self.autofocus.refocus(z_um, within_um, prior=prior, recent=self._recent)
+
+        with _reported(report, "backlash"):
+            dof_um, exposure_ms = await self.depth_of_field_um(), self._config.camera.exposure_ms
+            measurement = BacklashMeasurement(
+                self._rig, self._config.stage, begin, dof_um, exposure_ms, report
+            )
+            result = await measurement.measure(asked)
+        report("focus.done", {"kind": "backlash", **result.model_dump()})
+        return result
 
     def require_hardware(self) -> None:
         """Refuse what needs a camera and a stage of the daemon's own.

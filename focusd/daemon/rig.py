@@ -17,7 +17,7 @@ from focusd.daemon.devices import Call, Devices, DeviceThread, one_step
 from focusd.daemon.metrics import EXPOSURE_SECONDS, EXPOSURES
 from focusd.errors import FocusdError, HardwareError
 from focusd.focus.frame import Frame
-from focusd.microscope.guard import GuardedStage
+from focusd.microscope.guard import GuardedStage, RunUp
 from focusd.microscope.protocol import Microscope
 
 log = structlog.get_logger(__name__)
@@ -85,6 +85,7 @@ class Rig:
         borrowed: whether the camera is another program's, which gets it back at an operation's end.
         progress_s: when the hardware last answered, by `time.perf_counter()`.
         exposures: that the sample was lit for so far; one under way counts.
+        run_up: from which side each z is reached, as configured.
         camera, stage: their threads.
     """
 
@@ -114,6 +115,7 @@ class Rig:
         self.last_z_um: float | None = None
         self.unrecorded: str | None = None
         self.exposures = 0
+        self.run_up = RunUp.of(stage)
         self._microscope = microscope
         self._guarded = GuardedStage(microscope, stage)
         self._devices = devices = Devices(self.deadline_s, fault)
@@ -127,13 +129,16 @@ class Rig:
         """What is wrong with the hardware, since when it has not been touched; None: nothing."""
         return self._devices.fault
 
-    async def begin_operation(self) -> float:
+    async def begin_operation(self, run_up: RunUp | None = None) -> float:
         """Start to count the travel anew; returns the z to which `return_to_start` will come back.
+
+        Args:
+            run_up: from which side each z is reached until the next operation; None: as configured.
 
         Raises:
             HardwareError: the stage failed, or a fault is latched.
         """
-        return await self.stage.call(lambda: self._seen(self._guarded.begin_operation()))
+        return await self.stage.call(lambda: self._seen(self._guarded.begin_operation(run_up)))
 
     @asynccontextmanager
     async def chain(self) -> AsyncIterator[Chain]:

@@ -143,14 +143,18 @@ class SimulatedMicroscope(MicroManagerMicroscope):
         """
         shape = (settings.height, settings.width)
         self.world = World(settings, instrument_of(objective, camera), shape)
-        z_stage = SimulatedStage(settings, _start_um(stage))
-        self._eye = SimulatedCamera(self.world, z_stage, settings, camera)
-        core = core_with(self._eye, z_stage, camera.name)
+        self._z_stage = SimulatedStage(settings, _start_um(stage))
+        self._eye = SimulatedCamera(self.world, self._z_stage, settings, camera)
+        core = core_with(self._eye, self._z_stage, camera.name)
         try:
             super().__init__(core, camera, stage)
         except BaseException:
             close_core(core)
             raise
+
+    def optical_z_um(self) -> float:
+        """Where the focal plane is, which backlash keeps from where the stage says that it stands."""
+        return self._z_stage.optical_z_um()
 
     def set_scene(self, sample: str, seed: int, focus_z_um: float) -> None:
         """Put another sample on the slide: it and the noise of its frames follow from the seed. Safe from any thread.

@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter
 
 from focusd.protocol.failure import Failure
 from focusd.protocol.model import Result, if_any
-from focusd.protocol.results import CalibrationResult, Progress, RefocusResult
+from focusd.protocol.results import BacklashResult, CalibrationResult, Progress, RefocusResult
 from focusd.protocol.states import HoldReport, JobState, Session, State
 
 Source = Literal["check", "follow", "refocus", "frame", "failed"]
@@ -45,8 +45,14 @@ class Calibrated(CalibrationResult):
     kind: Literal["calibrate"]
 
 
+class BacklashMeasured(BacklashResult):
+    """The backlash has been measured."""
+
+    kind: Literal["backlash"]
+
+
 class Failed(Result):
-    """A refocus or a calibration has failed."""
+    """A refocus, a calibration or a measurement of the backlash has failed."""
 
     run: str | None = if_any
     """The run that a client drives."""
@@ -124,14 +130,14 @@ class ProgressEvent(Event):
 
 
 class DoneEvent(Event):
-    """A refocus or a calibration has succeeded."""
+    """A refocus, a calibration or a measurement of the backlash has succeeded."""
 
     topic: Literal["focus.done"]
-    data: Annotated[Refocused | Calibrated, Field(discriminator="kind")]
+    data: Annotated[Refocused | Calibrated | BacklashMeasured, Field(discriminator="kind")]
 
 
 class FailedEvent(Event):
-    """A refocus or a calibration has failed."""
+    """A refocus, a calibration or a measurement of the backlash has failed."""
 
     topic: Literal["focus.failed"]
     data: Failed

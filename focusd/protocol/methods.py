@@ -35,6 +35,7 @@ from focusd.protocol.calibrations import (
 from focusd.protocol.events import EventPage
 from focusd.protocol.requests import LongParams, Params
 from focusd.protocol.results import (
+    BacklashResult,
     CalibrationResult,
     MoveResult,
     RefocusResult,
@@ -169,6 +170,13 @@ TELL = _method(
 DROP = _method("focus.drop", RunParams, RunDropped, "Give a run up.")
 MOVE = _method(
     "stage.move", asked.MoveParams, MoveResult, "Move the stage to an absolute z, within its limits.", _JOB
+)
+BACKLASH = _method(
+    "stage.backlash",
+    asked.BacklashParams,
+    BacklashResult,
+    "Measure the backlash of the stage by the frames of a sample that is nearly in focus.",
+    _SOUGHT,
 )
 CANCEL = _method("job.cancel", asked.JobParams, JobStatus, "Ask a job to end; does not wait for it.")
 JOB = _method("job.status", asked.JobParams, JobStatus, "State of a job, and its result or error.")

@@ -147,6 +147,15 @@ class MoveParams(LongParams):
     """Absolute z, µm."""
 
 
+class BacklashParams(LongParams):
+    """Params of `stage.backlash`."""
+
+    repeats: Annotated[int, Field(ge=2, le=20)] = 3
+    """Rounds of four searches, two from each side; every other one goes twice as far beyond."""
+    up_to_um: Annotated[float, Field(gt=0, le=1000)] = 5.0
+    """Largest backlash expected, µm. The stage goes so far and twice so far beyond planes, also towards the sample."""
+
+
 class MapAddParams(Params):
     """Params of `map.add`."""
 

@@ -61,12 +61,17 @@ class Exposed(Result):
     """Exposures that were scored."""
 
 
-class Spent(Exposed):
-    """What a refocus has cost. The `data` of an error that ended one holds the same."""
+class Lit(Exposed):
+    """What one search or several have cost."""
 
     dose_ms: float
     """Time for which the sample was exposed in all."""
     seconds: float
+
+
+class Spent(Lit):
+    """What a refocus has cost. The `data` of an error that ended one holds the same."""
+
     seconds_by_stage: SecondsByStage | None = if_any
     """Left out where the client has moved and exposed."""
     probes: list[Probe]
@@ -227,6 +232,21 @@ class MoveResult(Started):
     z_start_um: float
     z_um: float
     """Read back."""
+
+
+class BacklashResult(Started, Lit):
+    """The backlash of the stage is known as well as the frames tell it; the stage stands where it stood before."""
+
+    backlash_um: float
+    """How much higher the focus reads with planes approached from below than from above."""
+    sigma_um: float
+    """Standard uncertainty of it."""
+    differences_um: list[float]
+    """The same, of each round."""
+    advised_um: float
+    """What `stage.backlash_um` should be; 0: no backlash could be seen."""
+    message: str
+    """What to do."""
 
 
 ScoreOutcome = Literal["scored", "no_sample", "saturated"]

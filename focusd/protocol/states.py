@@ -6,11 +6,20 @@ from pydantic import Field, JsonValue
 
 from focusd.protocol.failure import Failure
 from focusd.protocol.model import Result, if_any
-from focusd.protocol.results import CalibrationFigures, CalibrationResult, Ends, MoveResult, RefocusResult
+from focusd.protocol.results import (
+    BacklashResult,
+    CalibrationFigures,
+    CalibrationResult,
+    Ends,
+    MoveResult,
+    RefocusResult,
+)
 
 HoldStanding = Literal["disengaged", "acquiring", "locked", "lost"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Ended = Annotated[RefocusResult | CalibrationResult | MoveResult, Field(union_mode="left_to_right")]
+Ended = Annotated[
+    RefocusResult | CalibrationResult | BacklashResult | MoveResult, Field(union_mode="left_to_right")
+]
 """What a job has found, by its kind."""
 
 
@@ -110,7 +119,7 @@ class RunningJob(Result):
 
     job_id: str
     kind: str
-    """`refocus`, `calibrate`, `move`, `hold-check` or `hold-follow`."""
+    """`refocus`, `calibrate`, `move`, `backlash`, `hold-check` or `hold-follow`."""
     client: str
     """Who has asked for it."""
 

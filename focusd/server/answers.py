@@ -26,6 +26,7 @@ from focusd.protocol.model import Result
 from focusd.protocol.openrpc import openrpc
 from focusd.protocol.requests import (
     PROTOCOL,
+    BacklashParams,
     CalibrateParams,
     HelloParams,
     HoldParams,
@@ -98,6 +99,7 @@ class Answers:
             methods.HOLD: self._engage,
             methods.RELEASE: self._release,
             methods.MOVE: self._move,
+            methods.BACKLASH: self._backlash,
             methods.CANCEL: self._cancel,
             methods.JOB: self._status,
             methods.ACQUIRE_LEASE: self._acquire_lease,
@@ -160,6 +162,9 @@ class Answers:
 
     async def _move(self, params: MoveParams) -> Started:
         return await self._run_long("move", self._operations.move, params)
+
+    async def _backlash(self, params: BacklashParams) -> Started:
+        return await self._run_long("backlash", self._operations.backlash, params)
 
     async def _run_long(
         self, kind: str, operation: Callable[[Any, Report], Awaitable[Ended]], params: LongParams

@@ -90,6 +90,12 @@ def test_the_guard_never_commands_what_is_outside() -> None:
     assert seen["commanded"] > 200
 
 
+def test_a_guard_that_forgets_the_backlash_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StageGuard, "_way", lambda _self, from_um, to_um: (from_um, to_um))
+    with pytest.raises(AssertionError, match="it came from away from the sample"):
+        run_guard(4000, same=True)
+
+
 def test_a_guard_with_a_hole_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StageGuard, "_require_reachable", lambda *_: None)
     monkeypatch.setattr(StageGuard, "_clip", lambda _self, z_um: z_um)

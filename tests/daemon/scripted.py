@@ -86,6 +86,31 @@ class ScriptedMicroscope:
         pass
 
 
+class LooseMicroscope(ScriptedMicroscope):
+    """Its stage has backlash that the encoder does not see.
+
+    Attributes:
+        play_um: how far the encoder turns before the optics follow.
+        optical_um: where the optics are.
+    """
+
+    play_um = 0.0
+
+    def __init__(self, z_um: float = HOME_UM) -> None:
+        super().__init__(z_um)
+        self.optical_um = z_um
+
+    def move_to(self, z_um: float) -> None:
+        super().move_to(z_um)
+        half_um = self.play_um / 2
+        self.optical_um = min(max(self.optical_um, z_um - half_um), z_um + half_um)
+
+    def snap(self) -> Frame:
+        frame = super().snap()
+        frame.pixels.view("f8").flat[0] = self.optical_um
+        return frame
+
+
 class ScriptedScorer(Scorer):
     """Scores a frame by the z printed into it.
 

@@ -14,7 +14,7 @@ import pytest
 from focusd.daemon.operations import RigOperations
 from focusd.errors import CancelledJobError
 from focusd.microscope.guard import GuardedStage
-from focusd.protocol.requests import CalibrateParams, MoveParams, RefocusParams
+from focusd.protocol.requests import BacklashParams, CalibrateParams, MoveParams, RefocusParams
 from tests.daemon.scripted import (
     Reports,
     ScriptedMicroscope,
@@ -151,7 +151,8 @@ class GuardedMicroscope(ScriptedMicroscope):
         super().move_to(z_um)
 
 
-OPERATIONS = {"calibrate", "refocus", "move", "score", "state", "depth_of_field_um", "fault", "z_um"} | {
+OPERATIONS = {"calibrate", "refocus", "move", "backlash", "score", "state", "depth_of_field_um", "fault"} | {
+    "z_um",
     "require_hardware",
     "found_by_client",
 }
@@ -171,6 +172,7 @@ async def test_every_operation_moves_through_the_guard_and_comes_home_through_it
         scorer.focus_um = 20.0
         for strategy in ("posterior", "published"):
             await operations.refocus(RefocusParams(strategy=strategy), Reports())
+        await operations.backlash(BacklashParams(repeats=2), Reports())
         there = len(microscope.moves)
         with anyio.CancelScope() as scope:
             cancelling = Reports(at_progress=at(5, scope.cancel))

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Method[..., Any]] = {
     "calibrate": methods.CALIBRATE,
     "refocus": methods.REFOCUS,
     "move": methods.MOVE,
+    "backlash": methods.BACKLASH,
     "hold": methods.HOLD,
     "map add": methods.MAP_ADD,
     "map predict": methods.MAP_PREDICT,
@@ -81,6 +82,7 @@ def ask_everything(ask: Asking) -> None:
     ask("map.get")
     ask("map.predict", positions=[[0, 0], [9e5, 0]])
     ask("stage.move", wait=True, z_um=5)
+    ask("stage.backlash", wait=True, repeats=2)
     for method in ("stage.move", "focus.calibrate", "focus.run"):
         params = {"z_um": 5} if method == "stage.move" else {"strategy": "fail"} if "run" in method else {}
         job_id = ask(method, **params)["job_id"]
