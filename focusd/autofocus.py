@@ -132,6 +132,7 @@ class Autofocus:
             keep=self.calibrations.add,
             note=self.config.note,
             clean=measuring.cleaned,
+            blended=self.config.microscope.kind == "recorded",
         )
 
     def refocus(

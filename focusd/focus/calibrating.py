@@ -45,6 +45,7 @@ class CalibrationRun(Run[CalibrationResult]):
         note: what is added to the message.
         clean: what is known of the camera once the stack is complete, and its measurements without what the camera adds
             to each frame; frames that come later are measured likewise. None: nothing is known.
+        blended: as for `calibrate`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class CalibrationRun(Run[CalibrationResult]):
         keep: Callable[[Calibration], StoredCalibration],
         note: str,
         clean: Clean | None = None,
+        blended: bool = False,
     ) -> None:
         super().__init__(measuring, probes_um[:1])
         self._probes_um = probes_um
@@ -71,6 +73,7 @@ class CalibrationRun(Run[CalibrationResult]):
         self._keep = keep
         self._note = note
         self._clean = clean
+        self._blended = blended
         self._sensor = PLAIN
         self._probed: list[Measurement] = []
         self._sees_structure = False
@@ -132,7 +135,13 @@ class CalibrationRun(Run[CalibrationResult]):
             return
         repeated = self.measurements[len(self._stack) :]
         calibration, focus_um = calibrate(
-            self._stack, self._fingerprint, self._threshold, self._instrument, self._pupil, repeated
+            self._stack,
+            self._fingerprint,
+            self._threshold,
+            self._instrument,
+            self._pupil,
+            repeated,
+            self._blended,
         )
         calibration = replace(calibration, sensor=self._sensor)
         kept = self._keep(calibration)

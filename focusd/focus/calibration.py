@@ -189,12 +189,14 @@ def calibrate(
     instrument: Instrument | None = None,
     known: PupilFit | None = None,
     repeated: Sequence[Measurement] = (),
+    blended: bool = False,
 ) -> tuple[Calibration, float]:
     """The calibration of a stack, and the z of its focus.
 
     Args:
         measurements: one a plane, any order, and second frames of some planes, which tell the camera's noise.
         repeated: of some planes once more, after the stack.
+        blended: frames between two planes are mixed of theirs, as those of a recorded stack: no optics make such images.
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
         instrument: where it is known, a model of its pupil tells the origin.
@@ -232,7 +234,9 @@ def calibrate(
         defocus_um,
         b,
         spread[tells],
-        Transfer.of_stack(stack_um - origin.z_um, spectra, unit_um, repeats, origin.model),
+        Transfer.of_stack(
+            stack_um - origin.z_um, spectra, unit_um, repeats, None if blended else origin.model
+        ),
         replace(fit, centre_um=fit.centre_um - origin.z_um),
         r_squared(b, fit(z)),
         origin.method,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from focusd.focus.blocks import LocalMap
 from focusd.focus.calibration import Calibration
+from focusd.focus.levels import two_levels
 from focusd.focus.likelihood import (
     CORRELATED_BANDS,
     ITERATIONS,
@@ -63,8 +64,8 @@ def local_map(measurements: Sequence[Measurement], calibration: Calibration, cen
     return LocalMap(focus, sigma, blocks.y_px, blocks.x_px, float(blocks.size_px))
 
 
-def slopes(local: LocalMap, unit_um: float) -> bool:
-    """Whether the blocks tell, each for itself and all alike, that the field slopes by more than an axial unit.
+def is_uneven(local: LocalMap, unit_um: float) -> bool:
+    """Whether the blocks tell, each for itself and all alike, a slope or a step of more than an axial unit.
 
     Frames of such a field fit no single focus either, and the hardware is not to blame.
     """
@@ -72,10 +73,13 @@ def slopes(local: LocalMap, unit_um: float) -> bool:
     if known.sum() < LEAST_SLOPING:
         return False
     y, x, focus_um = local.y_px[known], local.x_px[known], local.focus_um[known]
-    columns = np.stack([np.ones_like(y), y, x], axis=1)
+    columns = np.stack([np.ones_like(y), y - y.mean(), x - x.mean()], axis=1)
     plane_um = columns @ np.linalg.lstsq(columns, focus_um, rcond=None)[0]
     explained = 1 - np.var(focus_um - plane_um) / max(float(np.var(focus_um)), 1e-12)
-    return bool(explained > SLOPING_R2 and np.ptp(plane_um) > unit_um)
+    if explained > SLOPING_R2 and np.ptp(plane_um) > unit_um:
+        return True
+    levels = two_levels(columns, focus_um, local.sigma_um[known])
+    return levels.distinct and levels.step_um > unit_um
 
 
 def explained(

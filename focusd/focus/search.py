@@ -26,7 +26,7 @@ from focusd.focus.focus import (
     suspected,
 )
 from focusd.focus.likelihood import CORRELATED_BANDS, ROUGH_ITERATIONS, Comparison, distances
-from focusd.focus.local import local_map, slopes
+from focusd.focus.local import is_uneven, local_map
 from focusd.focus.measurement import (
     Mask,
     Measurement,
@@ -532,7 +532,7 @@ class PosteriorSearch(Search):
             raise nothing_seen()
         if count >= SUSPECT_EXPOSURES and self._is_odd and self.axis.suspect and self._is_calibrated:
             local = local_map(self.measurements, self._calibration, self.belief.best_um)
-            if not slopes(local, self._calibration.axial_unit_um):
+            if not is_uneven(local, self._calibration.axial_unit_um):
                 raise suspected(self.axis.suspect)
         if count >= MISFIT_EXPOSURES and self.belief.misfit > MAX_MISFIT and not self.belief.at_edge:
             if self._is_far:
