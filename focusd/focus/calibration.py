@@ -196,7 +196,7 @@ def calibrate(
     Args:
         measurements: one a plane, any order, and second frames of some planes, which tell the camera's noise.
         repeated: of some planes once more, after the stack.
-        blended: frames between two planes are mixed of theirs, as those of a recorded stack: no optics make such images.
+        blended: frames between two planes are mixed of theirs, as a recorded stack does: no optics make such images.
         fingerprint: what the curve belongs to.
         threshold: probability of structure from which a tile counts.
         instrument: where it is known, a model of its pupil tells the origin.

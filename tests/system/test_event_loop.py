@@ -40,8 +40,9 @@ def timed_callbacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float
     def timed(handle: asyncio.Handle) -> None:
         began_s = time.thread_time()
         run(handle)
+        took_s = time.thread_time() - began_s  # without the time that the name of a handle takes
         name = repr(handle)[:300]
-        longest[name] = max(longest.get(name, 0.0), time.thread_time() - began_s)
+        longest[name] = max(longest.get(name, 0.0), took_s)
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncio.Handle, "_run", timed)
