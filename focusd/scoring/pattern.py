@@ -168,8 +168,8 @@ def _fades(powers: Sequence[Array], rings: NDArray[np.bool_]) -> bool:
         rings: that count.
     """
     middle = len(powers) // 2
-    near, far = (sum(powers[k][rings].sum() for k in pair) for pair in ((middle - 1, middle), (0, -1)))
-    return bool(near > MOST_FADING * far)
+    near, far = ([powers[k][rings].sum() for k in pair] for pair in ((middle - 1, middle), (0, -1)))
+    return bool(min(near) > MOST_FADING * np.mean(far))  # one group alone may hold some of the object beside the pattern
 
 
 def _gain(power: Array, error: Array, least: Array) -> Array:

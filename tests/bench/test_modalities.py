@@ -44,7 +44,7 @@ def test_in_phase_contrast_a_calibration_serves_also_where_the_score_tells_no_mo
     curve_um = known.curve.z_um
     assert -80 < curve_um[0] < -15
     assert 15 < curve_um[-1] < 80
-    for focus_um in (12.0, -55.0):
+    for focus_um in (12.0, -40.0, 50.0):
         cells = TransmittedLight(PHASE_CONTRAST.times(0.5), "cells", 1, focus_um)
         end = searched(engine.refocus(0.0), cells.frame, repeat(focus_um).__next__)
         assert end.outcome == FOCUSED
