@@ -169,7 +169,8 @@ def _fades(powers: Sequence[Array], rings: NDArray[np.bool_]) -> bool:
     """
     middle = len(powers) // 2
     near, far = ([powers[k][rings].sum() for k in pair] for pair in ((middle - 1, middle), (0, -1)))
-    return bool(min(near) > MOST_FADING * np.mean(far))  # one group alone may hold some of the object beside the pattern
+    # One group alone may hold some of the object beside the pattern.
+    return bool(min(near) > MOST_FADING * np.mean(far))
 
 
 def _gain(power: Array, error: Array, least: Array) -> Array:

@@ -403,7 +403,9 @@ def test_a_rig_that_breaks_a_promise_is_found(
 ) -> None:
     monkeypatch.setattr(kind, name, wrong)
     # Always the same orders: in some of all orders a rig that waits for ever keeps the test itself waiting.
-    same = settings(QUICK, phases=[Phase.generate], report_multiple_bugs=False, derandomize=True, database=None)
+    same = settings(
+        QUICK, phases=[Phase.generate], report_multiple_bugs=False, derandomize=True, database=None
+    )
     with pytest.raises((AssertionError, ExceptionGroup)) as found:
         run_state_machine_as_test(DevicesMachine, settings=same)
     assert re.search(promise, "".join(traceback.format_exception(found.value)))
