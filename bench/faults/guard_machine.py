@@ -8,7 +8,7 @@ import math
 from contextlib import suppress
 from typing import Literal
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -176,11 +176,12 @@ class GuardMachine(RuleBasedStateMachine):
             assert abs(to_um - from_um) <= reach_um + 1e-9, "one step is no longer than allowed"
 
 
-def run_guard(steps: int, *, same: bool = False) -> dict[str, int]:
+def run_guard(steps: int, *, same: bool = False, shortest: bool = True) -> dict[str, int]:
     """Run the machine for about so many steps; raises AssertionError with the shortest way to a violation.
 
     Args:
         same: the same steps each time.
+        shortest: of a violation the shortest way is looked for, which takes a minute; else the first one is told.
     """
     runs = max(1, math.ceil(steps / STEPS))
     commands: list[int] = []
@@ -191,6 +192,7 @@ def run_guard(steps: int, *, same: bool = False) -> dict[str, int]:
 
     given = settings(
         max_examples=runs,
+        phases=list(Phase) if shortest else [Phase.generate],
         stateful_step_count=STEPS,
         deadline=None,
         database=None,

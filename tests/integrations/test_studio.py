@@ -193,7 +193,9 @@ def test_it_brings_the_sample_into_focus(
     studio.begin(start_um)
     sigma_um = float(studio.do(method))
     assert 0 < sigma_um < 1
-    assert studio.rig.microscope.position_um() == pytest.approx(FOCUS_UM, abs=0.3)
+    assert studio.rig.microscope.position_um() == pytest.approx(
+        FOCUS_UM, abs=0.8
+    )  # a tenth of the depth of field
     assert len(studio.rig.snaps) == int(studio.do("images")) <= 4
     assert float(studio.do("score")) == sigma_um
     assert "in focus at 12." in studio.do("status")
