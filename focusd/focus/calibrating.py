@@ -208,7 +208,7 @@ def _warning(calibration: Calibration) -> str:
 
 
 def _shorter(calibration: Calibration) -> str:
-    planes, telling = len(calibration.transfer.z_um), len(calibration.z_um)
+    planes, telling = calibration.planes, len(calibration.z_um)
     if telling == planes:
         return ""
     return (

@@ -70,6 +70,7 @@ class Calibration:
         origin_sigma_um: standard uncertainty of the origin.
         noise: of the camera, by which all spectra are divided; None: it is white.
         sensor: what is known of the camera: its frames are looked at likewise in every search.
+        exposed: planes of the stack; None: as many as the transfer has. It may be known on more of them.
     """
 
     z_um: Array
@@ -83,6 +84,7 @@ class Calibration:
     origin_sigma_um: float = 0.0
     noise: Noise | None = None
     sensor: Sensor = PLAIN
+    exposed: int | None = None
 
     def __call__(self, z_um: Array) -> Array:
         """b_calib at any defocus: interpolated, constant beyond the curve."""
@@ -127,9 +129,14 @@ class Calibration:
         return min(-self.min_um, self.max_um)
 
     @property
+    def planes(self) -> int:
+        """How many planes the stack had."""
+        return self.exposed or len(self.transfer.z_um)
+
+    @property
     def step_um(self) -> float:
-        """Usual distance of the stack's planes."""
-        return float(np.median(np.diff(self.transfer.z_um)))
+        """Mean distance of the stack's planes."""
+        return float(np.ptp(self.transfer.z_um)) / (self.planes - 1)
 
     def stretched(self, scale: float) -> Calibration:
         """Return the calibration of a rig whose focus moves by so much for each µm of z."""
@@ -243,6 +250,7 @@ def calibrate(
         dict(fingerprint),
         origin.sigma_um,
         noise,
+        exposed=len(ordered),
     )
     return calibration, origin.z_um
 

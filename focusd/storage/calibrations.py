@@ -166,7 +166,7 @@ class Calibrations:
             id=kept.id,
             written=kept.written,
             in_force=kept.id == self._store.id_in_force(self._objective),
-            planes=len(kept.calibration.transfer.z_um),
+            planes=kept.calibration.planes,
             remark=self._remark(kept.calibration),
         )
 

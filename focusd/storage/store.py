@@ -320,6 +320,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "origin_sigma_um": calibration.origin_sigma_um,
         "noise": _noise_to_json(calibration.noise),
         "sensor": sensor_to_json(calibration.sensor),
+        "exposed": calibration.exposed,
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
         "b": calibration.b.tolist(),
@@ -358,6 +359,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         float(values.get("origin_sigma_um", EARLIER_SIGMA_UNITS * transfer.axial_unit_um)),
         _noise_from_json(values.get("noise"), transfer.log_power.shape[1]),
         sensor_from_json(values.get("sensor")),
+        None if values.get("exposed") is None else int(values["exposed"]),
     )
 
 

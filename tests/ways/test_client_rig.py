@@ -101,6 +101,8 @@ def test_a_client_calibrates_and_focuses_its_own_microscope(
     daemon: Daemon, own: Own, calibrated: CalibrationResult
 ) -> None:
     assert calibrated.in_force
+    assert calibrated.message == "", "nothing is wrong with it"
+    assert daemon.client.calibrations().calibrations[0].planes == calibrated.planes
     assert calibrated.z_focus_um == pytest.approx(FOCUS_UM, abs=0.3)
     found = refocused(daemon.client, own, -20.0)
     assert abs(found.focus_um - FOCUS_UM) <= min(0.1 * found.dof_um, 2 * found.sigma_um)
