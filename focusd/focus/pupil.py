@@ -6,6 +6,7 @@ model of the pupil, fitted to the spectra of the stack near the focus, tells the
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,8 @@ near zero would drown in the rounding of single precision."""
 _STEP = 0.01
 _SAME_START_UNITS = 0.05
 """Fits from starts so near each other end at the same place."""
+_AT_ONCE = 64
+"""Planes of a model: of a thousand, what is computed takes 3 GB of memory."""
 _THREADS = min(len(_SCALE), os.cpu_count() or 1)
 _OTHER_SCALES = (0.5, 2.0)
 _PLAINLY_BETTER = 4.0
@@ -110,7 +113,10 @@ class PupilModel:
         """Logarithm of what each band passes, (planes, bands), at these distances from the origin."""
         u = defocus_um / self.instrument.axial_unit_um * self.scale
         terms = dict(zip(_TERMS, self.aberrations, strict=True))
-        return np.log(banded_transfer(u, self.instrument, terms, self.block_px))
+        parts = np.array_split(u, math.ceil(len(u) / _AT_ONCE))
+        return np.log(
+            np.concatenate([banded_transfer(p, self.instrument, terms, self.block_px) for p in parts])
+        )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ _DOUBT = 0.5
 residuals are within 4 standard deviations, with more of them they were 15 and more."""
 _DENSE_UNITS = 0.35
 """Of planes so close, in λ·n/NA², all interpolations tell the same."""
+_MOST_PARTS = 8
+"""Of the gap between two planes: the widest that a stack may have, 2 axial units, takes 6."""
 _MODEL_SHARE = 4.0
 """By so much less than planes twice as far apart do those of a stack miss what a model of the optics does not know."""
 _DEPTHS = 9
@@ -189,20 +191,22 @@ def _between(
 
     A model of the optics knows how the power rises and falls; by what the stack differs from it changes slowly.
     """
-    parts = int(np.ceil(np.diff(z_um).max() / (_DENSE_UNITS * axial_unit_um)))
-    dense_um = np.interp(np.arange((len(z_um) - 1) * parts + 1) / parts, np.arange(len(z_um)), z_um)
+    parts = np.ceil(np.diff(z_um) / (_DENSE_UNITS * axial_unit_um)).clip(1, _MOST_PARTS).astype(int)
+    exposed = np.concatenate([[0], np.cumsum(parts)])
+    dense_um = np.interp(np.arange(exposed[-1] + 1), exposed, z_um)
     modelled = model.log_power(dense_um)
-    beyond_model = log_power - modelled[::parts]
+    beyond_model = log_power - modelled[exposed]
     interpolated, of_planes = np.moveaxis(
         PchipInterpolator(z_um, np.stack([beyond_model, error], axis=1))(dense_um), 1, 0
     )
     doubt = np.zeros_like(beyond_model)
-    for left_out in (slice(1, -1, 2), slice(2, -1, 2)):
-        kept = np.delete(np.arange(len(z_um)), np.arange(len(z_um))[left_out])
+    for first in (1, 2):
+        left_out = slice(first, len(z_um) - 1, 2)
+        kept = np.delete(np.arange(len(z_um)), left_out)
         told = PchipInterpolator(z_um[kept], beyond_model[kept])(z_um[left_out])
         doubt[left_out] = np.abs(told - beyond_model[left_out]) / _MODEL_SHARE
     doubtful = PchipInterpolator(z_um, doubt)(dense_um)
-    doubtful[::parts] = 0.0
+    doubtful[exposed] = 0.0
     return dense_um, modelled + interpolated, np.hypot(of_planes, doubtful)
 
 

@@ -198,3 +198,41 @@ def test_slopes_within_a_band_add_to_its_mean_power(object_slope: float, transfe
 
     wide = slice(25, -1)  # where the window counts for nothing
     assert (misfit(spread)[wide] < 0.35 * misfit(SPREAD)[wide]).all()
+
+
+class Physics:
+    """A model of optics that knows all but a smooth factor, and counts what it is asked."""
+
+    asked = 0
+
+    def log_power(self, defocus_um: NDArray[np.float64]) -> NDArray[np.float64]:
+        self.asked = max(self.asked, len(defocus_um))
+        return np.asarray(np.log(transfer(defocus_um)) + 0.002 * defocus_um[:, None] * FREQUENCIES)
+
+
+def test_between_planes_that_lie_far_apart_a_model_of_the_optics_tells_what_passes() -> None:
+    planes_um = np.array([-60.0, -48.0, -36.0, -24.0, -12.0, -10.0, -2.0, 2.0, 12.0, 24.0, 36.0, 48.0, 60.0])
+    objects = 1e9 / (1 + (FREQUENCIES / 0.1) ** 2)
+    spectra = [spectrum(z, objects) for z in planes_um]
+    by_model = Transfer.of_stack(planes_um, spectra, AXIAL_UNIT_UM, model=Physics())
+    interpolated = Transfer.of_stack(planes_um, spectra, AXIAL_UNIT_UM)
+    between_um = np.array([-30.0, -7.0, 0.5, 7.0, 18.0])
+
+    def apart(found: Transfer) -> NDArray[np.float64]:
+        """Of what passes from what passes in the plane at 2 µm."""
+        told = found.at(between_um)[0] - found.at(np.array([2.0]))[0]
+        return np.asarray(np.abs(told - np.log(transfer(between_um) / transfer(np.array([2.0])))).max(-1))
+
+    assert (apart(by_model) < 0.05).all()
+    assert (apart(by_model) < 0.2 * apart(interpolated)).all()
+    known, of_stack = (found.at(planes_um)[0] for found in (by_model, interpolated))
+    assert known == pytest.approx(of_stack, abs=1e-6), "on its own planes the stack decides"
+
+
+def test_one_wide_gap_among_a_thousand_planes_asks_for_few_more() -> None:
+    planes_um = np.concatenate([np.linspace(-96, 0, 900), np.linspace(12, 96, 100)])
+    model = Physics()
+    Transfer.of_stack(
+        planes_um, [spectrum(z, np.full(len(MODES), 1e5)) for z in planes_um], AXIAL_UNIT_UM, model=model
+    )
+    assert model.asked < 1010
