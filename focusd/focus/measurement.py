@@ -68,7 +68,7 @@ class Measurement:
         structure: (rows, columns) probability that the tile holds something to focus on.
         y_px, x_px: (rows, columns) centres of the tiles, in pixels of the frame.
         blocks: power spectra, on a grid of their own.
-        noise: where the frame before was taken at the same z; None: it was not, or nobody asked.
+        noise: of this frame and the one before, where both are of one z; None: they are not, or nobody asked.
     """
 
     z_um: float

@@ -114,9 +114,8 @@ class PupilModel:
         u = defocus_um / self.instrument.axial_unit_um * self.scale
         terms = dict(zip(_TERMS, self.aberrations, strict=True))
         parts = np.array_split(u, math.ceil(len(u) / _AT_ONCE))
-        return np.log(
-            np.concatenate([banded_transfer(p, self.instrument, terms, self.block_px) for p in parts])
-        )
+        passed = [banded_transfer(part, self.instrument, terms, self.block_px) for part in parts]
+        return np.asarray(np.log(np.concatenate(passed)))
 
 
 @dataclass(frozen=True)

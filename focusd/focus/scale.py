@@ -58,9 +58,8 @@ class ScaleMemory:
         weight = 1 / (sigma**2 + STEADY**2)
         mean = float((weight * value).sum() / weight.sum())
         runs, known = len(value), float(weight.sum())
-        scatter = (
-            float((weight * (value - mean) ** 2).sum() - (runs - 1)) / known
-        )  # beyond what each run is unsure of
+        chi2 = float((weight * (value - mean) ** 2).sum())
+        scatter = (chi2 - (runs - 1)) / known  # beyond what each run is unsure of
         unsure = math.sqrt(max(0.0, scatter) + 1 / known + STEADY**2)
         return ScalePrior(Scale(mean, unsure), runs / (runs + 1))
 

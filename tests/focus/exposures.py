@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from focusd.focus.frame import Frame
 from focusd.focus.measurement import Measurement
 from focusd.optics.bands import BlockSpectra, band_modes
 
@@ -45,3 +46,15 @@ def exposure(z_um: float, focus_um: float | Array = 0.0, strength: float = 1e4) 
         objects * transfer(z_um - field) + NOISE, NOISE * same, MODES, SPREAD, y_px, x_px, BLOCK_PX
     )
     return Measurement(z_um, curve(z_um - field), 0.01 * same, same, y_px, x_px, blocks)
+
+
+class WholeFrames:
+    """What the measuring of a run has besides `measure`, where `tell` measures whole frames at once."""
+
+    def check(self, frame: Frame) -> None:
+        """It refuses nothing before it measures."""
+
+    def spectra(
+        self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
+    ) -> BlockSpectra:
+        raise NotImplementedError("`tell` measures everything at once")

@@ -28,7 +28,7 @@ from focusd.focus.run import Run
 from focusd.focus.search import PosteriorSearch
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Curve, StoredCalibration
-from tests.focus.exposures import exposure
+from tests.focus.exposures import WholeFrames, exposure
 
 DOF_UM = 8.3
 PIXELS = np.zeros((16, 16), np.uint8)
@@ -61,20 +61,12 @@ class Shown:
 HONEST = Shown()
 
 
-class Script:
+class Script(WholeFrames):
     """Measures frames as told, one after the other; the last is repeated."""
 
     def __init__(self, shown: list[Shown]) -> None:
         self._shown = shown
         self.measured = 0
-
-    def check(self, frame: Frame) -> None:
-        """It refuses when it measures."""
-
-    def spectra(
-        self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
-    ) -> BlockSpectra:
-        raise NotImplementedError("`tell` measures everything at once")
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None

@@ -21,7 +21,7 @@ from focusd.focus.search import PosteriorSearch
 from focusd.focus.thickness import thickness_of
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import RefocusResult
-from tests.focus.exposures import exposure
+from tests.focus.exposures import WholeFrames, exposure
 
 DOF_UM = 8.3
 PLANES_UM = (-40.0, -46.0, 1.0, 12.0)
@@ -39,20 +39,12 @@ def seen(z_um: float, focus_um: Array, thick_um: float) -> Measurement:
     return replace(middle, blocks=replace(middle.blocks, power=power))
 
 
-class Sample:
+class Sample(WholeFrames):
     """Measures frames of a field of slabs."""
 
     def __init__(self, focus_um: Array, thick_um: float) -> None:
         self._focus_um = focus_um
         self._thick_um = thick_um
-
-    def check(self, frame: Frame) -> None:
-        """It refuses nothing."""
-
-    def spectra(
-        self, frame: Frame, *, thinned: bool = False, known: BlockSpectra | None = None
-    ) -> BlockSpectra:
-        raise NotImplementedError("`tell` measures everything at once")
 
     def measure(
         self, frame: Frame, spectra: BlockSpectra | None = None, only: Mask | None = None

@@ -18,7 +18,7 @@ def noisy(seed: int) -> Image:
 
 def scene() -> Image:
     detail = gaussian_filter(np.random.default_rng(9).standard_normal(SHAPE), 2, mode="wrap")
-    return (1000 + 400 * detail / detail.std()).astype(np.float32)
+    return np.asarray(1000 + 400 * detail / detail.std(), np.float32)
 
 
 def moved(image: Image, by_px: tuple[float, float]) -> Image:
