@@ -12,6 +12,8 @@ from tests.system.daemon import Daemon
 from tests.ways.walk import CONFIGS, ROOT, Walker
 
 FOCUS_UM = 12.5
+TENTH_UM = 0.8
+"""A tenth of the depth of field of configs/simulated-10x.toml."""
 INTEGRATIONS = ROOT / "integrations"
 EXAMPLES = ROOT / "examples"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from focusd.addresses import CONTROL
-from tests.integrations.rig import FOCUS_UM, INTEGRATIONS, asked_daemon
+from tests.integrations.rig import FOCUS_UM, INTEGRATIONS, TENTH_UM, asked_daemon
 from tests.ways.walk import Done
 
 pytestmark = pytest.mark.skipif(
@@ -58,7 +58,7 @@ def off_um(done: Done) -> list[float]:
 
 def test_a_timelapse_of_a_drifting_sample_stays_in_focus(run: Run) -> None:
     done = run(drift_um=6.0)
-    assert off_um(done) == pytest.approx([0, 0, 0], abs=0.3)
+    assert off_um(done) == pytest.approx([0, 0, 0], abs=TENTH_UM)
     found = re.findall(r"time (\d): in focus at \S+ ± \S+ µm, (\d) images", done.stdout)
     assert [number for number, _ in found] == ["0", "1", "2"], done.stdout
     assert all(int(images) <= 4 for _, images in found)
@@ -68,7 +68,7 @@ def test_a_stack_goes_along_with_the_focus(run: Run) -> None:
     """Planned from −4 to +4 µm around where the stage stood."""
     stack = "multi_d_acquisition_events(num_time_points=1, z_start=-24, z_end=-16, z_step=4)"
     done = run(changed=("multi_d_acquisition_events(num_time_points=3, time_interval_s=1)", stack))
-    assert off_um(done) == pytest.approx([-4, 0, 4], abs=0.3)
+    assert off_um(done) == pytest.approx([-4, 0, 4], abs=TENTH_UM)
 
 
 def test_a_place_without_focus_is_skipped(run: Run) -> None:

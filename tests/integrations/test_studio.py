@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socketserver
 import struct
@@ -17,7 +18,7 @@ import pytest
 
 from focusd.demo.rigs import free_ports
 from focusd.microscope.simulated import SimulatedMicroscope
-from tests.integrations.rig import FOCUS_UM, INTEGRATIONS, asked_daemon, own_microscope
+from tests.integrations.rig import FOCUS_UM, INTEGRATIONS, TENTH_UM, asked_daemon, own_microscope
 
 STUBS = Path(__file__).parent / "studio"
 SCRIPT = INTEGRATIONS / "micro-manager" / "focusd.bsh"
@@ -193,12 +194,12 @@ def test_it_brings_the_sample_into_focus(
     studio.begin(start_um)
     sigma_um = float(studio.do(method))
     assert 0 < sigma_um < 1
-    assert studio.rig.microscope.position_um() == pytest.approx(
-        FOCUS_UM, abs=0.8
-    )  # a tenth of the depth of field
+    assert studio.rig.microscope.position_um() == pytest.approx(FOCUS_UM, abs=TENTH_UM)
     assert len(studio.rig.snaps) == int(studio.do("images")) <= 4
     assert float(studio.do("score")) == sigma_um
-    assert "in focus at 12." in studio.do("status")
+    told = re.match(r"in focus at (\S+) ", studio.do("status"))
+    assert told
+    assert float(told[1]) == pytest.approx(FOCUS_UM, abs=TENTH_UM)
 
 
 def test_it_exposes_in_the_channel_and_gives_all_back(studio: Studio, calibrated: str) -> None:
