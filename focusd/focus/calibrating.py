@@ -13,12 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from focusd.errors import NoSampleError
-from focusd.focus.calibration import Calibration, Fingerprint, calibrate, is_past_focus, pupil_ahead
+from focusd.focus.calibration import Calibration, Fingerprint
 from focusd.focus.measurement import Mask, Measurement, telling_tiles
 from focusd.focus.planes import STACK_UNITS
 from focusd.focus.pupil import PupilFit
 from focusd.focus.run import Measure, Run, summary
 from focusd.focus.sensor import PLAIN, Sensor
+from focusd.focus.stack import calibrate, is_past_focus, pupil_ahead
 from focusd.optics.instrument import Instrument
 from focusd.protocol.results import CalibrationResult, Exposed, Progress, StoredCalibration
 
@@ -204,7 +205,9 @@ class CalibrationRun(Run[CalibrationResult]):
 
 def _warning(calibration: Calibration) -> str:
     """Say what a user should know of a calibration; empty: nothing."""
-    return "; ".join(filter(None, (calibration.sensor.in_words(), _shorter(calibration))))
+    return "; ".join(
+        filter(None, (calibration.sensor.in_words(), _shorter(calibration), _uneven(calibration)))
+    )
 
 
 def _shorter(calibration: Calibration) -> str:
@@ -214,4 +217,13 @@ def _shorter(calibration: Calibration) -> str:
     return (
         f"the score tells the depth from {calibration.min_um:.3g} to {calibration.max_um:.3g} µm only, on {telling} of "
         f"{planes} planes: further out it rises no more, as in phase contrast, and the spectra alone show the way"
+    )
+
+
+def _uneven(calibration: Calibration) -> str:
+    if not calibration.rise_um:
+        return ""
+    return (
+        f"the focus varies by {calibration.rise_um:.2g} µm over the field; the calibration has taken that into "
+        "account, but a level field makes a better one"
     )

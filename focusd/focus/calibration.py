@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import uniform_filter1d
 
-from focusd.errors import CalibrationError, NoSampleError
-from focusd.focus.measurement import (
-    Mask,
-    Measurement,
-    Spectrum,
-    blocks_with_structure,
-    tiles_with_structure,
-)
-from focusd.focus.moffat import Moffat, fit_moffat, r_squared
-from focusd.focus.noise import Noise, noise_in
-from focusd.focus.planes import MIN_PLANES
-from focusd.focus.pupil import PUPIL, REACH_UNITS, SHARPEST, PupilFit, find_origin, fit_pupil
-from focusd.focus.repeating import repeats_of
+from focusd.errors import CalibrationError
+from focusd.focus.moffat import Moffat
+from focusd.focus.noise import Noise
+from focusd.focus.pupil import PUPIL, SHARPEST
 from focusd.focus.sensor import PLAIN, Sensor
-from focusd.focus.soundness import (
-    MIN_R2,
-    refuse_contradiction,
-    refuse_no_curve,
-    refuse_other_optics,
-    refuse_unseen_focus,
-)
 from focusd.focus.transfer import Transfer
-from focusd.optics.instrument import Instrument
 
 Array = NDArray[np.float64]
 
-MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
-"""Of a part of the stack, which was chosen because it looks like a curve."""
 LEAST_REACH, MOST_STEP = 0.8, 1.5
 """Of another calibration's reach, and of the distance of its planes: beyond that this one is worse."""
 MOST_STRETCHED = 1.35
 """Ratio of two calibrations' scales of z, as their scores tell them, that two samples may show (1.18 was seen)."""
 MOST_UNEXPLAINED, MIN_UNEXPLAINED = 2.0, 0.02
 """Likewise of 1 − R², and that much more: among the simulator's samples it varies from 0.008 to 0.033 at 10×/0.3."""
-_PARTS = 0.8 ** np.arange(1, 8)
-"""Of the stack's extent, around the focus: down to a fifth."""
-
-B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
-"""Rise of b over λn/NA² of defocus: 3 waves RMS of Zernike focus are 12√3 axial units (optics.defocus)."""
-
 Fingerprint = Mapping[str, str | int | float | None]
 
 
@@ -71,6 +45,8 @@ class Calibration:
         noise: of the camera, by which all spectra are divided; None: it is white.
         sensor: what is known of the camera: its frames are looked at likewise in every search.
         exposed: planes of the stack; None: as many as the transfer has. It may be known on more of them.
+        rise_um: from the lowest to the highest part of the field that was calibrated on, which has been levelled; 0: it
+            was level.
     """
 
     z_um: Array
@@ -85,6 +61,7 @@ class Calibration:
     noise: Noise | None = None
     sensor: Sensor = PLAIN
     exposed: int | None = None
+    rise_um: float = 0.0
 
     def __call__(self, z_um: Array) -> Array:
         """b_calib at any defocus: interpolated, constant beyond the curve."""
@@ -187,130 +164,3 @@ class Calibration:
                     calibrated=had,
                     current=want,
                 )
-
-
-def calibrate(
-    measurements: list[Measurement],
-    fingerprint: Fingerprint,
-    threshold: float,
-    instrument: Instrument | None = None,
-    known: PupilFit | None = None,
-    repeated: Sequence[Measurement] = (),
-    blended: bool = False,
-) -> tuple[Calibration, float]:
-    """The calibration of a stack, and the z of its focus.
-
-    Args:
-        measurements: one a plane, any order, and second frames of some planes, which tell the camera's noise.
-        repeated: of some planes once more, after the stack.
-        blended: frames between two planes are mixed of theirs, as a recorded stack does: no optics make such images.
-        fingerprint: what the curve belongs to.
-        threshold: probability of structure from which a tile counts.
-        instrument: where it is known, a model of its pupil tells the origin.
-        known: from `pupil_ahead` of the first of these planes.
-
-    Raises:
-        CalibrationError: too few planes, no single minimum inside the stack, or what is seen contradicts itself or
-            what is known of the optics.
-        NoSampleError: nothing to focus on.
-    """
-    noise = noise_in([*measurements, *repeated])
-    measurements, repeated = _whitened(measurements, noise), _whitened(repeated, noise)
-    ordered, z, spectra = _in_order(measurements)
-    if len(ordered) < MIN_PLANES:
-        raise CalibrationError(
-            f"{len(ordered)} planes are too few for a calibration, take {MIN_PLANES} or more"
-        )
-    seen = tiles_with_structure(measurements, threshold)
-    if not seen.any():
-        raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
-    b = np.array([o.mean_b(seen) for o in ordered])
-    spread = np.array([float(np.nanstd(o.b[seen])) for o in ordered])
-    refuse_unseen_focus(z, spectra, instrument, ordered)
-    tells, fit = _telling(z, b)
-    refuse_no_curve(fit, z[tells], b[tells], instrument, ordered)
-    repeats = repeats_of(ordered, repeated)
-    origin = find_origin(z, spectra, ordered[0].blocks.size_px, instrument, known, repeats.shaken)
-    refuse_contradiction(fit, origin)
-    if instrument is not None:
-        refuse_other_optics(fit, origin, instrument)
-    stack_um, z, b = z, z[tells], b[tells]
-    defocus_um = z - origin.z_um
-    unit_um = _axial_unit_um(defocus_um, b, fit.fwhm_um)
-    calibration = Calibration(
-        defocus_um,
-        b,
-        spread[tells],
-        Transfer.of_stack(
-            stack_um - origin.z_um, spectra, unit_um, repeats, None if blended else origin.model
-        ),
-        replace(fit, centre_um=fit.centre_um - origin.z_um),
-        r_squared(b, fit(z)),
-        origin.method,
-        dict(fingerprint),
-        origin.sigma_um,
-        noise,
-        exposed=len(ordered),
-    )
-    return calibration, origin.z_um
-
-
-def _telling(z_um: Array, b: Array) -> tuple[Mask, Moffat]:
-    """The planes (n,) on which the score tells the depth, all or as many around the focus as are a curve; its profile.
-
-    Transmitted light that is shifted in phase, as phase contrast shows it, is no blurred object any more some axial
-    units from the focus: there the score rises no further, and is another on the next sample.
-    """
-    whole = np.ones(len(z_um), bool)
-    fit = fit_moffat(z_um, b)
-    if r_squared(b, fit(z_um)) >= MIN_R2:
-        return whole, fit
-    focus_um = z_um[np.argmin(uniform_filter1d(b, 3))]
-    for share in _PARTS:
-        part = np.abs(z_um - focus_um) <= share * np.ptp(z_um) / 2
-        if part.sum() < MIN_PLANES_OF_PART:
-            break
-        of_part = fit_moffat(z_um[part], b[part])
-        if r_squared(b[part], of_part(z_um[part])) >= MIN_R2_OF_PART:
-            return np.asarray(part), of_part
-    return whole, fit
-
-
-def _axial_unit_um(z_um: Array, b: Array, fwhm_um: float) -> float:
-    """By the wings of a curve.
-
-    At most an eighth of the curve's width, which is wider than 15 of them: the wings of a short stack are flat.
-    """
-    rise = b - b.min()
-    wing = (rise > 0.15 * rise.max()) & (rise < 0.85 * rise.max())
-    chosen = wing if wing.sum() >= 4 else np.ones_like(wing)
-    slope = np.polyfit(np.abs(z_um[chosen]), b[chosen], 1)[0]
-    return float(min(B_PER_AXIAL_UNIT / max(slope, 1e-6), fwhm_um / 8))
-
-
-def is_past_focus(measurements: list[Measurement], instrument: Instrument) -> bool:
-    """Whether the planes of a stack, taken in ascending order, reach so far beyond its focus that `pupil_ahead` has all
-    that it looks at."""
-    sharpest = min(measurements, key=lambda o: float(np.nanmean(o.b)))
-    beyond_um = measurements[-1].z_um - sharpest.z_um
-    return len(measurements) >= MIN_PLANES and beyond_um > (REACH_UNITS + 1) * instrument.axial_unit_um
-
-
-def pupil_ahead(measurements: list[Measurement], instrument: Instrument) -> PupilFit:
-    """What takes longest of a calibration, from the planes near the focus, while the stage takes the others."""
-    ordered, z, spectra = _in_order(_whitened(measurements, noise_in(measurements)))
-    return fit_pupil(z, spectra, ordered[0].blocks.size_px, instrument)
-
-
-def _whitened(measurements: Sequence[Measurement], noise: Noise | None) -> list[Measurement]:
-    if noise is None:
-        return list(measurements)
-    return [replace(m, blocks=noise.whiten(m.blocks)) for m in measurements]
-
-
-def _in_order(measurements: list[Measurement]) -> tuple[list[Measurement], Array, list[Spectrum]]:
-    """The planes by z, their z, and their spectra; of frames that a stage took at one z, the first."""
-    _, first = np.unique([round(o.z_um, 3) for o in measurements], return_index=True)
-    ordered = [measurements[k] for k in first]
-    chosen = blocks_with_structure(ordered)
-    return ordered, np.array([o.z_um for o in ordered]), [o.spectrum(chosen) for o in ordered]

@@ -20,6 +20,9 @@ Surface = Literal["mean", "median", "nearest", "sharpest"]
 LEAST_SHARE = 0.8
 """Of the blocks that have to tell their focus before they overrule the search: where most of the field is empty,
 blocks see the blurred light of what lies beside them, and are wrong together."""
+OFF_SPREAD = 2.0
+"""By so much of the spread of the field's focus, the search, for which the sharper parts count more, misses its mean
+(standard deviation): slopes and bowls of 1 to 3 depths of field."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Focus:
 def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[float, float]:
     """The z to go to, and its standard uncertainty; as far as exposures tell it, never above what was asked for.
 
-    The search looks at the field as a whole, where the sharper parts count more: of a sloped or stepped field that
-    is not the middle. There its blocks decide, if they know it well enough.
+    The search looks at the field as a whole, where the sharper parts count more: of a field that is not level that is
+    not the middle. There its blocks decide, if they know it well enough.
 
     Args:
         surface: `mean`, `median`, `nearest` to the objective, or `sharpest`: where most of the field is sharp.
@@ -64,10 +67,7 @@ def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[floa
         AmbiguousError: the blocks do not tell where the surface asked for lies.
     """
     if surface == "mean":
-        told = _middle(focus, geometry)
-        if told is None or (sigma_um := _at_best(focus, told[1])) > focus.target_um:
-            return focus.z_um, focus.sigma_um
-        return told[0], focus.with_doubt(sigma_um)
+        return _middle(focus, geometry)
     asked_for = {
         "median": (geometry.median_um, geometry.median_sigma_um),
         "nearest": (geometry.nearest_um, geometry.nearest_sigma_um),
@@ -76,15 +76,24 @@ def surface_of(focus: Focus, geometry: Geometry, surface: Surface) -> tuple[floa
     return _asked_for(surface, focus, *asked_for[surface])
 
 
-def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float] | None:
-    """Of the field, and its uncertainty, where the blocks show that it is not what the search found."""
+def _middle(focus: Focus, geometry: Geometry) -> tuple[float, float]:
+    """The mean of the field, and its uncertainty.
+
+    The search is off it by a share of the field's spread. The more the field is spread, and the better the blocks know
+    its mean, the more they have a say, unless they do not know it to the target.
+    """
     if geometry.shape == "unknown" or focus.local.counts.mean() < LEAST_SHARE:
-        return None
+        return focus.z_um, focus.sigma_um
     if geometry.shape in ("stepped", "thick"):
-        return geometry.median_um, geometry.median_sigma_um
-    if geometry.plane.is_sloped:
-        return geometry.plane.z_um, geometry.plane.sigma_um
-    return None
+        z_um, sigma_um = geometry.median_um, _at_best(focus, geometry.median_sigma_um)
+    else:
+        off_um = OFF_SPREAD * geometry.spread_um
+        weight = off_um**2 / (off_um**2 + geometry.mean_sigma_um**2 + focus.thickness.uneven_um**2)
+        z_um = focus.z_um + weight * (geometry.mean_um - focus.z_um)
+        sigma_um = math.hypot(_at_best(focus, 0.0), math.sqrt(weight) * geometry.mean_sigma_um)
+    if sigma_um > focus.target_um or z_um == focus.z_um:
+        return focus.z_um, focus.sigma_um
+    return z_um, focus.with_doubt(sigma_um)
 
 
 def _asked_for(surface: Surface, focus: Focus, z_um: float, sigma_um: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from focusd.focus.blocks import LocalMap, shared_area
 from focusd.focus.depth import depths_of, sharpest, spread_of
 from focusd.focus.levels import two_levels
+from focusd.focus.paraboloid import FREE_UM, fit_paraboloid, robust_fit
 from focusd.protocol.results import FieldGeometry, Shape
 
 Array = NDArray[np.float64]
@@ -23,13 +24,6 @@ NEAREST_SHARE = 0.05
 """The nearest surface is this quantile of the blocks, so that one wrong block does not decide."""
 SURE_SIGMAS = 3.0
 """A slope counts as one from so many of its own standard uncertainties."""
-
-_FREE_UM = 1000.0
-"""Slopes over the field are this far from zero before a block is asked: what stays so wide is not known."""
-_TAIL = 3.0
-"""Degrees of freedom of the Student t distribution that the blocks are taken to have."""
-_ROUNDS = 30
-_SETTLED_UM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class Geometry:
     """What a local map says about the field.
 
     Attributes:
-        mean_um: average of the blocks.
+        mean_um, mean_sigma_um: average over the whole field (see `fit_paraboloid`), and its standard uncertainty.
         median_um, median_sigma_um: of the blocks, and its standard uncertainty; NaN: no block counts.
         nearest_um, nearest_sigma_um: the surface nearest to the objective, likewise.
         sharpest_um, sharpest_sigma_um: the plane at which most of the field is sharp, likewise.
@@ -83,6 +77,7 @@ class Geometry:
 
     plane: Plane
     mean_um: float
+    mean_sigma_um: float
     median_um: float
     median_sigma_um: float
     nearest_um: float
@@ -111,13 +106,16 @@ def geometry_of(
         extent_um: how far the sample extends along z within a block.
     """
     plane = fit_plane(blocks, pixel_um)
+    mean_um, mean_sigma_um = _mean(blocks, dof_um)
     shape, reason = _shape(blocks, plane, dof_um)
     middle, near = quantile(blocks, 0.5), quantile(blocks, _nearest_share(towards_sample))
     sharp = sharpest(blocks, dof_um, extent_um)
     told = blocks.counts.sum() >= MIN_BLOCKS
     spread_um = spread_of(blocks) if told else math.nan
     depths_um = depths_of(blocks, extent_um) if told else []
-    return Geometry(plane, mean(blocks), *middle, *near, *sharp, spread_um, depths_um, shape, reason)
+    return Geometry(
+        plane, mean_um, mean_sigma_um, *middle, *near, *sharp, spread_um, depths_um, shape, reason
+    )
 
 
 def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> FieldGeometry:
@@ -126,10 +124,16 @@ def describe(blocks: LocalMap, geometry: Geometry, pixel_um: float | None) -> Fi
     return FieldGeometry(**arrays | asdict(geometry), block_px=blocks.block_px, pixel_um=pixel_um)
 
 
-def mean(blocks: LocalMap) -> float:
-    """Average focus, µm; NaN if none counts. Unweighted: the blocks in focus are surer, and no more of the field."""
-    z, _ = blocks.counted
-    return float(z.mean()) if z.size else math.nan
+def _mean(blocks: LocalMap, dof_um: float) -> tuple[float, float]:
+    """Average focus over the whole field, and its standard uncertainty, µm; NaN if no block counts.
+
+    Unweighted: the blocks in focus are surer, and no more of the field.
+    """
+    focus_um, sigma_um = blocks.counted
+    if focus_um.size >= MIN_BLOCKS:
+        surface = fit_paraboloid(blocks, dof_um)
+        return surface.mean_um, surface.mean_sigma_um
+    return (float(focus_um.mean()), float(sigma_um.max())) if focus_um.size else (math.nan, math.nan)
 
 
 def _nearest_share(towards_sample: Direction) -> float:
@@ -159,11 +163,7 @@ def _independent(blocks: LocalMap) -> float:
 
 
 def fit_plane(blocks: LocalMap, pixel_um: float | None) -> Plane:
-    """The robust plane through the blocks that count.
-
-    Student's t by reweighting, so that a block far off has no say. The uncertainty knows that overlapping blocks
-    share their error, and grows with the scatter where that is wider than the blocks' own σ.
-    """
+    """The robust plane through the blocks that count."""
     z, sigma = blocks.counted
     if not z.size:
         return _no_plane(blocks)
@@ -171,7 +171,8 @@ def fit_plane(blocks: LocalMap, pixel_um: float | None) -> Plane:
     middle = np.average([y, x], axis=1, weights=sigma**-2)
     level = float(np.median(z))
     design, shared = _design(blocks, middle), shared_area(y, x, blocks.block_px)
-    slope, covariance, residual = _fit(design, z - level, sigma, shared)
+    widths_um = np.array([np.inf, FREE_UM, FREE_UM])
+    slope, covariance, residual = robust_fit(design, z - level, sigma, shared, widths_um)
     tip, tilt = (_known(slope[i], covariance[i, i]) for i in (1, 2))
     if math.isfinite(tip[0]) and math.isfinite(tilt[0]):
         middle, slope, covariance = _centred(blocks, middle, slope, covariance)
@@ -206,35 +207,10 @@ def _design(blocks: LocalMap, middle: Array) -> Array:
     )
 
 
-def _fit(design: Array, z_um: Array, sigma_um: Array, shared: Array) -> tuple[Array, Array, float]:
-    """Coefficients, their covariance, and the robust RMS residual."""
-    prior = np.diag([0.0, _FREE_UM**-2, _FREE_UM**-2])
-    precision = sigma_um**-2
-    slope = np.full(design.shape[1], np.inf)
-    for _ in range(_ROUNDS):
-        before = slope
-        bread = np.linalg.inv(design.T @ (precision[:, None] * design) + prior)
-        slope = bread @ (design.T @ (precision * z_um))
-        if np.abs(slope - before).max() < _SETTLED_UM:
-            break
-        residual = z_um - design @ slope
-        wide = sigma_um * max(1.0, _spread(residual / sigma_um))
-        precision = (_TAIL + 1) / (_TAIL + (residual / wide) ** 2) / wide**2
-    lever = (precision * wide)[:, None] * design
-    covariance = bread @ (lever.T @ shared @ lever + prior) @ bread
-    return slope, covariance, _spread(residual)
-
-
-def _spread(residual: Array) -> float:
-    """Robust standard deviation about a plane; 0 where three blocks or fewer fit any plane."""
-    free = len(residual) - 3
-    return 1.4826 * float(np.median(np.abs(residual))) * math.sqrt(len(residual) / free) if free > 0 else 0.0
-
-
 def _known(slope_um: float, variance_um2: float) -> tuple[float, float]:
     """Change over the field and its uncertainty; NaN where the blocks do not tell."""
     sigma_um = math.sqrt(variance_um2)
-    return (math.nan, math.nan) if sigma_um > _FREE_UM / 2 else (float(slope_um), sigma_um)
+    return (math.nan, math.nan) if sigma_um > FREE_UM / 2 else (float(slope_um), sigma_um)
 
 
 def _centred(blocks: LocalMap, middle: Array, slope: Array, covariance: Array) -> tuple[Array, Array, Array]:

@@ -116,7 +116,9 @@ class FieldGeometry(Result):
     x_px: Grid
     plane: FieldPlane
     mean_um: Known
-    """Average of the blocks."""
+    """Average over the whole field, of the paraboloid through the blocks."""
+    mean_sigma_um: Known = None
+    """Standard uncertainty of it."""
     median_um: Known
     median_sigma_um: Known
     nearest_um: Known

@@ -16,10 +16,10 @@ from scipy import fft
 from scipy.ndimage import uniform_filter
 from scipy.signal.windows import tukey
 
-from focusd.focus.calibration import B_PER_AXIAL_UNIT
 from focusd.focus.measurement import Measurement
 from focusd.focus.planes import MIN_PLANES
 from focusd.focus.sensor import Plane
+from focusd.focus.stack import B_PER_AXIAL_UNIT
 from focusd.optics.bands import banded_transfer, ring_radii
 from focusd.optics.instrument import Instrument
 from focusd.scoring.specks import specks_of

@@ -321,6 +321,7 @@ def _to_json(calibration: Calibration) -> dict[str, Any]:
         "noise": _noise_to_json(calibration.noise),
         "sensor": sensor_to_json(calibration.sensor),
         "exposed": calibration.exposed,
+        "rise_um": calibration.rise_um,
         "profile": asdict(calibration.profile),
         "z_um": calibration.z_um.tolist(),
         "b": calibration.b.tolist(),
@@ -360,6 +361,7 @@ def _from_json(values: dict[str, Any]) -> Calibration:
         _noise_from_json(values.get("noise"), transfer.log_power.shape[1]),
         sensor_from_json(values.get("sensor")),
         None if values.get("exposed") is None else int(values["exposed"]),
+        float(values.get("rise_um", 0.0)),
     )
 
 

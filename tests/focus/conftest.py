@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
+from focusd.focus.stack import calibrate
 from tests.focus.exposures import Observe, exposure
 
 

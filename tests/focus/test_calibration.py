@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from focusd.errors import CalibrationError, NoSampleError
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
 from focusd.focus.measurement import Measurement
 from focusd.focus.planes import stack_um
+from focusd.focus.stack import calibrate
 from focusd.optics.instrument import Instrument
 from tests.focus.exposures import Observe, exposure
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from focusd.errors import FocusdError, HardwareError, NoSampleError, RequestError, SaturatedError
 from focusd.focus.budget import Budget
 from focusd.focus.calibrating import REPEATED, TWICE, CalibrationRun
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
 from focusd.focus.far import FAR_EXPOSURES, FarSearch
 from focusd.focus.focus import Search, Surface
 from focusd.focus.frame import Frame
@@ -26,6 +26,7 @@ from focusd.focus.published import PublishedSearch
 from focusd.focus.refocus import Field, RefocusRun
 from focusd.focus.run import Run
 from focusd.focus.search import PosteriorSearch
+from focusd.focus.stack import calibrate
 from focusd.optics.bands import BlockSpectra
 from focusd.protocol.results import Curve, StoredCalibration
 from tests.focus.exposures import WholeFrames, exposure

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
 from focusd.focus.shift import locate
+from focusd.focus.stack import calibrate
 from tests.focus.exposures import Observe
 
 LIMITS = (-1000.0, 1000.0)

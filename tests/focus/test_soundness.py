@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from focusd.config import SimulatedConfig
 from focusd.errors import CalibrationError, FocusdError, NoSampleError, RequestError
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
 from focusd.focus.measurement import Measurement
 from focusd.focus.planes import check_planes
+from focusd.focus.stack import calibrate
 from focusd.microscope.simulation import World
 from focusd.optics.imaging import Camera
 from focusd.optics.instrument import Instrument

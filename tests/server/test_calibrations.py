@@ -12,7 +12,7 @@ import pytest
 
 from focusd.client import Client
 from focusd.errors import RequestError
-from focusd.focus.calibration import calibrate
+from focusd.focus.stack import calibrate
 from tests.focus.exposures import exposure
 from tests.server.daemon import Daemon
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from focusd.errors import CalibrationError, RequestError
-from focusd.focus.calibration import Calibration, calibrate
+from focusd.focus.calibration import Calibration
+from focusd.focus.stack import calibrate
 from focusd.storage import files
 from focusd.storage import store as store_module
 from focusd.storage.files import sealed, unsealed
