@@ -3,10 +3,10 @@
 A search believes that each frame was taken at the z that the stage reported. A stage may move by less or by more than
 it reports, or not at all, or stand to the side that it came from, and a camera may deliver the frame before. Each such
 hypothesis says where the frames were really taken, relative to the last one. Under each of them the spectra are
-compared with the calibrated transfer, for every defocus that the last frame may have; the object is free in all of
+compared with the calibrated transfer, for every defocus that one frame may have; the object is free in all of
 them, so that only the changes from frame to frame count. Where another hypothesis explains the frames better than the
 reported z does, σ grows, because the focus then lies elsewhere; where one that accuses the hardware is nearly sure, it
-is named.
+is named. That one frame is the nearest to the focus: what is unknown of the axis grows with the distance from it.
 
 Optics that differ from those calibrated (NA, wavelength, immersion) stretch the axis by some percent. Scales near 1
 stand for them, and accuse nobody: they are as probable as `focus.scale` says. Frames far from the focus tell little
@@ -63,11 +63,11 @@ OPTICS = np.array(
 """Scales of the axis that may be those of other optics: how far the focus really moves, of what the stage says."""
 SCALES = np.array([0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 1.35, 1.5, 1.75, 2.0, 2.5])
 """Those of which the stage is suspected."""
-SCALED = 0.02
+SCALED = 0.05
 """Probability, before any frame, of all of these."""
-LAGGING = 0.01
+LAGGING = 0.05
 """Probability that frames or moves come late: of the frame before, or of a stage that got stuck on the way."""
-BESIDE = 0.01
+BESIDE = 0.03
 """Probability that the stage stands beside where it says, to the side that it came from or past it: it arrives late,
 has backlash, or creeps on."""
 BESIDE_UNITS = (0.2, 0.45, 0.8)
@@ -118,7 +118,7 @@ class Hypothesis:
     Attributes:
         accuses: what it suspects the hardware of, in words; empty for other optics.
         apart_um: (frames,) z of each frame minus that of the last, as it really was.
-        spread_um: (frames,) how far from that each may have been taken.
+        spread_um: (frames,) how far from that, relative to a given frame, each may have been taken.
         scale: how far the stage really moves, of what it says.
         chance: its probability before any frame.
     """
@@ -138,7 +138,8 @@ class AxisBelief:
         focus_um: mean over all of them, as a z to send the stage to.
         sigma_um: standard uncertainty over all of them.
         suspect: what the hardware is suspected of, in words, if that is nearly sure; else empty.
-        doubt: the same if it is at least more probable than not.
+        doubt: the same if it is at least more probable than not, or if frames were taken beside the reported z.
+        guilt: probability that the hardware does what it is suspected of.
         scale: of the axis, as the frames alone tell it.
         chi2, misfit: of the best explanation; as for `Posterior`.
     """
@@ -147,6 +148,7 @@ class AxisBelief:
     sigma_um: float
     suspect: str
     doubt: str
+    guilt: float
     scale: Scale
     chi2: float
     misfit: float
@@ -170,9 +172,11 @@ def examine(
         scale: of the axis, before any frame.
     """
     z_um = np.array([e.z_um for e in evidence])
-    given = hypotheses(z_um, calibration.axial_unit_um, start_um, scale)
-    last_um = _grid_um(calibration, z_um[-1] - reported.best_um, reported.sigma_um)
-    spread_um = np.gradient(last_um) / 2
+    near = 1 + int(np.argmin(np.abs(z_um[1:] - reported.best_um)))  # of the first one least is known
+    given = hypotheses(z_um, calibration.axial_unit_um, start_um, scale, near)
+    near_um = _grid_um(calibration, z_um[near] - reported.best_um, reported.sigma_um)
+    spread_um = np.gradient(near_um) / 2
+    last_um = near_um - np.array([[h.apart_um[near]] for h in given])
     defocus_um = np.stack([h.apart_um for h in given], 1)[:, :, None] + last_um
     focus_um = z_um[-1] - last_um / np.array([[max(h.scale, _LEAST_SCALE)] for h in given])
     range_um = float(np.ptp(calibration.transfer.z_um))
@@ -206,7 +210,8 @@ def examine(
     sigma_um = math.hypot(sigma_um, loose_um)
     suspect = _accused(strictly, given, SURE_ODDS) if is_explained else ""
     told = _scale_of(chances, given)
-    return AxisBelief(mean_um, sigma_um, suspect, doubt, told, float(found.chi2.min()), misfit)
+    guilt = _guilt(chances, given)
+    return AxisBelief(mean_um, sigma_um, suspect, doubt, guilt, told, float(found.chi2.min()), misfit)
 
 
 def _looseness_um(evidence: Sequence[Evidence], calibration: Calibration, reported: Posterior) -> float:
@@ -244,7 +249,9 @@ def _weight(log: Array, chi2: Array, misfit: float) -> Array:
     return np.asarray(weight / weight.sum())
 
 
-def hypotheses(z_um: Array, unit_um: float, start_um: float, scale: ScalePrior) -> list[Hypothesis]:
+def hypotheses(
+    z_um: Array, unit_um: float, start_um: float, scale: ScalePrior, near: int = -1
+) -> list[Hypothesis]:
     """All of them, those of `OPTICS` first.
 
     Args:
@@ -252,22 +259,25 @@ def hypotheses(z_um: Array, unit_um: float, start_um: float, scale: ScalePrior) 
         unit_um: λ·n/NA².
         start_um: where the stage stood before the first move.
         scale: of the axis, before any frame; the calibration is stretched by what is learnt of it.
+        near: index of the frame from which the others may have been taken further away, or less far, than is said.
     """
     usual = (1 - SCALED - LAGGING - BESIDE) * scale.chances(OPTICS)
     odd = np.exp(-0.5 * (np.log(SCALES.clip(0.1)) / _SCALE_SPREAD) ** 2) + _FLAT
     return [
-        *_scaled(z_um, OPTICS, usual, lambda _: ""),
-        *_scaled(z_um, SCALES, SCALED * odd / odd.sum(), _scale_in_words),
+        *_scaled(z_um, OPTICS, usual, lambda _: "", near),
+        *_scaled(z_um, SCALES, SCALED * odd / odd.sum(), _scale_in_words, near),
         *_late(z_um, unit_um, start_um),
-        *_beside(z_um, unit_um, start_um),
+        *_beside(z_um, unit_um, start_um, near),
     ]
 
 
-def _scaled(z_um: Array, scales: Array, chances: Array, in_words: Callable[[float], str]) -> list[Hypothesis]:
-    apart_um = z_um - z_um[-1]
+def _scaled(
+    z_um: Array, scales: Array, chances: Array, in_words: Callable[[float], str], near: int
+) -> list[Hypothesis]:
+    apart_um, from_near_um = z_um - z_um[-1], np.abs(z_um - z_um[near])
     between = np.abs(np.gradient(scales)) / 2
     return [
-        Hypothesis(in_words(scale), scale * apart_um, half * np.abs(apart_um), float(scale), float(chance))
+        Hypothesis(in_words(scale), scale * apart_um, half * from_near_um, float(scale), float(chance))
         for scale, half, chance in zip(scales, between, chances, strict=True)
     ]
 
@@ -302,7 +312,7 @@ def _late(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
     return [Hypothesis(name, at - z_um[-1], blur, 1.0, LAGGING / len(found)) for name, at, blur in found]
 
 
-def _beside(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
+def _beside(z_um: Array, unit_um: float, start_um: float, near: int) -> list[Hypothesis]:
     """A stage that stands to the side that it came from, or past its goal.
 
     The search knows the exposures, not all moves between them: the last frame may have been approached from either
@@ -317,7 +327,7 @@ def _beside(z_um: Array, unit_um: float, start_um: float) -> list[Hypothesis]:
         told = accuses if size_um > _BACKLASH_UNITS * unit_um else ""
         for short_um in (size_um * way, -size_um * way, size_um * turned, -size_um * turned):
             apart_um = z_um - z_um[-1] - (short_um - short_um[-1])
-            spread_um = between_um * np.abs(way - way[-1]) / 2
+            spread_um = between_um * np.abs(way - way[near]) / 2
             found.append((told, apart_um, spread_um))
     return [Hypothesis(name, apart, blur, 1.0, BESIDE / len(found)) for name, apart, blur in found]
 
@@ -348,10 +358,15 @@ def _moments(focus_um: Array, weight: Array) -> tuple[float, float]:
     return mean_um, math.sqrt(float((weight * (focus_um - mean_um) ** 2).sum()))
 
 
+def _guilt(chances: NDArray[np.float64], given: Sequence[Hypothesis]) -> float:
+    """The probability of all accusing hypotheses together."""
+    return float(chances[[bool(h.accuses) for h in given]].sum())
+
+
 def _accused(chances: NDArray[np.float64], given: Sequence[Hypothesis], odds: float) -> str:
     """What the likeliest of the accusing hypotheses suspects, if these odds or more are for them all together."""
-    accusing = np.array([bool(h.accuses) for h in given])
-    guilty = float(chances[accusing].sum())
+    guilty = _guilt(chances, given)
     if guilty < odds * (1 - guilty):
         return ""
+    accusing = [bool(h.accuses) for h in given]
     return given[int(np.argmax(np.where(accusing, chances, 0.0)))].accuses

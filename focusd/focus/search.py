@@ -69,6 +69,8 @@ SUSPECT_EXPOSURES = 3
 """Two exposures fit one focus or another whatever the hardware does."""
 ODD_MISFIT = 3.0
 """χ² per value above which the hardware is looked at before the search goes on."""
+MAX_GUILT = 0.5
+"""Probability that the hardware lies beyond which no focus is claimed, and no exposure verifies one."""
 THICK_EXPOSURES = 3
 """Two exposures are explained by some focus, whatever the extent of the sample."""
 BEYOND_UNITS = 0.25
@@ -156,6 +158,8 @@ class PosteriorSearch(Search):
 
     def _expects(self, z_um: float) -> bool:
         """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
+        if self._axis is not None and self._axis.guilt > MAX_GUILT:
+            return False
         if self._posterior is not None:
             known_um, sigma_um = self._posterior.best_um, self._pointed_um(self._posterior)
         elif self._prior is not None and self._stands_there:
@@ -245,7 +249,8 @@ class PosteriorSearch(Search):
         if not self._seems_found(at_most_um):
             return False
         answer = self._with_doubt
-        return answer.sigma_um <= at_most_um and (self._verifies(answer.focus_um) or not self._verify)
+        is_verified = self._verifies(answer.focus_um) or not self._verify
+        return answer.sigma_um <= at_most_um and is_verified and self.axis.guilt <= MAX_GUILT
 
     def _seems_found(self, at_most_um: float) -> bool:
         """Whether the focus is found, if the reported z is right."""
@@ -278,6 +283,8 @@ class PosteriorSearch(Search):
             OutOfRangeError: the focus lies beyond what is calibrated or can be reached.
         """
         self._refuse_hopeless()
+        if self._verifying_um and len(self.measurements) >= 2 and self.axis.guilt > MAX_GUILT:
+            self._verifying_um.clear()  # an exposure that was to verify the focus, and makes one doubt, does not
         return None if self.satisfied else self.probe_um()
 
     def opening_um(self, start_um: float) -> list[float]:
