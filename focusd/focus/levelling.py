@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 
 NEAR_UNITS = 4.0
 """Planes within so much of the focus tell that of each block, in λ·n/NA²; further away its light comes from others."""
-MOST_PLANES = 12
-"""Of those, evenly spread: more of them tell little more."""
+LEAST_PLANES, MOST_PLANES = 3, 12
+"""Of those: fewer do not tell it, and more of them, which are left out evenly, tell little more."""
 LEAST_UNITS = 0.04
 """Standard deviation of the field's focus from which it matters."""
 LEAST_BLOCKS = 6
@@ -44,6 +44,8 @@ def uneven_field(
     """
     unit_um = calibration.axial_unit_um
     near = [plane for plane in planes if abs(plane.z_um - focus_um) <= NEAR_UNITS * unit_um]
+    if len(near) < LEAST_PLANES:
+        return None
     chosen = np.unique(np.linspace(0, len(near) - 1, min(MOST_PLANES, len(near))).round().astype(int))
     blocks = local_map([near[k] for k in chosen], calibration, focus_um)
     if blocks.counts.sum() < LEAST_BLOCKS:

@@ -71,6 +71,8 @@ ODD_MISFIT = 3.0
 """χ² per value above which the hardware is looked at before the search goes on."""
 MAX_GUILT = 0.5
 """Probability that the hardware lies beyond which no focus is claimed, and no exposure verifies one."""
+AGREED_UNITS = 0.1
+"""σ of the focus, with all that the hardware may be suspected of, up to which its lies do not matter."""
 THICK_EXPOSURES = 3
 """Two exposures are explained by some focus, whatever the extent of the sample."""
 BEYOND_UNITS = 0.25
@@ -158,7 +160,7 @@ class PosteriorSearch(Search):
 
     def _expects(self, z_um: float) -> bool:
         """Whether what is known before an exposure puts the focus there: the exposures so far, or a warm start."""
-        if self._axis is not None and self._axis.guilt > MAX_GUILT:
+        if self._is_suspect:
             return False
         if self._posterior is not None:
             known_um, sigma_um = self._posterior.best_um, self._pointed_um(self._posterior)
@@ -167,6 +169,17 @@ class PosteriorSearch(Search):
         else:
             return False
         return sigma_um <= self._near_um and abs(z_um - known_um) <= self._near_um
+
+    @property
+    def _is_accused(self) -> bool:
+        """Whether hardware that lies explains the exposures better, and the focus lies elsewhere then."""
+        elsewhere_um = AGREED_UNITS * self._calibration.axial_unit_um
+        return self.axis.guilt > MAX_GUILT and self.axis.sigma_um > elsewhere_um
+
+    @property
+    def _is_suspect(self) -> bool:
+        """Whether it is accused by as many exposures as may tell that."""
+        return len(self.measurements) >= SUSPECT_EXPOSURES and self._is_accused
 
     def _pointed_um(self, belief: Posterior) -> float:
         """How well a place is known that is nearly sure: where an exposure would verify it, whatever else may be."""
@@ -250,7 +263,7 @@ class PosteriorSearch(Search):
             return False
         answer = self._with_doubt
         is_verified = self._verifies(answer.focus_um) or not self._verify
-        return answer.sigma_um <= at_most_um and is_verified and self.axis.guilt <= MAX_GUILT
+        return answer.sigma_um <= at_most_um and is_verified and not self._is_accused
 
     def _seems_found(self, at_most_um: float) -> bool:
         """Whether the focus is found, if the reported z is right."""
@@ -283,7 +296,7 @@ class PosteriorSearch(Search):
             OutOfRangeError: the focus lies beyond what is calibrated or can be reached.
         """
         self._refuse_hopeless()
-        if self._verifying_um and len(self.measurements) >= 2 and self.axis.guilt > MAX_GUILT:
+        if self._is_suspect:
             self._verifying_um.clear()  # an exposure that was to verify the focus, and makes one doubt, does not
         return None if self.satisfied else self.probe_um()
 
@@ -339,7 +352,9 @@ class PosteriorSearch(Search):
         if self._pointed_um(self.belief) <= self._usable_um and not self.is_verified:
             return self._verifying_probe_um(estimate.focus_um)
         if self._seems_found(self._target_um):
-            return self._doubted_um()
+            answer = self._with_doubt
+            is_known = answer.sigma_um <= self._target_um and not self._verifies(answer.focus_um)
+            return self._verifying_probe_um(answer.focus_um) if is_known else self._doubted_um()
         if self._seems_beyond:
             return self._edge_um
         candidates = self._candidates()

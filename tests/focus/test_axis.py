@@ -115,7 +115,13 @@ def test_where_frames_were_taken_beyond_the_range_the_error_tells_the_suspicion_
     calibration: Calibration,
 ) -> None:
     with pytest.raises(AmbiguousError, match="it may be that the camera delivers the frame before"):
-        run(search_of(calibration, None), LIES["frame before"], 33.0)
+        run(search_of(calibration, None), LIES["frame before"], -30.0)
+
+
+@pytest.mark.parametrize("focus_um", [20.0, 33.0, 50.0])
+def test_a_camera_that_is_one_frame_late_is_named(calibration: Calibration, focus_um: float) -> None:
+    with pytest.raises(HardwareError, match="the camera delivers the frame before"):
+        run(search_of(calibration, None), LIES["frame before"], focus_um)
 
 
 @pytest.mark.parametrize("focus_um", [-61.0, -20.0, 0.0, 12.0, 47.0])
