@@ -210,7 +210,7 @@ def examine(
     sigma_um = math.hypot(sigma_um, loose_um)
     suspect = _accused(strictly, given, SURE_ODDS) if is_explained else ""
     told = _scale_of(chances, given)
-    guilt = _guilt(chances, given)
+    guilt = _guilt(strictly, given)
     return AxisBelief(mean_um, sigma_um, suspect, doubt, guilt, told, float(found.chi2.min()), misfit)
 
 
