@@ -41,6 +41,8 @@ _AS_MUCH = 0.5
 """Share of the highest power: a plane that shows less is not the one nearest to the focus, whatever its score says."""
 _NEAR_SHARE = 0.2
 """Of the step: the power's maximum is not looked at once more so near to a plane that has been exposed."""
+_LEAST_APART_UM = 1e-3
+"""Planes that are closer to each other are one."""
 
 
 class FarSearch(Search):
@@ -350,5 +352,8 @@ def peak_of(seen: Sequence[Evidence]) -> float | None:
         return None
     chosen = [left[-1], best, right[0]]
     z_um = np.array([seen[k].z_um for k in chosen])
-    curvature, slope, _ = np.polyfit(z_um - z_um[1], power[chosen], 2)
-    return float(np.clip(z_um[1] - slope / (2 * curvature), z_um[0], z_um[2]))
+    if np.diff(z_um).min() < _LEAST_APART_UM:
+        return float(z_um[1])
+    rise, fall = np.diff(power[chosen]) / np.diff(z_um)
+    curvature = (fall - rise) / (z_um[2] - z_um[0])
+    return float(np.clip((z_um[0] + z_um[1]) / 2 - rise / (2 * curvature), z_um[0], z_um[2]))

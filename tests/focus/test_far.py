@@ -266,3 +266,10 @@ def test_the_peak_is_told_only_where_less_shows_on_both_sides() -> None:
     assert peak_of([shown(z_um, 40.0) for z_um in planes_um]) == pytest.approx(40.0, abs=25.0)
     assert peak_of([shown(z_um, 300.0) for z_um in planes_um]) is None
     assert peak_of([shown(z_um, 0.0, strength=0.0) for z_um in planes_um]) is None
+
+
+def test_a_maximum_of_planes_at_one_z_is_there() -> None:
+    """Frames taken 0.1 nm apart showed clearly different power: a lamp had flashed."""
+    dark, bright = shown(150.0, 0.0), shown(0.0, 0.0)
+    seen = [replace(dark, z_um=7.0), replace(bright, z_um=7.0 + 1e-7), replace(dark, z_um=9.0)]
+    assert peak_of(seen) == pytest.approx(7.0, abs=1e-3)
