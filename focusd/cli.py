@@ -53,6 +53,8 @@ def run(
     config: Annotated[Path, typer.Option(help="The rig's TOML file; see configs/.", dir_okay=False)],
 ) -> None:
     """Run the daemon until a signal ends it: SIGTERM, Ctrl-C, a terminal that closes."""
+    # numpy's threads gain nothing on arrays this small, and wait for one another while the scorer computes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from focusd.config import load_config
 
     rig = load_config(config)
