@@ -87,7 +87,7 @@ class Ending:
     @property
     def is_silent(self) -> bool:
         """Whether it was reported all the same."""
-        return self.is_gross and self.outcome == FOCUSED
+        return self.outcome == FOCUSED and self.is_gross
 
     def after(self, images: int) -> Step:
         """Return the step after so many exposures; a run that had ended by then keeps its answer."""

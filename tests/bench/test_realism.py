@@ -82,9 +82,10 @@ def test_figures_count_every_search() -> None:
     def ending(error_um: float, outcome: str = "focused") -> Ending:
         return Ending((Step(0.0), Step(0.0, error_um, 1.0, outcome == "focused")), outcome, dof_um=8.0)
 
-    row = _row("x", "y", [ending(0.8), ending(1.6), ending(9.0), ending(0.0, "ambiguous")])
+    refused = Ending((), "calibration: no_sample", dof_um=8.0)
+    row = _row("x", "y", [ending(0.8), ending(1.6), ending(9.0), ending(0.0, "ambiguous"), refused])
     assert row.keys() >= KEYS
-    assert (row["n"], row["focused"], row["silent"], row["images"]) == (4, 0.75, 1, 2.0)
+    assert (row["n"], row["focused"], row["silent"], row["images"]) == (5, 0.6, 1, 2.0)
     assert row["within_2_sigma"] == pytest.approx(2 / 3)
     assert row["median_dof"] == pytest.approx(0.2)
 

@@ -108,3 +108,7 @@ def test_a_recorded_plane_is_shown_once() -> None:
     assert [show(z).z_um for z in (0.0, 0.0, 0.0)] == [0.0, 7.0, -10.0]
     with pytest.raises(HardwareError):
         show(0.0)
+
+
+def test_a_refused_calibration_is_an_ending_without_a_step_and_no_silent_failure() -> None:
+    assert not Ending((), "calibration: no_sample", dof_um=8.3).is_silent
