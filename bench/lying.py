@@ -51,6 +51,7 @@ HELD_CHECKS = 4
 """Of one hold, while the hardware lies."""
 _TURNS = 400
 """A hold that has given up checks no more."""
+_ROUNDING_UM = 1e-9
 _PATIENCE_S = 60.0
 """A run that takes longer hangs."""
 _CALIBRATED_ON = "gravel"
@@ -284,7 +285,7 @@ def _judged(
         expected_um=expected_um,
         prior_sigma_um=prior_sigma_um,
         commanded_um=commanded_um,
-        beyond_reach=mode == "hold" and farthest_um > bed.config.hold.reach_um,
+        beyond_reach=mode == "hold" and farthest_um > bed.config.hold.reach_um + _ROUNDING_UM,
     )
 
 

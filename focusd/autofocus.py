@@ -148,6 +148,7 @@ class Autofocus:
         target_um: float | None = None,
         usable_um: float | None = None,
         prior: tuple[float, float] | None = None,
+        is_thin: bool = False,
         surface: Surface | None = None,
         far: bool = False,
         recent: RecentFrames | None = None,
@@ -164,6 +165,7 @@ class Autofocus:
             usable_um: σ with which it may end when its budget is spent; None: `target_um` if that is given, else a
                 quarter of the depth of field.
             prior: z and σ of the focus as far as it is known, for a warm start of the posterior search.
+            is_thin: the sample is known to be thin, from searches of this field before.
             surface: what of a field that is not flat is brought into focus.
             far: look for the focus over all of the limits, also beyond the calibrated range. The coarse planes for it
                 are not counted by `max_exposures`, but by the other budgets.
@@ -190,7 +192,7 @@ class Autofocus:
             surface or configured.surface,
         )
         begin = partial(
-            self._search, chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior
+            self._search, chosen, calibration, limits_um, field.dof_um, target_um, usable_um, prior, is_thin
         )
         return RefocusRun(
             self._measuring(roi, recent, calibration),
@@ -243,6 +245,7 @@ class Autofocus:
         target_um: float | None,
         usable_um: float | None,
         prior: tuple[float, float] | None,
+        is_thin: bool,
     ) -> Search:
         """Return a new search.
 
@@ -267,6 +270,7 @@ class Autofocus:
             usable_um=usable_um or target_um or USABLE_DOF * dof_um,
             verify=configured.verify,
             prior=Prior(*prior) if prior else None,
+            is_thin=is_thin,
             scale=self._scales(calibration).prior(),
         )
 

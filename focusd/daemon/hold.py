@@ -56,6 +56,7 @@ class Operations(Protocol):
         *,
         usable_um: float | None = None,
         within_um: tuple[float, float] | None = None,
+        is_thin: bool = False,
     ) -> RefocusResult:
         """Bring the sample into focus; nothing is exposed outside `within_um`."""
         ...
@@ -222,8 +223,8 @@ class Hold:
         began_s = self._clock()
         with self._judged(held, CHECK):
             found = await self._refocus(held, report)
+            held.checked((began_s + self._clock()) / 2, found)
         held.ended("focused", time.time())
-        held.checked((began_s + self._clock()) / 2, found.z_found_um, found.sigma_um)
         self._tell(held, "check")
         return found
 
@@ -243,6 +244,7 @@ class Hold:
                 counted,
                 usable_um=USABLE_DOF * held.dof_um,
                 within_um=expected.within_um,
+                is_thin=held.is_thin,
             )
         except OutOfRangeError as error:
             raise OutOfRangeError(

@@ -82,19 +82,21 @@ class RigOperations:
         *,
         usable_um: float | None = None,
         within_um: tuple[float, float] | None = None,
+        is_thin: bool = False,
     ) -> RefocusResult:
         """Bring the sample into focus, and stay there.
 
         Args:
             usable_um: σ with which the search may end when its budget is spent, as in `Autofocus.refocus`.
             within_um: lowest and highest z to expose at or to move to, besides the limits.
+            is_thin: the sample is known to be thin.
             report: receives `focus.progress` after each exposure and `focus.done` or `focus.failed`.
 
         Raises:
             CalibrationError, NoSampleError, SaturatedError, NoConvergenceError, and what the hardware raises.
         """
         refocus: Callable[..., RefocusRun] = self.autofocus.refocus
-        begin = partial(refocus, recent=self._recent, usable_um=usable_um, **asked.options())
+        begin = partial(refocus, recent=self._recent, usable_um=usable_um, is_thin=is_thin, **asked.options())
         self.slide.forget_focus()
         with _reported(report, "refocus"):
             async with operation_on(self._rig) as operation:

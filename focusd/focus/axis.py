@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from focusd.focus.calibration import Calibration
 from focusd.focus.likelihood import CORRELATED_BANDS, ROUGH_ITERATIONS, compare_at
 from focusd.focus.posterior import (
+    UNIFORM_SHARE,
     Evidence,
     Posterior,
     Prior,
@@ -72,6 +73,8 @@ BESIDE = 0.03
 has backlash, or creeps on."""
 BESIDE_UNITS = (0.2, 0.45, 0.8)
 """By so much, in λ·n/NA²."""
+DISBELIEVED = 0.5
+"""Probability that the focus is not where it is expected, in the z of a stage that is wrong or stays behind."""
 _BACKLASH_UNITS = 0.3
 """Less is usual for a stage with backlash, and accuses nobody."""
 SURE_ODDS = math.exp(7.0)
@@ -183,7 +186,8 @@ def examine(
     scores = log_scores(defocus_um, evidence, calibration)
     likely = scores > scores.max() - _UNLIKELY
     log = scores + np.log([h.chance for h in given])[:, None] + np.log(2 * spread_um)
-    log += log_prior(focus_um, prior, range_um) if prior else -math.log(range_um)
+    anywhere = np.array([[DISBELIEVED if h.accuses else UNIFORM_SHARE] for h in given])
+    log += log_prior(focus_um, prior, range_um, anywhere) if prior else -math.log(range_um)
     blur_um = np.hypot(np.stack([h.spread_um for h in given], 1)[:, :, None], spread_um)
     spectra = [e.spectrum for e in evidence]
     found = compare_at(

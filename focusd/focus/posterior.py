@@ -272,11 +272,14 @@ def log_scores(defocus_um: Array, evidence: Sequence[Evidence], calibration: Cal
     return np.asarray(log.mean(0).reshape(defocus_um.shape[1:]))
 
 
-def log_prior(z_um: Array, prior: Prior, range_um: float) -> Array:
+def log_prior(
+    z_um: Array, prior: Prior, range_um: float, anywhere: Array | float = UNIFORM_SHARE
+) -> Array:
     """Logarithm of the probability per µm of the focus before the first exposure.
 
     Args:
         range_um: that of all places where the focus may lie.
+        anywhere: probability that the prior says nothing, and the focus may lie in any of them.
     """
     known = np.exp(-0.5 * ((z_um - prior.focus_um) / prior.sigma_um) ** 2) / prior.sigma_um
-    return np.log((1 - UNIFORM_SHARE) * known + UNIFORM_SHARE / range_um)
+    return np.log((1 - anywhere) * known + anywhere / range_um)

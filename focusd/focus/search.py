@@ -71,6 +71,8 @@ ODD_MISFIT = 3.0
 """χ² per value above which the hardware is looked at before the search goes on."""
 MAX_GUILT = 0.5
 """Probability that the hardware lies beyond which no focus is claimed, and no exposure verifies one."""
+MAX_GUILT_OF_TWO = 0.12
+"""The same after two exposures, which one more may clear: half of what is suspected before any frame is left."""
 AGREED_UNITS = 0.1
 """σ of the focus, with all that the hardware may be suspected of, up to which its lies do not matter."""
 THICK_EXPOSURES = 3
@@ -116,6 +118,7 @@ class PosteriorSearch(Search):
         usable_um: σ with which it may end when its budget is spent; None: the target alone.
         verify: expose once more at the focus before it ends.
         prior: of a warm start.
+        is_thin: the sample is known to be thin, so that only hardware that lies makes it look thick.
         scale: of the axis, as far as it is known; None: nothing is known of it.
     """
 
@@ -130,6 +133,7 @@ class PosteriorSearch(Search):
         usable_um: float | None = None,
         verify: bool = True,
         prior: Prior | None = None,
+        is_thin: bool = False,
         scale: ScalePrior | None = None,
     ) -> None:
         self._scale = scale or ScaleMemory().prior()
@@ -142,6 +146,7 @@ class PosteriorSearch(Search):
         self._usable_um = max(target_um, usable_um or 0.0)
         self._verify = verify
         self._prior = prior
+        self._is_thin = is_thin
         self.measurements: list[Measurement] = []
         self._start_um: float | None = None
         self._opening_um: list[float] = []
@@ -174,7 +179,8 @@ class PosteriorSearch(Search):
     def _is_accused(self) -> bool:
         """Whether hardware that lies explains the exposures better, and the focus lies elsewhere then."""
         elsewhere_um = AGREED_UNITS * self._calibration.axial_unit_um
-        return self.axis.guilt > MAX_GUILT and self.axis.sigma_um > elsewhere_um
+        allowed = MAX_GUILT if len(self.measurements) >= SUSPECT_EXPOSURES else MAX_GUILT_OF_TWO
+        return self.axis.guilt > allowed and self.axis.sigma_um > elsewhere_um
 
     @property
     def _is_suspect(self) -> bool:
@@ -206,7 +212,7 @@ class PosteriorSearch(Search):
         if self._posterior is None:
             self._use(Extent())
             found = self._posterior_of(self._evidence(self.measurements))
-            if len(self.measurements) >= THICK_EXPOSURES:
+            if len(self.measurements) >= THICK_EXPOSURES and not self._is_thin:
                 extent = find_extent(self._evidence(self.measurements), self._thin, self._within_um)
                 self._use(extent)
                 found = self._posterior_of(self._evidence(self.measurements)) if extent.thick_um else found
@@ -426,8 +432,8 @@ class PosteriorSearch(Search):
         return thickness_of(self.measurements, self._thin, focus_um)
 
     def so_far(self) -> dict[str, float]:
-        """As `Search.so_far`, as soon as one place is more probable than all others together."""
-        if not self.measurements or self.estimate.certainty < MIN_CERTAINTY or self._is_far:
+        """As `Search.so_far`, as soon as one place is nearly sure, and the hardware is not suspected."""
+        if not self.measurements or self.estimate.certainty < MIN_CERTAINTY or self._is_far or self._is_suspect:
             return {}
         known = self.estimate
         return {"focus_um": known.focus_um, "sigma_um": known.sigma_um, "target_um": self._target_um}

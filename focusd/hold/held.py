@@ -10,10 +10,13 @@ from typing import Any
 from focusd.hold.lock import Lock
 from focusd.hold.tracking import SharpnessWatch
 from focusd.protocol.requests import HoldParams
+from focusd.protocol.results import RefocusResult
 from focusd.protocol.states import Holding, HoldReport, LastCheck
 
 _MOVED_UM = 0.01
 """Less is the noise of what the stage reads back."""
+_THICKNESS_EXPOSURES = 3
+"""Two exposures look alike whatever the extent of the sample."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Held:
         checks: that have ended, well or not; those that gave way are not counted.
         moves: of the stage to another place, those of the checks included.
         last_check: when it ended, and how.
+        is_thin: whether a check has seen that the sample is thin; it stays so until something disturbs the hold.
     """
 
     asked: HoldParams
@@ -55,6 +59,7 @@ class Held:
     checks: int = 0
     moves: int = 0
     last_check: LastCheck | None = None
+    is_thin: bool = False
 
     def seen(self, z_um: float | None) -> None:
         """Count a move, if the stage has been brought to another place."""
@@ -67,10 +72,11 @@ class Held:
         self.checks += 1
         self.last_check = LastCheck(time=_iso(wall_s), outcome=outcome)
 
-    def checked(self, time_s: float, focus_um: float, sigma_um: float) -> None:
+    def checked(self, time_s: float, found: RefocusResult) -> None:
         """Learn from a check of its own."""
-        self.watch.checked(self.lock.stepped(time_s, focus_um))
-        self.lock.checked(time_s, focus_um, sigma_um)
+        self.is_thin |= found.exposures >= _THICKNESS_EXPOSURES and not found.thickness_um
+        self.watch.checked(self.lock.stepped(time_s, found.z_found_um))
+        self.lock.checked(time_s, found.z_found_um, found.sigma_um)
 
     def learn(self) -> bool:
         """Take somebody else's refocus for a check: it has cost its light already. Returns whether there was one."""
@@ -85,6 +91,7 @@ class Held:
         """Begin anew: something has moved the stage, or changed the sample."""
         self.lock.disturbed(by)
         self.watch.restart()
+        self.is_thin = False
 
     def learns_from(self, now_s: float, at_um: float | None, z_um: float | None) -> bool:
         """Whether a frame exposed at `at_um` shows the held focus: a plane of a stack or another place does not."""

@@ -502,6 +502,7 @@ class Scripted:
         *,
         usable_um: float | None = None,
         within_um: tuple[float, float] | None = None,
+        is_thin: bool = False,
     ) -> RefocusResult:
         self.windows.append(within_um)
         start_um, outcome = self.z_um, self.outcomes.pop(0) if self.outcomes else None
@@ -514,7 +515,8 @@ class Scripted:
         if outcome is not None:
             self._go(start_um)
             raise outcome
-        return RefocusResult.model_construct(z_start_um=start_um, z_found_um=self.z_um, sigma_um=0.3)
+        found = {"z_start_um": start_um, "z_found_um": self.z_um, "sigma_um": 0.3}
+        return RefocusResult.model_construct(**found, exposures=2)
 
     async def move(self, asked: MoveParams, report: Report) -> MoveResult:
         start_um = self.z_um
