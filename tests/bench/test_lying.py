@@ -231,3 +231,16 @@ def test_two_processes_run_what_is_asked(folder: Path) -> None:
 def test_each_kind_says_what_it_does_and_the_same_for_the_same_seed(kind: str) -> None:
     told = [KINDS[kind](Random(seed)).told for seed in (1, 1, 2, 3)]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [("stage sticks", 60), ("stage moves × 0", 60), ("stage moves × 0.5", 201), ("stage moves × 0.5", 203)],
+)
+def test_a_check_of_a_thin_sample_takes_no_lie_for_a_thick_one_nor_for_drift(
+    folder: Path, kind: str, seed: int
+) -> None:
+    """Each ended locked, up to a depth of field beside the focus: what the hold had seen before was forgotten."""
+    runs = run_once(folder, kind, "hold", seed)
+    assert runs
+    assert not any(run.is_beyond_sigma or run.is_beyond_depth for run in runs)

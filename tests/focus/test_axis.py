@@ -162,3 +162,19 @@ def test_a_sloping_field_accuses_nobody(calibration: Calibration, rise_um: float
         while z_um is not None and len(search.measurements) < BUDGET:
             search.add(exposure(z_um, focus_um))
             z_um = search.next_z_um()
+
+
+def test_whoever_suspects_the_hardware_does_not_trust_what_it_told_before(calibration: Calibration) -> None:
+    """A stage that got stuck 8 µm below: its frames are all alike, and the focus is not where it was expected."""
+    search = search_of(calibration, Prior(0.0, 0.9))
+    with pytest.raises(HardwareError, match="does not move"):
+        run(search, lambda _: -8.0, 0.0)
+    assert len(search.measurements) <= 4
+
+
+def test_a_search_that_ends_in_doubt_tells_the_doubt_and_no_focus(calibration: Calibration) -> None:
+    search = search_of(calibration, Prior(0.0, 0.9))
+    with suppress(FocusdError):
+        run(search, lambda _: -8.0, 0.0)
+    assert search.so_far() == {}
+    assert "the stage does not move" in search.whereabouts
