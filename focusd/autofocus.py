@@ -272,6 +272,7 @@ class Autofocus:
             prior=Prior(*prior) if prior else None,
             is_thin=is_thin,
             scale=self._scales(calibration).prior(),
+            instrument=self.instrument,
         )
 
     def _far_search(

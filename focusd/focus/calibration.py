@@ -124,6 +124,8 @@ class Calibration:
 
     def thickened(self, extent_um: float) -> Calibration:
         """Return the calibration for a sample that extends so far along z."""
+        if extent_um == 0:
+            return self
         return replace(self, transfer=self.transfer.thickened(extent_um))
 
     def shortcomings(self, other: Calibration) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from focusd.errors import AmbiguousError
 from focusd.focus.axis import SURE_CHI2, AxisBelief, examine
 from focusd.focus.calibration import Calibration
-from focusd.focus.extent import Extent, find_extent
+from focusd.focus.extent import Extent, Optics, calibration_of, find_extent
 from focusd.focus.focus import (
     Focus,
     Search,
@@ -46,6 +46,7 @@ from focusd.focus.scale import Scale, ScaleMemory, ScalePrior
 from focusd.focus.thickness import Thickness, thickness_of
 from focusd.focus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.optics.bands import BlockSpectra
+from focusd.optics.instrument import Instrument
 
 Array = NDArray[np.float64]
 
@@ -120,6 +121,7 @@ class PosteriorSearch(Search):
         prior: of a warm start.
         is_thin: the sample is known to be thin, so that only hardware that lies makes it look thick.
         scale: of the axis, as far as it is known; None: nothing is known of it.
+        instrument: by which aberrations are computed; None: it is not known, and they are not looked for.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class PosteriorSearch(Search):
         prior: Prior | None = None,
         is_thin: bool = False,
         scale: ScalePrior | None = None,
+        instrument: Instrument | None = None,
     ) -> None:
         self._scale = scale or ScaleMemory().prior()
         self._thin = self._calibration = calibration.stretched(self._scale.learnt.value)
@@ -147,6 +150,7 @@ class PosteriorSearch(Search):
         self._verify = verify
         self._prior = prior
         self._is_thin = is_thin
+        self._instrument = instrument
         self.measurements: list[Measurement] = []
         self._start_um: float | None = None
         self._opening_um: list[float] = []
@@ -212,10 +216,11 @@ class PosteriorSearch(Search):
         if self._posterior is None:
             self._use(Extent())
             found = self._posterior_of(self._evidence(self.measurements))
-            if len(self.measurements) >= THICK_EXPOSURES and not self._is_thin:
-                extent = find_extent(self._evidence(self.measurements), self._thin, self._within_um)
-                self._use(extent)
-                found = self._posterior_of(self._evidence(self.measurements)) if extent.thick_um else found
+            if len(self.measurements) >= THICK_EXPOSURES:
+                evidence = self._evidence(self.measurements)
+                self._use(find_extent(evidence, self._thin, self._within_um, self._optics, self._is_thin))
+                is_unlike = self._calibration is not self._thin
+                found = self._posterior_of(self._evidence(self.measurements)) if is_unlike else found
             self._posterior = found
         return self._posterior
 
@@ -224,10 +229,18 @@ class PosteriorSearch(Search):
         return posterior(evidence, self._calibration, self._within_um, self._prior, surveyed)
 
     def _use(self, extent: Extent) -> None:
-        """Take the sample to extend so far."""
-        if extent.thick_um != self._extent.thick_um:
-            self._calibration, self._surveyed = self._thin.thickened(extent.thick_um), None
+        """Take the sample to extend so far, and to be aberrated so much."""
+        if (extent.thick_um, extent.spherical) != (self._extent.thick_um, self._extent.spherical):
+            self._calibration, self._surveyed = self._of_sample(extent.thick_um, extent), None
         self._extent = extent
+
+    def _of_sample(self, thick_um: float, extent: Extent) -> Calibration:
+        return calibration_of(self._thin, thick_um, extent.spherical, self._optics)
+
+    @property
+    def _optics(self) -> Optics | None:
+        size_px = self.measurements[0].blocks.size_px
+        return Optics(self._instrument, size_px) if self._instrument else None
 
     @property
     def axis(self) -> AxisBelief:
@@ -237,7 +250,7 @@ class PosteriorSearch(Search):
             start_um = self.measurements[0].z_um if self._start_um is None else self._start_um
             known = self._prior, self.belief, start_um, self._scale
             self._axis = examine(evidence, self._calibration, *known)
-            if self._extent.thick_um:  # a thick sample and hardware that lies may look alike
+            if self._calibration is not self._thin:  # such a sample and hardware that lies may look alike
                 thin = examine(evidence, self._thin, *known)
                 if thin.suspect and thin.chi2 + SURE_CHI2 * thin.misfit < self._extent.chi2:
                     self._axis = thin
@@ -409,7 +422,7 @@ class PosteriorSearch(Search):
                 f"the exposures fit no single focus well enough ({known}); try another field, or a longer exposure"
             )
         thickness = self._thickness_near(estimate.focus_um)
-        local = local_map(self.measurements, self._thin.thickened(thickness.um), estimate.focus_um)
+        local = local_map(self.measurements, self._of_sample(thickness.um, self._extent), estimate.focus_um)
         estimate = self._with_doubt
         message = (
             f"the budget is spent ({known}); allow more exposures, or expose longer, to know the focus better"
@@ -429,7 +442,7 @@ class PosteriorSearch(Search):
         """How far the sample extends within a block: not at all where the field as a whole looks thin."""
         if not self._extent.thick_um:
             return Thickness(uneven_um=self._extent.uneven_um)
-        return thickness_of(self.measurements, self._thin, focus_um)
+        return thickness_of(self.measurements, self._of_sample(0.0, self._extent), focus_um)
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is nearly sure, and the hardware is not suspected."""
