@@ -272,9 +272,7 @@ def log_scores(defocus_um: Array, evidence: Sequence[Evidence], calibration: Cal
     return np.asarray(log.mean(0).reshape(defocus_um.shape[1:]))
 
 
-def log_prior(
-    z_um: Array, prior: Prior, range_um: float, anywhere: Array | float = UNIFORM_SHARE
-) -> Array:
+def log_prior(z_um: Array, prior: Prior, range_um: float, anywhere: Array | float = UNIFORM_SHARE) -> Array:
     """Logarithm of the probability per µm of the focus before the first exposure.
 
     Args:

@@ -43,6 +43,7 @@ from focusd.focus.posterior import (
     survey,
 )
 from focusd.focus.scale import Scale, ScaleMemory, ScalePrior
+from focusd.focus.spherical import may_be_aberrated
 from focusd.focus.thickness import Thickness, thickness_of
 from focusd.focus.whereabouts import could_be_inside, rising, telling, whereabouts
 from focusd.optics.bands import BlockSpectra
@@ -239,8 +240,9 @@ class PosteriorSearch(Search):
 
     @property
     def _optics(self) -> Optics | None:
-        size_px = self.measurements[0].blocks.size_px
-        return Optics(self._instrument, size_px) if self._instrument else None
+        if self._instrument is None or not may_be_aberrated(self._instrument):
+            return None
+        return Optics(self._instrument, self.measurements[0].blocks.size_px)
 
     @property
     def axis(self) -> AxisBelief:
@@ -446,7 +448,12 @@ class PosteriorSearch(Search):
 
     def so_far(self) -> dict[str, float]:
         """As `Search.so_far`, as soon as one place is nearly sure, and the hardware is not suspected."""
-        if not self.measurements or self.estimate.certainty < MIN_CERTAINTY or self._is_far or self._is_suspect:
+        if (
+            not self.measurements
+            or self.estimate.certainty < MIN_CERTAINTY
+            or self._is_far
+            or self._is_suspect
+        ):
             return {}
         known = self.estimate
         return {"focus_um": known.focus_um, "sigma_um": known.sigma_um, "target_um": self._target_um}
