@@ -142,8 +142,9 @@ class ModelledOperations(RigOperations):
         start_um = bench.microscope.position_um()
         focus_um = bench.microscope.drift.focus_um[second] + self._errors.normal(0, sigma_um)
         moved = await self.move(MoveParams(z_um=float(focus_um)), report)
-        found = {"z_start_um": start_um, "z_found_um": moved.z_um, "sigma_um": sigma_um}
-        return RefocusResult.model_construct(**found, exposures=MODELLED_EXPOSURES)
+        return RefocusResult.model_construct(
+            z_start_um=start_um, z_found_um=moved.z_um, sigma_um=sigma_um, exposures=MODELLED_EXPOSURES
+        )
 
     _errors = np.random.default_rng(0)
 

@@ -515,8 +515,9 @@ class Scripted:
         if outcome is not None:
             self._go(start_um)
             raise outcome
-        found = {"z_start_um": start_um, "z_found_um": self.z_um, "sigma_um": 0.3}
-        return RefocusResult.model_construct(**found, exposures=2)
+        return RefocusResult.model_construct(
+            z_start_um=start_um, z_found_um=self.z_um, sigma_um=0.3, exposures=2
+        )
 
     async def move(self, asked: MoveParams, report: Report) -> MoveResult:
         start_um = self.z_um

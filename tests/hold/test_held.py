@@ -13,8 +13,10 @@ from focusd.protocol.results import RefocusResult
 
 def checked(held: Held, exposures: int, thickness_um: float) -> bool:
     """What is known of the thickness after one more check."""
-    found = {"z_found_um": 0.0, "sigma_um": 0.2, "exposures": exposures, "thickness_um": thickness_um}
-    held.checked(held.checks + 10.0, RefocusResult.model_construct(**found))
+    found = RefocusResult.model_construct(
+        z_found_um=0.0, sigma_um=0.2, exposures=exposures, thickness_um=thickness_um
+    )
+    held.checked(held.checks + 10.0, found)
     held.ended("focused", 0.0)
     return held.is_thin
 
