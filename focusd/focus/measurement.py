@@ -13,6 +13,8 @@ from focusd.optics.bands import NOISE_ERROR, BlockSpectra
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+SURE = 0.97
+"""Probability of structure in one exposure that outweighs its absence in others."""
 SPREAD_TILES = 4
 """One tile of so many, along the diagonals; and at least so many."""
 _LEAST_CONTRAST = 0.02
@@ -140,6 +142,12 @@ def tiles_with_structure(measurements: Sequence[Measurement], threshold: float) 
     scored = np.sum([np.isfinite(o.structure) for o in measurements], axis=0)
     votes = np.sum([o.structure >= threshold for o in measurements], axis=0)
     return np.asarray(votes >= 0.5 * scored)
+
+
+def tiles_surely_seen(measurements: Sequence[Measurement], planes: int = 1) -> Mask:
+    """Tiles that surely hold something in so many exposures or more, as small or faint things do near focus."""
+    sure = np.sum([o.structure >= SURE for o in measurements], axis=0)
+    return np.asarray(sure >= planes)
 
 
 def telling_tiles(first: Measurement, threshold: float) -> Mask | None:

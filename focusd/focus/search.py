@@ -32,6 +32,7 @@ from focusd.focus.measurement import (
     Measurement,
     blocks_with_structure,
     telling_tiles,
+    tiles_surely_seen,
     tiles_with_structure,
 )
 from focusd.focus.posterior import (
@@ -55,8 +56,6 @@ MIN_CERTAINTY = 0.99
 """Probability of the main mode below which a focus is ambiguous."""
 FLOOR_UNITS = 0.005
 """What no number of exposures takes away from σ, in λ·n/NA², even if the calibration has no error."""
-SURE = 0.97
-"""Probability of structure in one exposure that outweighs its absence in others."""
 USABLE_DOF = 0.25
 """A focus of such a σ, twice which is half the depth of field, is better than none where the budget is spent and nobody
 has asked for less."""
@@ -571,8 +570,11 @@ class PosteriorSearch(Search):
 
     def _tiles(self) -> Mask:
         """Tiles that hold something in most exposures, or surely in one, as small things do near focus."""
-        sure = np.nanmax([o.structure for o in self.measurements], axis=0) >= SURE
-        return np.asarray(tiles_with_structure(self.measurements, self._threshold) | sure)
+        seen, surely = (
+            tiles_with_structure(self.measurements, self._threshold),
+            tiles_surely_seen(self.measurements),
+        )
+        return np.asarray(seen | surely)
 
     def _refuse_hopeless(self) -> None:
         count = len(self.measurements)

@@ -17,6 +17,7 @@ from focusd.focus.measurement import (
     Measurement,
     Spectrum,
     blocks_with_structure,
+    tiles_surely_seen,
     tiles_with_structure,
 )
 from focusd.focus.moffat import Moffat, fit_moffat, r_squared
@@ -36,6 +37,8 @@ from focusd.optics.instrument import Instrument
 
 Array = NDArray[np.float64]
 
+SURE_PLANES = 3
+"""Of a stack: in so many a tile has to hold something surely, if most planes are too far from the focus to show it."""
 MIN_PLANES_OF_PART, MIN_R2_OF_PART = 11, 0.9
 """Of a part of the stack, which was chosen because it looks like a curve."""
 B_PER_AXIAL_UNIT = 1 / (3 * 4 * np.sqrt(3))
@@ -77,7 +80,7 @@ def calibrate(
         raise CalibrationError(
             f"{len(ordered)} planes are too few for a calibration, take {MIN_PLANES} or more"
         )
-    seen = tiles_with_structure(measurements, threshold)
+    seen = tiles_with_structure(measurements, threshold) | tiles_surely_seen(measurements, SURE_PLANES)
     if not seen.any():
         raise NoSampleError("the calibration stack holds nothing to focus on; choose a textured, flat field")
     refuse_unseen_focus(z, spectra, instrument, ordered)

@@ -133,6 +133,24 @@ def test_too_few_planes_are_refused(observe: Observe) -> None:
         calibrate([observe(z) for z in (-8, -4, 0, 4, 8)], {}, 0.5)
 
 
+def test_a_faint_sample_that_only_the_planes_near_its_focus_show_is_calibrated_on(observe: Observe) -> None:
+    shown = {z_um: np.full((3, 4), 0.99 if abs(z_um) < 12 else 0.2) for z_um in PLANES}
+    assert sum(bool((each > 0.5).all()) for each in shown.values()) < len(PLANES) / 2
+    stack = [dataclasses.replace(observe(z), structure=shown[z]) for z in PLANES]
+    calibration, focus_um = calibrate(stack, {}, 0.5)
+    assert abs(focus_um) < 1.0
+    assert calibration.reach_um > 20.0
+
+
+def test_what_is_seen_by_chance_in_a_plane_or_two_is_no_sample(observe: Observe) -> None:
+    stack = [
+        dataclasses.replace(observe(z), structure=np.full((3, 4), 0.99 if number in (5, 40) else 0.2))
+        for number, z in enumerate(PLANES)
+    ]
+    with pytest.raises(NoSampleError):
+        calibrate(stack, {}, 0.5)
+
+
 def test_empty_field_is_refused(observe: Observe) -> None:
     stack = [dataclasses.replace(observe(z), structure=np.zeros((3, 4))) for z in PLANES]
     with pytest.raises(NoSampleError):
