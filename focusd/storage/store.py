@@ -9,29 +9,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from focusd.errors import CalibrationError, RequestError
 from focusd.focus.calibration import Calibration
-from focusd.focus.moffat import Moffat
-from focusd.focus.noise import Noise
-from focusd.focus.transfer import Transfer
 from focusd.storage.files import read_small_text, sealed, set_aside, unsealed, write_atomically
-from focusd.storage.sensors import sensor_from_json, sensor_to_json
+from focusd.storage.written import calibration_from_json, calibration_to_json
 
-FORMAT = 3
 ROOM_BYTES = 1 << 20
 """More than a calibration takes on disk, but one of a large camera with a pattern of its own."""
 HISTORY = 20
 """Calibrations of an objective that are kept; when there are more, the oldest ones go, but not the one in force."""
-EARLIER_SIGMA_UNITS = 0.02
-"""Uncertainty of an origin, in λ·n/NA², of which an earlier focusd wrote nothing."""
 _NO_CALIBRATION = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What reading something else raises."""
 _LONGEST_NAME = 60
@@ -80,7 +69,7 @@ class Kept:
             ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError: it is no calibration.
         """
         values = unsealed(text)
-        return cls(_digest(text), str(values.get("written", "")), _from_json(values), text)
+        return cls(_digest(text), str(values.get("written", "")), calibration_from_json(values), text)
 
     @property
     def file_name(self) -> str:
@@ -167,7 +156,7 @@ class CalibrationStore:
         Raises:
             CalibrationError: the disk refuses.
         """
-        kept = Kept.of(sealed(_to_json(calibration)))
+        kept = Kept.of(sealed(calibration_to_json(calibration)))
         with self._changing:
             self._write(self.history(objective) / kept.file_name, kept.text)
             self._forget_oldest(objective, kept.id)
@@ -307,98 +296,3 @@ def _stamp(path: Path) -> _Stamp:
     """What another content of a file changes."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _to_json(calibration: Calibration) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "written": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "fingerprint": dict(calibration.fingerprint),
-        "fwhm_um": calibration.fwhm_um,
-        "r2": calibration.r2,
-        "origin": calibration.origin,
-        "origin_sigma_um": calibration.origin_sigma_um,
-        "noise": _noise_to_json(calibration.noise),
-        "sensor": sensor_to_json(calibration.sensor),
-        "exposed": calibration.exposed,
-        "rise_um": calibration.rise_um,
-        "profile": asdict(calibration.profile),
-        "z_um": calibration.z_um.tolist(),
-        "b": calibration.b.tolist(),
-        "sigma": calibration.sigma.tolist(),
-        "transfer": {
-            "z_um": calibration.transfer.z_um.tolist(),
-            "log_power": calibration.transfer.log_power.tolist(),
-            "error": calibration.transfer.error.tolist(),
-            "log_object": calibration.transfer.log_object.tolist(),
-            "axial_unit_um": calibration.transfer.axial_unit_um,
-            "shaken": None if calibration.transfer.shaken is None else calibration.transfer.shaken.tolist(),
-        },
-    }
-
-
-def _from_json(values: dict[str, Any]) -> Calibration:
-    if values["format"] != FORMAT:
-        raise ValueError(f"format {values['format']!r}, this focusd reads {FORMAT}")
-    z_um = _planes(values["z_um"])
-    b, sigma = (np.array(values[key], dtype=np.float64) for key in ("b", "sigma"))
-    if not all(np.isfinite(curve).all() and curve.shape == z_um.shape for curve in (b, sigma)):
-        raise ValueError("the curve holds gaps")
-    profile = Moffat(**{name: float(value) for name, value in values["profile"].items()})
-    if not 0 < profile.fwhm_um < np.inf:
-        raise ValueError("the profile has no width")
-    transfer = _transfer_from_json({"z_um": values["z_um"]} | values["transfer"])
-    return Calibration(
-        z_um,
-        b,
-        sigma,
-        transfer,
-        profile,
-        float(values["r2"]),
-        str(values["origin"]),
-        dict(values["fingerprint"]),
-        float(values.get("origin_sigma_um", EARLIER_SIGMA_UNITS * transfer.axial_unit_um)),
-        _noise_from_json(values.get("noise"), transfer.log_power.shape[1]),
-        sensor_from_json(values.get("sensor")),
-        None if values.get("exposed") is None else int(values["exposed"]),
-        float(values.get("rise_um", 0.0)),
-    )
-
-
-def _noise_to_json(noise: Noise | None) -> dict[str, Any] | None:
-    return (
-        None
-        if noise is None
-        else {"shape": noise.shape.tolist(), "error": noise.error.tolist(), "per_count": noise.per_count}
-    )
-
-
-def _noise_from_json(values: dict[str, Any] | None, bands: int) -> Noise | None:
-    """The noise; calibrations of focusd 0.1 know of none, which counts as white."""
-    if values is None:
-        return None
-    shape, error = (np.array(values[key], dtype=np.float64) for key in ("shape", "error"))
-    if not all(each.shape == (bands,) and (np.isfinite(each) & (each > 0)).all() for each in (shape, error)):
-        raise ValueError("the spectrum of the noise holds gaps")
-    per_count = values["per_count"]
-    return Noise(shape, error, None if per_count is None else float(per_count))
-
-
-def _planes(values: list[float]) -> NDArray[np.float64]:
-    z_um = np.array(values, dtype=np.float64)
-    if z_um.ndim != 1 or len(z_um) < 2 or not np.isfinite(z_um).all() or not (np.diff(z_um) > 0).all():
-        raise ValueError("the planes do not ascend")
-    return z_um
-
-
-def _transfer_from_json(values: dict[str, Any]) -> Transfer:
-    z_um = _planes(values["z_um"])
-    log_power, error, log_object = (np.array(values[key]) for key in ("log_power", "error", "log_object"))
-    axial_unit_um = float(values["axial_unit_um"])
-    is_whole = log_power.shape == error.shape == (len(z_um), len(log_object))
-    if not is_whole or not all(np.isfinite(p).all() for p in (log_power, error, log_object, axial_unit_um)):
-        raise ValueError("the transfer holds gaps")
-    shaken = None if values.get("shaken") is None else np.array(values["shaken"])
-    if shaken is not None and not (shaken.shape[1:] == log_object.shape and np.isfinite(shaken).all()):
-        raise ValueError("what shaking takes holds gaps")
-    return Transfer(z_um, log_power, error, log_object, axial_unit_um, shaken)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from focusd.errors import AmbiguousError, FocusdError, NoConvergenceError, NoSampleError, OutOfRangeError
 from focusd.focus.calibration import Calibration
 from focusd.focus.focus import Focus
+from focusd.focus.knowledge import MIN_CERTAINTY
 from focusd.focus.local import MAX_SIGMA_UNITS, local_map
 from focusd.focus.measurement import Measurement, blocks_with_structure, tiles_with_structure
 from focusd.focus.posterior import Prior
-from focusd.focus.search import MIN_CERTAINTY, PosteriorSearch
+from focusd.focus.search import PosteriorSearch
 from focusd.focus.stack import calibrate
 from focusd.optics.bands import BlockSpectra
 from tests.focus.exposures import BLOCK_PX, MODES, SPREAD, exposure
