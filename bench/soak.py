@@ -34,7 +34,7 @@ from focusd.daemon.operations import RigOperations
 from focusd.daemon.rig import Rig
 from focusd.errors import FocusdError, NoSampleError
 from focusd.protocol.requests import CalibrateParams, HoldParams, MoveParams, RefocusParams
-from focusd.protocol.results import RefocusResult
+from focusd.protocol.results import FieldGeometry, RefocusResult
 from focusd.protocol.states import Holding
 from focusd.scoring.choice import open_scorer
 from focusd.scoring.scorer import Scorer
@@ -143,7 +143,11 @@ class ModelledOperations(RigOperations):
         focus_um = bench.microscope.drift.focus_um[second] + self._errors.normal(0, sigma_um)
         moved = await self.move(MoveParams(z_um=float(focus_um)), report)
         return RefocusResult.model_construct(
-            z_start_um=start_um, z_found_um=moved.z_um, sigma_um=sigma_um, exposures=MODELLED_EXPOSURES
+            z_start_um=start_um,
+            z_found_um=moved.z_um,
+            sigma_um=sigma_um,
+            exposures=MODELLED_EXPOSURES,
+            geometry=FieldGeometry.model_construct(shape="flat"),
         )
 
     _errors = np.random.default_rng(0)

@@ -43,7 +43,7 @@ class Held:
         checks: that have ended, well or not; those that gave way are not counted.
         moves: of the stage to another place, those of the checks included.
         last_check: when it ended, and how.
-        is_thin: whether a check has seen that the sample is thin; it stays so until something disturbs the hold.
+        is_thin: whether a check has seen that sample and field are; until something disturbs the hold.
     """
 
     asked: HoldParams
@@ -74,7 +74,7 @@ class Held:
 
     def checked(self, time_s: float, found: RefocusResult) -> None:
         """Learn from a check of its own."""
-        self.is_thin |= found.exposures >= _THICKNESS_EXPOSURES and not found.thickness_um
+        self.is_thin |= found.exposures >= _THICKNESS_EXPOSURES and _looks_thin(found)
         self.watch.checked(self.lock.stepped(time_s, found.z_found_um))
         self.lock.checked(time_s, found.z_found_um, found.sigma_um)
 
@@ -83,6 +83,7 @@ class Held:
         found, self.refocused = self.refocused, None
         if found is None:
             return False
+        self.is_thin = False  # it may have been of another place
         self.watch.checked(self.lock.stepped(found.time_s, found.focus_um))
         self.lock.refocused(found.time_s, found.focus_um, found.sigma_um, found.by)
         return True
@@ -141,6 +142,11 @@ class Held:
     def _resting_um(self, z_um: float | None) -> float | None:
         """Where the stage stands, but for the probes of a check."""
         return z_um if self.rests_um is None else self.rests_um
+
+
+def _looks_thin(found: RefocusResult) -> bool:
+    """Whether the field is thin as a whole, too: one that slopes looks thick there, though its blocks do not."""
+    return not found.thickness_um and found.geometry.shape == "flat"
 
 
 def _estimate(lock: Lock, now_s: float, z_um: float | None) -> dict[str, Any]:
